@@ -1,0 +1,6 @@
+"Everything of `fastai_clrbeta`, on top of everything of `fastai.vision`"
+from fastai.vision.all import *
+
+from .schedule import *
+from .resnet import *
+from .data import *
