@@ -156,10 +156,13 @@ def cifar10_dls(
     vocab = sorted(set(classes))
     y = _targets(classes, vocab, path)
     if hold_out:
-        itrain,ivalid = train_test_split(np.arange(len(y)), test_size=valid, stratify=y, random_state=seed)
+        try: itrain,ivalid = train_test_split(np.arange(len(y)), test_size=valid, stratify=y, random_state=seed)
+        except ValueError as e: raise ValueError(f"valid={valid}: {e}.") from e
         vfiles,vx,vy = L(files)[ivalid],x[ivalid],y[ivalid]
     else:
         vfiles,vclasses,vx = data[str(valid)]
+        if vx.shape[2:] != x.shape[2:]: raise ValueError("images of {} have {}×{} pixels, those of {} {}×{}: all must have one size.".format(
+            path/valid, *vx.shape[:1:-1], path/'train', *x.shape[:1:-1]))
         vy,itrain = _targets(vclasses, vocab, path/valid),np.arange(len(y))
     if n_train is not None:
         if not isinstance(n_train, int) or not 0 < n_train <= len(itrain):

@@ -229,6 +229,7 @@ def plot_clr_beta(
     cb = _schedule(use_clr_beta, n_cycle, cycle_len)
     _integer('n_iter', n_iter)
     peaks = _per_group('lr', lrs, 2 if isinstance(lrs, slice) else max(1, len(L(lrs, use_list=None))))
+    if wds is not None: _per_group('wd', wds, len(peaks))
     nb = cycle_len*n_iter
     epochs = np.arange(n_cycle*nb)/n_iter
     if axs is None: axs = plt.subplots(1, 2, figsize=(11,3.4), layout='constrained')[1]

@@ -1,0 +1,21 @@
+"Make README.md, and the figure in it, from nbs/index.ipynb: `python .ci/readme.py`"
+from pathlib import Path
+import nbformat
+from nbconvert import MarkdownExporter
+
+root = Path(__file__).resolve().parent.parent
+figures = 'nbs/index_files'
+
+def readme():
+    "The text of README.md, and its figures by name"
+    nb = nbformat.read(root/'nbs/index.ipynb', 4)
+    nb.metadata.language_info = {'name':'python'}
+    text,res = MarkdownExporter().from_notebook_node(nb, resources={'output_files_dir':figures, 'unique_key':'index'})
+    return text.strip()+'\n', res['outputs']
+
+if __name__ == '__main__':
+    text,figs = readme()
+    (root/'README.md').write_text(text, encoding='utf-8')
+    (root/figures).mkdir(exist_ok=True)
+    for old in (root/figures).iterdir(): old.unlink()
+    for name,data in figs.items(): (root/name).write_bytes(data)

@@ -1,0 +1,91 @@
+"The main job, as a process"
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+files = {'history.csv','schedule.png','losses.png','model.pth','summary.json'}
+
+def start(*args, cwd, **kwargs):
+    code = "from fastai_clrbeta.cli import main; main()"
+    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, *map(str, args)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+
+def run(*args, cwd):
+    p = start(*args, cwd=cwd)
+    out,err = p.communicate(timeout=600)
+    return p.returncode,out,err
+
+def result(d): return json.loads((d/'summary.json').read_text())['result']
+
+def test_main_job(tmp_path):
+    "No argument: ResNet-20 on the digits passes 97 %"
+    code,out,err = run(cwd=tmp_path)
+    assert code == 0, err
+    d = tmp_path/'clrbeta_run'
+    assert {o.name for o in d.iterdir()} == files
+    df = pd.read_csv(d/'history.csv')
+    assert list(df.columns) == ['epoch','train_loss','valid_loss','accuracy','seconds'] and list(df.epoch) == list(range(15))
+    assert df.accuracy.iloc[-1] == result(d)['accuracy'] > 0.97
+    assert f"accuracy {df.accuracy.iloc[-1]:.2%}" in out.splitlines()[-1]
+    summary = json.loads((d/'summary.json').read_text())
+    assert summary['args'] == dict(data='digits', depth=20, shortcut='pool', lr=0.4, cycle_len=15, wd=1e-4, clr_beta='10,13.68,0.95,0.8', bs=128,
+                                   augment=False, seed=42, out='clrbeta_run', force=False)
+    assert {'fastai_clrbeta','fastai','torch','python'} <= set(summary['versions'])
+    for o in d.glob('*.png'): assert min(Image.open(o).size) > 300
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    "A folder of 400 training and 100 validation digits, as PNG files"
+    d = tmp_path_factory.mktemp('data')/'digits'
+    digits = load_digits()
+    for i,(x,y) in enumerate(zip(digits.images[:500], digits.target)):
+        f = d/('test' if i>=400 else 'train')/str(y)/f'{i}.png'
+        f.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((x*15).astype('uint8')).resize((16,16)).convert('RGB').save(f)
+    return d
+
+def small(images, out): return f'--data {images} --depth 8 --lr 0.2 --cycle_len 6 --bs 50 --seed 3 --out {out}'.split()
+
+def test_real_files_same_seed_same_result_and_no_overwriting(images, tmp_path):
+    for out in 'a','b':
+        code,_,err = run(*small(images, out), cwd=tmp_path)
+        assert code == 0, err
+        assert {o.name for o in (tmp_path/out).iterdir()} == files
+    strip = lambda d: pd.read_csv(tmp_path/d/'history.csv').drop(columns='seconds')
+    pd.testing.assert_frame_equal(strip('a'), strip('b'), check_exact=True)
+    res = [result(tmp_path/o) for o in 'ab']
+    assert res[0]['n_train'] == 400 and res[0]['accuracy'] == res[1]['accuracy'] > 0.5
+
+    before = {o.name:o.read_bytes() for o in (tmp_path/'a').iterdir()}
+    code,_,err = run(*small(images, 'a'), cwd=tmp_path)
+    assert code and 'already holds' in err and '--force' in err
+    assert {o.name:o.read_bytes() for o in (tmp_path/'a').iterdir()} == before
+    code,_,err = run(*small(images, 'a'), '--force', cwd=tmp_path)
+    assert code == 0, err
+    pd.testing.assert_frame_equal(strip('a'), strip('b'), check_exact=True)
+
+@pytest.mark.parametrize('args,msg', [
+    ('--depth 21', 'depth=21'), ('--shortcut id', "shortcut='id'"), ('--lr -1', 'lrs=-1'), ('--clr_beta 10', 'use_clr_beta=(10.0,)'),
+    ('--clr_beta a,b', '--clr_beta a,b'), ('--clr_beta 10,120', 'pct=120'), ('--data nowhere', 'nowhere/train'), ('--bs 5000', 'bs=5000'),
+    ('--cycle_len 0', 'cycle_len=0'), ('--wd -1', 'wds=-1'), ('--augment', '--augment'), ('--nonsense 1', '--nonsense')])
+def test_bad_input_is_one_line(args, msg, tmp_path, capsys):
+    from fastai_clrbeta.cli import main
+    with pytest.raises(SystemExit) as e: main([*args.split(), '--out', str(tmp_path/'out')])
+    text = str(e.value) + capsys.readouterr().err
+    assert msg in text and 'Traceback' not in text
+    assert not list(tmp_path.glob('out/*'))
+
+def test_interrupt_loses_nothing(tmp_path):
+    p = start('--depth', 8, '--cycle_len', 500, '--out', 'run', cwd=tmp_path)
+    deadline = time.time()+120
+    while not (tmp_path/'run/history.csv').exists() and time.time() < deadline: time.sleep(0.2)
+    time.sleep(1)
+    p.send_signal(signal.SIGINT)
+    out,err = p.communicate(timeout=120)
+    assert p.returncode == 130, err
+    assert {o.name for o in (tmp_path/'run').iterdir()} == files
+    res = result(tmp_path/'run')
+    assert res['interrupted'] and 0 < res['epochs'] == len(pd.read_csv(tmp_path/'run/history.csv')) < 500
+    assert 'interrupted' in out.splitlines()[-1]

@@ -1,0 +1,135 @@
+"The folder of images: its cache, and what can be wrong with it"
+import pytest
+from fastai_clrbeta.all import *
+
+@pytest.fixture
+def folder(tmp_path):
+    "12 training and 4 validation images of two classes, 8×8 pixels"
+    rng = np.random.default_rng(0)
+    for split,n in ('train',6),('test',2):
+        for c in 'cat','dog':
+            d = tmp_path/'imgs'/split/c
+            d.mkdir(parents=True)
+            for i in range(n): PILImage.create(rng.integers(0, 256, (8,8,3), dtype=np.uint8)).save(d/f'{i}.png')
+    return tmp_path/'imgs'
+
+@pytest.fixture
+def decoded(monkeypatch):
+    "The files that are decoded"
+    import fastai_clrbeta.data as data
+    seen,read = [],data._read
+    monkeypatch.setattr(data, '_read', lambda f: seen.append(f) or read(f))
+    return seen
+
+def pixels(dls): return [x.clone() for dl in dls.loaders for x in dl.mem]
+def dls(path, **kwargs): return cifar10_dls(path, **{'bs':4, **kwargs})
+def same(a, b): return len(a)==len(b) and all(torch.equal(x, y) for x,y in zip(a, b))
+
+def test_content(folder):
+    d = dls(folder)
+    assert (list(d.vocab), len(d.train_ds), len(d.valid_ds), d.path) == (['cat','dog'], 12, 4, folder)
+    for k,(f,img) in enumerate(zip(d.train_ds.items, d.train.mem[0])):
+        assert np.array_equal(np.asarray(Image.open(f)).transpose(2,0,1), img)
+        assert d.vocab[d.train.mem[1][k]] == Path(f).parent.name
+    assert d.train.mem[0].dtype == torch.uint8
+    for (x1,y1),(x2,y2) in zip(d.valid, d.test_dl(d.valid_ds.items, with_labels=True)):
+        torch.testing.assert_close(x1, x2); assert torch.equal(y1, y2)
+    x,y = d.one_batch()
+    assert (type(x), type(y), x.shape) == (TensorImage, TensorCategory, (4,3,8,8))
+
+def test_cache_is_used(folder, decoded):
+    first = pixels(dls(folder))
+    assert len(decoded) == 18 and [o.name for o in folder.parent.iterdir() if o.is_file()] == ['imgs.npz']  # the first of each split is looked at twice
+    decoded.clear()
+    assert same(pixels(dls(folder)), first) and not decoded
+
+def spoil(how, folder, cache):
+    raw = bytearray(cache.read_bytes())
+    if how=='truncated': cache.write_bytes(raw[:len(raw)//2])
+    if how=='empty':     cache.write_bytes(b'')
+    if how=='foreign':   np.save(cache.open('wb'), np.zeros(3))
+    if how=='flipped':   raw[300] ^= 1; cache.write_bytes(raw)
+    if how=='other':     np.savez(cache, train=np.zeros((12,3,8,8), np.uint8))
+    if how=='new image': PILImage.create(np.zeros((8,8,3), np.uint8)).save(folder/'train/cat/9.png')
+    if how=='changed':
+        f = folder/'train/cat/0.png'
+        size = f.stat().st_size
+        PILImage.create(np.zeros((8,8,3), np.uint8)).save(f)
+        with f.open('ab') as o: o.write(b'\0'*(size-f.stat().st_size))
+    if how=='removed':   (folder/'train/dog/0.png').unlink()
+    if how=='moved':     (folder/'train/dog/0.png').rename(folder/'train/cat/7.png')
+
+@pytest.mark.parametrize('how', 'truncated empty foreign flipped other changed removed moved'.split() + ['new image'])
+def test_a_bad_or_stale_cache_is_rebuilt(folder, decoded, how):
+    dls(folder)
+    spoil(how, folder, folder.parent/'imgs.npz')
+    decoded.clear()
+    got = pixels(dls(folder))
+    assert decoded
+    (folder.parent/'imgs.npz').unlink()
+    assert same(got, pixels(dls(folder)))
+
+def test_folder_that_cannot_be_written(folder, monkeypatch):
+    def full(*args, **kwargs): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(np, 'savez', full)
+    with pytest.warns(UserWarning, match='No space left'): assert len(dls(folder).train_ds) == 12
+    assert not list(folder.parent.glob('*.npz'))
+
+def wrong(how, folder):
+    if how=='no folder':   return folder.parent/'nope', {}, FileNotFoundError, 'nope/train'
+    if how=='no valid':    return folder, dict(valid='val'), FileNotFoundError, 'imgs/val'
+    if how=='empty class': (folder/'train/emu').mkdir(); return folder, {}, ValueError, 'train/emu holds no images'
+    if how=='no classes':  (folder/'flat').mkdir(); return folder, dict(valid='flat'), ValueError, 'flat has no class folders'
+    if how=='broken':      (folder/'train/cat/0.png').write_bytes(b'junk'); return folder, {}, ValueError, 'cannot read image .*train/cat/0.png'
+    if how=='truncated':
+        f = folder/'test/dog/1.png'; f.write_bytes(f.read_bytes()[:100]); return folder, {}, ValueError, 'cannot read image .*test/dog/1.png'
+    if how=='size':        PILImage.create(np.zeros((9,8,3), np.uint8)).save(folder/'train/dog/3.png'); return folder, {}, ValueError, 'train/dog/3.png has 8×9 pixels'
+    if how=='valid size':  [PILImage.create(np.zeros((9,8,3), np.uint8)).save(o) for o in (folder/'test').glob('*/*')]; return folder, {}, ValueError, 'imgs/test have 8×9 pixels'
+    if how=='new class':   (folder/'test/cat').rename(folder/'test/emu'); return folder, {}, ValueError, 'emu'
+    if how=='n_train':     return folder, dict(n_train=13), ValueError, 'n_train=13.*from 1 to 12'
+    if how=='bs':          return folder, dict(bs=13), ValueError, 'bs=13.*from 1 to 12'
+    if how=='fraction':    return folder, dict(valid=1.5), ValueError, 'valid=1.5'
+    if how=='too little':  return folder, dict(valid=0.01), ValueError, 'valid=0.01'
+
+@pytest.mark.parametrize('how', ['no folder','no valid','empty class','no classes','broken','truncated','size','valid size','new class','n_train','bs','fraction','too little'])
+def test_errors_name_what_is_wrong(folder, how):
+    path,kw,exc,msg = wrong(how, folder)
+    with pytest.raises(exc, match=msg): dls(path, **kw)
+
+def test_no_data_and_no_network(tmp_path, monkeypatch):
+    import fastai_clrbeta.data as data
+    def fail(*args): raise OSError('no route')
+    monkeypatch.setattr(data, 'untar_data', fail)
+    with pytest.raises(FileNotFoundError, match='could not be downloaded.*no route'): cifar10_dls()
+
+def test_hold_out_and_n_train(folder):
+    d = dls(folder, valid=1/3, n_train=6, seed=1)
+    assert (len(d.train_ds), len(d.valid_ds)) == (6, 4)
+    assert not set(d.train_ds.items) & set(d.valid_ds.items)
+    assert [d.train.mem[1].tolist().count(i) for i in (0,1)] == [3,3]
+    for dl in d.loaders:
+        for f,y in zip(dl.dataset.items, dl.mem[1]): assert Path(f).parent.name == d.vocab[y]
+    assert d.train_ds.items == dls(folder, valid=1/3, n_train=6, seed=1).train_ds.items
+    order = lambda s: [y.tolist() for _,y in dls(folder, bs=2, seed=s).train]
+    assert order(1) == order(1)
+
+def test_augment_only_in_training(folder):
+    plain,aug = dls(folder, bs=12), dls(folder, bs=12, augment=True)
+    assert same([b[0] for b in plain.valid], [b[0] for b in aug.valid])
+    mean = [torch.stack([next(iter(d.train))[0].flatten(1).sort(0)[0].mean() for _ in range(3)]).std().item() for d in (plain,aug)]
+    assert mean[0] < 1e-6 < mean[1]
+
+def test_learner(folder, tmp_path):
+    learn = Learner(dls(folder), cifar_resnet(8, 2), metrics=accuracy, path=tmp_path)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_clr_beta(0.1, cycle_len=2, use_clr_beta=(10,10))
+        f = learn.dls.valid_ds.items[0]
+        want = learn.predict(f)
+        for o in Path(f), PILImage.create(f), np.asarray(PILImage.create(f)): torch.testing.assert_close(learn.predict(o)[2], want[2])
+        preds,targs = learn.get_preds()
+        torch.testing.assert_close(preds[0], want[2]); assert targs.tolist() == [0,0,1,1]
+        learn.export()
+        got = load_learner(tmp_path/'export.pkl')
+    with got.no_bar(): torch.testing.assert_close(got.predict(f)[2], want[2])
+    assert (tmp_path/'export.pkl').stat().st_size < 2e6
+    learn.dls.show_batch(); learn.show_results()

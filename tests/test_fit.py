@@ -1,0 +1,183 @@
+"`fit_clr_beta` beside everything else a Learner can be"
+import pickle
+import pytest
+from fastai.tabular.all import *
+from fastai.text.all import *
+from fastai_clrbeta.all import *
+
+nan = float('nan')
+
+def digits(n=256):
+    dls = digits_dls(bs=32, size=8, seed=0)
+    dls.train.n = n
+    return dls
+
+def model(): return nn.Sequential(ConvLayer(3,8), nn.Sequential(ConvLayer(8,8,stride=2), nn.Flatten()), nn.Linear(8*16,10))
+
+def learner(dls=None, **kwargs): return Learner(dls or digits(), model(), **{'loss_func':CrossEntropyLossFlat(), 'opt_func':sgd, 'metrics':accuracy, **kwargs})
+
+def quiet(learn, *args, **kwargs):
+    with learn.no_bar(), learn.no_logging(): learn.fit_clr_beta(*args, **kwargs)
+
+def check(learn, lrs=0.05, n_cycle=1, cycle_len=2, **kwargs):
+    "Train, and see that every batch had its learning rate, that the weights moved and that the loss is a number"
+    before = [p.detach().clone() for p in learn.model.parameters()]
+    quiet(learn, lrs, n_cycle, cycle_len=cycle_len, **kwargs)
+    nb = len(learn.dls.train)*cycle_len
+    peak = lrs if isinstance(lrs, float) else lrs.stop
+    want = [peak*clr_beta_lr(i, nb) for i in range(nb*n_cycle)]
+    np.testing.assert_allclose(learn.recorder.lrs, want, rtol=1e-9)
+    np.testing.assert_allclose(learn.recorder.hps['lr'], want, rtol=1e-9)
+    assert len(learn.recorder.hps['mom']) == nb*n_cycle
+    assert math.isfinite(learn.recorder.losses[-1])
+    return [not torch.equal(a, b) for a,b in zip(before, learn.model.parameters())]
+
+def test_trains():
+    learn = learner()
+    assert all(check(learn, cycle_len=4))
+    assert learn.recorder.values[-1][2] > 0.8
+    learn.recorder.plot_sched()
+
+@pytest.mark.parametrize('change', [lambda l: l.to_fp16(), lambda l: l.to_bf16(), lambda l: l.add_cb(GradientAccumulation(64)), lambda l: l.add_cb(GradientClip(0.1)),
+                                    lambda l: l.add_cb(MixUp()), lambda l: l.to_channelslast(use_amp=False), lambda l: l.remove_cb(ProgressCallback)],
+                         ids='fp16 bf16 accumulation clip mixup channelslast no_progress'.split())
+@pytest.mark.filterwarnings('ignore:.*CUDA is not available:UserWarning')
+def test_beside(change):
+    learn = learner()
+    change(learn)
+    assert all(check(learn))
+
+def test_accumulation_steps_with_the_learning_rate_of_its_last_batch():
+    steps = []
+    class Steps(Callback):
+        def after_step(self): steps.append((self.train_iter, self.opt.hypers[-1]['lr']))
+    learn = learner(cbs=[GradientAccumulation(64), Steps()])
+    check(learn)
+    assert [i for i,_ in steps] == list(range(1,16,2))
+    np.testing.assert_allclose([lr for _,lr in steps], learn.recorder.hps['lr'][1::2])
+
+def test_frozen_body_with_slice():
+    learn = learner(splitter=lambda m: [params(m[0]), params(m[1]), params(m[2])], train_bn=False)
+    learn.freeze()
+    moved = check(learn, slice(1e-4,1e-1))
+    n = len(params(learn.model[2]))
+    assert moved == [False]*(len(moved)-n) + [True]*n
+    np.testing.assert_allclose([h['lr']/learn.opt.hypers[-1]['lr'] for h in learn.opt.hypers], [1e-3,10**-1.5,1], rtol=1e-6)
+    learn.unfreeze()
+    assert all(check(learn, slice(1e-4,1e-1)))
+
+def batches(n):
+    dl = digits(n).train
+    return [tuple(o.as_subclass(Tensor) for o in b) for b in dl]
+
+def test_torch_loaders():
+    from torch.utils.data import DataLoader as TorchDL, TensorDataset
+    x,y = (torch.cat(o) for o in zip(*batches(256)))
+    dls = DataLoaders(TorchDL(TensorDataset(x,y), 32, shuffle=True), TorchDL(TensorDataset(x,y), 64))
+    assert all(check(learner(dls)))
+
+def test_without_validation():
+    for valid in [], [[]]:
+        learn = learner(DataLoaders(batches(256), *valid))
+        loaders = learn.dls.loaders
+        with tempfile.TemporaryDirectory() as d:
+            learn.path = Path(d)
+            assert all(check(learn, best_save_name='best', cycle_save_name='c'))
+            assert {o.name for o in Path(d).glob('models/*')} == {'best.pth','c_cyc_0.pth'}
+        assert learn.dls.loaders is loaders
+
+def test_without_recorder():
+    learn = learner()
+    learn.remove_cbs([ProgressCallback, Recorder])
+    learn.fit_clr_beta(0.05)
+    with pytest.raises(ValueError, match='Recorder'): learn.fit_clr_beta(0.05, best_save_name='best')
+
+def test_tabular():
+    df = pd.DataFrame(dict(a=np.random.randn(320), b=np.random.choice(list('xyz'), 320)))
+    df['y'] = (df.a > 0).astype(int)
+    dls = TabularDataLoaders.from_df(df, procs=[Categorify,Normalize], cat_names=['b'], cont_names=['a'], y_names='y', y_block=CategoryBlock(), bs=32)
+    check(tabular_learner(dls, layers=[10], metrics=accuracy), 0.01)
+
+def test_text():
+    df = pd.DataFrame(dict(text=['a good film it was', 'what a bad bad film']*40, label=[1,0]*40))
+    dls = TextDataLoaders.from_df(df, text_col='text', label_col='label', bs=8)
+    check(text_classifier_learner(dls, AWD_LSTM, pretrained=False, metrics=accuracy), 0.01)
+
+def test_reset_opt():
+    learn = learner()
+    check(learn); opt = learn.opt
+    check(learn); assert learn.opt is opt
+    check(learn, reset_opt=True); assert learn.opt is not opt
+    learn.opt_func = SGD
+    with pytest.raises(ValueError, match='without momentum'): quiet(learn, 0.1, reset_opt=True)
+
+def test_export_and_pickle(tmp_path):
+    learn = learner(path=tmp_path, cbs=CLRBeta(10, 10))
+    check(learn)
+    cb = pickle.loads(pickle.dumps(CLRBeta(10, 13.68, 0.95, 0.8, cycle_len=2)))
+    assert (cb.div, cb.pct, cb.mom_max, cb.mom_min, cb.cycle_len) == (10, 13.68, 0.95, 0.8, 2)
+    item = learn.dls.valid_ds.items[0][0]
+    with learn.no_bar(): want = learn.predict(item)
+    learn.export()
+    got = load_learner(tmp_path/'export.pkl')
+    with got.no_bar(): np.testing.assert_allclose(got.predict(item)[2], want[2], rtol=1e-5)
+
+# what is saved, and when
+
+def test_cycles_are_saved_after_their_last_step(tmp_path):
+    ends = {}
+    class Keep(Callback):
+        order = 98
+        def after_train(self): ends[self.epoch] = [o.clone() for o in self.model.state_dict().values()]
+    learn = learner(path=tmp_path)
+    quiet(learn, 0.05, 3, cycle_len=2, cycle_save_name='run', cbs=Keep())
+    assert sorted(o.name for o in (tmp_path/'models').iterdir()) == [f'run_cyc_{k}.pth' for k in range(3)]
+    for k in range(3):
+        sd = torch.load(tmp_path/f'models/run_cyc_{k}.pth')['model']
+        assert all(torch.equal(a, b) for a,b in zip(sd.values(), ends[2*k+1]))
+    quiet(learn, 0.05, 3, cycle_len=2, cycle_save_name='tail', start_epoch=4)
+    assert [o.name for o in (tmp_path/'models').glob('tail*')] == ['tail_cyc_2.pth']
+
+@pytest.mark.parametrize('name,metric,loss,best', [
+    ('score',      [.2,.5,.4,.5,.1], [1.,2.,3.,1.,4.], 3),   # a tie goes to the lower loss
+    ('score',      [.2,.5,.4,.5,.1], [1.,1.,3.,2.,4.], 1),
+    ('score',      [nan,.1,nan,.3,nan], [1.,1.,1.,1.,1.], 3), # NaN is never best
+    ('error_rate', [.5,.2,.4,.2,.6], [1.,2.,3.,1.,4.], 3),   # less is better
+    ('rmse',       [.5,.2,.1,.2,.6], [1.,2.,3.,1.,4.], 2),
+    (None,         None,             [3.,nan,1.,2.,1.], 2)])
+def test_best(tmp_path, name, metric, loss, best):
+    learn = learner(path=tmp_path, metrics=[] if name is None else [ValueMetric(lambda: metric[learn.epoch], name), accuracy])
+    kept = {}
+    class Script(Callback):
+        "Give the epochs scripted losses, and remember their weights"
+        order = Recorder.order+1
+        def after_epoch(self):
+            self.recorder.values[-1][1] = loss[self.epoch]
+            kept[self.epoch] = [o.clone() for o in self.model.state_dict().values()]
+    quiet(learn, 0.05, 1, cycle_len=5, best_save_name='best', cbs=Script())
+    sd = torch.load(tmp_path/'models/best.pth')['model']
+    assert [k for k,v in kept.items() if all(torch.equal(a, b) for a,b in zip(sd.values(), v))] == [best]
+
+# interrupts
+
+@pytest.mark.parametrize('exc', [KeyboardInterrupt, RuntimeError])
+def test_interrupt_keeps_the_record(exc):
+    class Stop(Callback):
+        def after_step(self):
+            if self.train_iter == 5: raise exc('stop')
+    learn = learner()
+    cbs = list(learn.cbs)
+    with pytest.raises(exc): learn.fit_clr_beta(0.05, cycle_len=2, cbs=Stop())
+    assert list(learn.cbs) == cbs
+    np.testing.assert_allclose(learn.recorder.hps['lr'], [0.05*clr_beta_lr(i, 16) for i in range(6)])
+    learn.recorder.plot_sched()
+    check(learn)
+
+def test_stopped_cycle_is_not_saved(tmp_path):
+    learn = learner(path=tmp_path, cbs=TerminateOnNaNCallback())
+    class Explode(Callback):
+        order = -11
+        def after_loss(self):
+            if self.training: self.learn.loss = self.learn.loss*nan
+    quiet(learn, 0.05, cycle_save_name='run', cbs=Explode())
+    assert not (tmp_path/'models').exists()

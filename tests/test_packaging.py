@@ -1,0 +1,74 @@
+"What is built and installed"
+import shutil, subprocess, sys, tarfile, zipfile
+from configparser import ConfigParser
+from email import message_from_bytes
+from pathlib import Path
+import pytest
+from conftest import root
+
+cfg = ConfigParser(delimiters=['='])
+cfg.read(root/'settings.ini')
+cfg = cfg['DEFAULT']
+
+def build(src, dest, kind):
+    code = f"import setuptools.build_meta as b; b.build_{kind}({str(dest)!r})"
+    subprocess.run([sys.executable, '-c', code], cwd=src, check=True, capture_output=True)
+    return next(dest.iterdir())
+
+def check_wheel(whl):
+    with zipfile.ZipFile(whl) as z:
+        info = {Path(o).name:z.read(o) for o in z.namelist() if '.dist-info/' in o}
+        modules = {o for o in z.namelist() if '.dist-info/' not in o}
+    meta = message_from_bytes(info['METADATA'])
+    import fastai_clrbeta
+    assert (meta['Name'], meta['Version']) == ('fastai_clrbeta', fastai_clrbeta.__version__)
+    assert meta['Summary'] and meta['Author'] == cfg['author'] and meta['License'] == cfg['license']
+    assert meta['Requires-Python'] == '>='+cfg['min_python'] and meta['Keywords'].split(',') == cfg['keywords'].split()
+    assert meta.get_all('Classifier') == cfg['classifiers'].strip().splitlines()
+    reqs = meta.get_all('Requires-Dist')
+    assert {o for o in reqs if 'extra' not in o} == set(cfg['requirements'].split())
+    assert {o.split(';')[0].strip() for o in reqs if 'extra == "dev"' in o} == set(cfg['dev_requirements'].split())
+    assert meta['Description-Content-Type'] == 'text/markdown' and meta.get_payload().strip() == (root/'README.md').read_text().strip()
+    points = ConfigParser(delimiters=['='])
+    points.read_string(info['entry_points.txt'].decode())
+    assert points['console_scripts']['clrbeta'] == 'fastai_clrbeta.cli:main'
+    assert points['nbdev']['fastai_clrbeta'] == 'fastai_clrbeta._modidx:d'
+    assert 'LICENSE' in info
+    assert modules == {f'fastai_clrbeta/{o.name}' for o in (root/'fastai_clrbeta').glob('*.py')}
+
+@pytest.fixture
+def source(tmp_path):
+    "A copy of the sources, as git would give it"
+    names = subprocess.run(['git','ls-files'], cwd=root, capture_output=True, text=True).stdout.split('\n')
+    if not any(names): pytest.skip('not a git checkout')
+    for o in filter(None, names):
+        (tmp_path/'src'/o).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root/o, tmp_path/'src'/o)
+    (tmp_path/'dist').mkdir()
+    return tmp_path/'src'
+
+def test_wheel(source, tmp_path): check_wheel(build(source, tmp_path/'dist', 'wheel'))
+
+def test_wheel_from_sdist(source, tmp_path):
+    sdist = build(source, tmp_path/'dist', 'sdist')
+    with tarfile.open(sdist) as t: t.extractall(tmp_path/'x', filter='data')
+    (tmp_path/'dist2').mkdir()
+    check_wheel(build(next((tmp_path/'x').iterdir()), tmp_path/'dist2', 'wheel'))
+
+def test_one_import_only_adds():
+    "The one import brings the public names, and leaves every method that fastai has as it was"
+    code = '''
+from fastai.vision.all import *
+import fastai.data.all, fastai.learner
+classes = [o for o in globals().copy().values() if isinstance(o, type)]
+before = {c:dict(vars(c)) for c in classes}
+callbacks = list(defaults.callbacks)
+from fastai_clrbeta.all import *
+for c,old in before.items():
+    for k,v in old.items():
+        if not k.startswith('__'): assert vars(c)[k] is v, (c, k)
+assert {k for k in vars(Learner) if k not in before[Learner]} == {'fit_clr_beta','plot_clr_beta'}
+assert defaults.callbacks == callbacks
+for o in 'CLRBeta clr_beta_lr clr_beta_mom sgd plot_clr_beta cifar_resnet leslie_resnet56 cifar10_dls digits_dls'.split(): assert o in globals(), o
+'''
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)
