@@ -71,5 +71,6 @@ def main(
     print(f"  ours / stock fastai : {t['stock']/t['ours']:.2f} × the images/s   (wanted: 1.6)")
     print(f"  ours / plain PyTorch: {t['plain']/t['ours']:.2f} × the images/s   (wanted: 0.95)")
     print(f"  ({', '.join(f'{k} {bs/v:.0f} images/s' for k,v in t.items())})")
-    t = compare(dict(ours=tiny(lambda learn,cb: learn.fit_clr_beta(0.01, cbs=cb)), one_cycle=tiny(lambda learn,cb: learn.fit_one_cycle(1, 0.01, cbs=cb))), 5*rounds, 300, 50)
+    t = compare(dict(ours     =tiny(lambda learn,cb: learn.fit_clr_beta (   0.01, cbs=cb)),
+                     one_cycle=tiny(lambda learn,cb: learn.fit_one_cycle(1, 0.01, cbs=cb))), 5*rounds, 300, 50)
     print(f"A step of a tiny model\n  fit_clr_beta / fit_one_cycle: {t['ours']/t['one_cycle']:.2f} × the time   (wanted: at most 1)")

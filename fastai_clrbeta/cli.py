@@ -34,7 +34,8 @@ def plot_history(
     if axs is None: axs = plt.subplots(1, 2, figsize=(11,3.4), layout='constrained')[1]
     df = df.set_index(df.epoch+1)
     style = dict(marker='.', xlabel='epochs', xlim=(0,None))
-    df[['train_loss','valid_loss']].rename(columns=dict(train_loss='training (smoothed)', valid_loss='validation')).plot(ax=axs[0], ylabel='loss', title='loss', **style)
+    losses = df[['train_loss','valid_loss']].set_axis(['training (smoothed)','validation'], axis=1)
+    losses.plot(ax=axs[0], ylabel='loss', title='loss', **style)
     (df.valid_loss-df.train_loss).plot(ax=axs[1], color='C2', ylabel='validation − training loss', title='gap', **style)
     axs[0].set_yscale('log')                     # the first epochs of a cycle can be far off the scale of the rest
     axs[1].set_yscale('symlog', linthresh=0.1)

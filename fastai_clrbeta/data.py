@@ -20,7 +20,7 @@ from fastai.data.all import *
 
 # %% ../nbs/03_data.ipynb #93d92e27
 class MemoryDL(TfmdDL):
-    "A `TfmdDL` whose batches are rows of tensors in memory. Items that are not in `mem`, as in a `test_dl`, go through the dataset's transforms as usual"
+    "A `TfmdDL` whose batches are rows of tensors in memory. Without them, as in a `test_dl`, items go through their transforms as usual"
     def __init__(self, dataset,
         mem:tuple=None,      # Inputs (n,…) and targets (n,), row i being item i of `dataset`. None: an ordinary `TfmdDL`
         num_workers:int=0,   # A batch is one indexing, too little for a worker
@@ -147,7 +147,8 @@ def cifar10_dls(
     A missing folder is a `FileNotFoundError`; an empty class, a broken image or a bad argument a `ValueError`: each names what is at fault"""
     path = _cifar10_path() if path is None else Path(path)
     hold_out = not isinstance(valid, (str,Path))
-    if hold_out and not (isinstance(valid, float) and 0 < valid < 1): raise ValueError(f"valid={valid!r}: must be the name of a folder or a fraction between 0 and 1.")
+    if hold_out and not (isinstance(valid, float) and 0 < valid < 1):
+        raise ValueError(f"valid={valid!r}: must be the name of a folder or a fraction between 0 and 1.")
     names = ['train'] if hold_out else ['train', str(valid)]
     for s in names:
         if not (path/s).is_dir(): raise FileNotFoundError(f"no folder {path/s}: expected {path/s}/<class>/<images>.")

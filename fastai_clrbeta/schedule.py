@@ -28,7 +28,7 @@ def clr_beta_lr(
     div:float=10,  # Peak learning rate / learning rate at step 0
     pct:float=10,  # Percentage of the cycle left to the last, annealing part
 ) -> float: # Learning rate as a fraction of its peak
-    "Learning rate of `use_clr_beta` at step `i`. Source: `CircularLR_beta` of fastai 0.7; a cycle too short to have a peak is a `ValueError`"
+    "Learning rate of `use_clr_beta` at step `i`, after fastai 0.7's `CircularLR_beta`. A cycle too short for a peak is a `ValueError`"
     c = _peak_step(nb, pct)
     i = i % nb
     if i <= 2*c: return (1 + _triangle(i,c) * (div-1)       ) / div
@@ -199,7 +199,8 @@ def fit_clr_beta(self:Learner,
     reset_opt:bool=False,         # Start with a new optimiser, as every `fit` of fastai 0.7 did
     start_epoch:int=0,            # Enter the run at this epoch; those before it are skipped
 ):
-    "Train `n_cycle` cycles of `cycle_len` epochs with the schedule of fastai 0.7's `fit(..., use_clr_beta=)`. Bad arguments are a `ValueError` before anything is changed"
+    """Train `n_cycle` cycles of `cycle_len` epochs with the schedule of fastai 0.7's `fit(..., use_clr_beta=)`.
+    Bad arguments are a `ValueError`, raised before anything is changed"""
     sched,n_epoch = _schedule(use_clr_beta, n_cycle, cycle_len), n_cycle*cycle_len
     _integer('start_epoch', start_epoch, 0)
     if start_epoch >= n_epoch: raise ValueError(f"start_epoch={start_epoch}: the run has {n_epoch} epochs, the last is number {n_epoch-1}.")

@@ -1,6 +1,5 @@
 "The main job, as a process"
-import json, os, signal, subprocess, sys, time
-from pathlib import Path
+import json, signal, subprocess, sys, time
 import pandas as pd
 import pytest
 from PIL import Image
@@ -8,9 +7,10 @@ from sklearn.datasets import load_digits
 
 files = {'history.csv','schedule.png','losses.png','model.pth','summary.json'}
 
-def start(*args, cwd, **kwargs):
+def start(*args, cwd):
     code = "from fastai_clrbeta.cli import main; main()"
-    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, *map(str, args)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, *map(str, args)], cwd=cwd, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 def run(*args, cwd):
     p = start(*args, cwd=cwd)

@@ -14,7 +14,8 @@ def digits(n=256):
 
 def model(): return nn.Sequential(ConvLayer(3,8), nn.Sequential(ConvLayer(8,8,stride=2), nn.Flatten()), nn.Linear(8*16,10))
 
-def learner(dls=None, **kwargs): return Learner(dls or digits(), model(), **{'loss_func':CrossEntropyLossFlat(), 'opt_func':sgd, 'metrics':accuracy, **kwargs})
+def learner(dls=None, **kwargs):
+    return Learner(dls or digits(), model(), **{'loss_func':CrossEntropyLossFlat(), 'opt_func':sgd, 'metrics':accuracy, **kwargs})
 
 def quiet(learn, *args, **kwargs):
     with learn.no_bar(), learn.no_logging(): learn.fit_clr_beta(*args, **kwargs)
@@ -38,9 +39,16 @@ def test_trains():
     assert learn.recorder.values[-1][2] > 0.8
     learn.recorder.plot_sched()
 
-@pytest.mark.parametrize('change', [lambda l: l.to_fp16(), lambda l: l.to_bf16(), lambda l: l.add_cb(GradientAccumulation(64)), lambda l: l.add_cb(GradientClip(0.1)),
-                                    lambda l: l.add_cb(MixUp()), lambda l: l.to_channelslast(use_amp=False), lambda l: l.remove_cb(ProgressCallback)],
-                         ids='fp16 bf16 accumulation clip mixup channelslast no_progress'.split())
+changes = dict(
+    fp16         = lambda l: l.to_fp16(),
+    bf16         = lambda l: l.to_bf16(),
+    accumulation = lambda l: l.add_cb(GradientAccumulation(64)),
+    clip         = lambda l: l.add_cb(GradientClip(0.1)),
+    mixup        = lambda l: l.add_cb(MixUp()),
+    channelslast = lambda l: l.to_channelslast(use_amp=False),
+    no_progress  = lambda l: l.remove_cb(ProgressCallback))
+
+@pytest.mark.parametrize('change', changes.values(), ids=changes)
 @pytest.mark.filterwarnings('ignore:.*CUDA is not available:UserWarning')
 def test_beside(change):
     learn = learner()
