@@ -8,6 +8,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastai_clrbeta.cli._dls': ('cli.html#_dls', 'fastai_clrbeta/cli.py'),
                                     'fastai_clrbeta.cli._numbers': ('cli.html#_numbers', 'fastai_clrbeta/cli.py'),
                                     'fastai_clrbeta.cli._versions': ('cli.html#_versions', 'fastai_clrbeta/cli.py'),
+                                    'fastai_clrbeta.cli._wide': ('cli.html#_wide', 'fastai_clrbeta/cli.py'),
                                     'fastai_clrbeta.cli.clrbeta': ('cli.html#clrbeta', 'fastai_clrbeta/cli.py'),
                                     'fastai_clrbeta.cli.main': ('cli.html#main', 'fastai_clrbeta/cli.py'),
                                     'fastai_clrbeta.cli.plot_history': ('cli.html#plot_history', 'fastai_clrbeta/cli.py')},

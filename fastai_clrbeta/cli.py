@@ -35,12 +35,17 @@ def plot_history(
     df = df.set_index(df.epoch+1)
     style = dict(marker='.', xlabel='epochs', xlim=(0,None))
     losses = df[['train_loss','valid_loss']].set_axis(['training (smoothed)','validation'], axis=1)
+    gap = df.valid_loss - df.train_loss
     losses.plot(ax=axs[0], ylabel='loss', title='loss', **style)
-    (df.valid_loss-df.train_loss).plot(ax=axs[1], color='C2', ylabel='validation − training loss', title='gap', **style)
-    axs[0].set_yscale('log')                     # the first epochs of a cycle can be far off the scale of the rest
-    axs[1].set_yscale('symlog', linthresh=0.1)
+    gap.plot(ax=axs[1], color='C2', ylabel='validation − training loss', title='gap', **style)
+    if _wide(losses): axs[0].set_yscale('log')
+    if _wide(gap):    axs[1].set_yscale('symlog', linthresh=0.1)
     axs[1].axhline(0, color='0.7', lw=0.8, zorder=0)
     return axs
+def _wide(o):
+    "The first epochs of a cycle can be far off the scale of the rest"
+    o = np.abs(o.to_numpy())
+    return o.max() > 20*np.median(o)
 
 # %% ../nbs/07_cli.ipynb #47683d9c
 _files = 'history.csv schedule.png losses.png model.pth summary.json'.split()
