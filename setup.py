@@ -17,7 +17,7 @@ setup(
     classifiers = cfg['classifiers'].strip().splitlines(),
     python_requires = '>=' + cfg['min_python'],
     install_requires = cfg['requirements'].split(),
-    extras_require = {'dev': cfg['dev_requirements'].split()},
+    extras_require = {o: cfg[f'{o}_requirements'].split() for o in ('dist','dev')},
     packages = find_packages(include=['fastai_clrbeta*']),
     entry_points = {
         'console_scripts': cfg['console_scripts'].split(),

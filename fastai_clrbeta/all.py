@@ -2,5 +2,6 @@
 from fastai.vision.all import *
 
 from .schedule import *
+from .finder import *
 from .resnet import *
 from .data import *

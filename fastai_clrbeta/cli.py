@@ -10,6 +10,7 @@ from fastai.basics import *
 from fastai.callback.all import *
 from fastcore.script import anno_parser
 from .schedule import *
+from .finder import *
 from .resnet import *
 from .data import *
 from importlib.metadata import version
@@ -48,7 +49,7 @@ def _wide(o):
     return o.max() > 20*np.median(o)
 
 # %% ../nbs/07_cli.ipynb #47683d9c
-_files = 'history.csv schedule.png losses.png model.pth summary.json'.split()
+_files = 'history.csv schedule.png losses.png model.pth summary.json lr_find.csv lr_find.png'.split()
 
 def _claim(out, force):
     "The folder `out`, made where it was missing; a `ValueError` where it holds a run that must not be replaced"
@@ -70,14 +71,15 @@ def clrbeta(
     data:str='digits',   # digits, cifar10, or a folder of train/<class>/* and test/<class>/*
     depth:int=20,        # Depth of the ResNet: 6n+2
     shortcut:str='pool', # Its shortcuts: pool (Leslie Smith), pad (He) or conv
-    lr:float=0.4,        # Peak learning rate
+    lr:str='0.4',        # Peak learning rate, or auto: the valley that lr_find_val suggests
+    find:bool=False,     # Run lr_find_val first, into lr_find.csv and lr_find.png
     cycle_len:int=15,    # Epochs in the cycle
     wd:float=1e-4,       # Weight decay (L2, on all parameters)
     clr_beta:str='10,13.68,0.95,0.8', # div,pct or div,pct,mom_max,mom_min
     bs:int=128,          # Batch size
     augment:bool=False,  # Mirror, reflect-pad by 4 and crop the training images
     seed:int=42,         # Same seed, same result, on the same machine
-    out:str='clrbeta_run', # Folder for history.csv, schedule.png, losses.png, model.pth and summary.json
+    out:str='clrbeta_run', # Folder for history.csv, losses.png, schedule.png, summary.json, model.pth
     force:bool=False,    # Replace what a former run left in the folder
 ):
     "Train a CIFAR ResNet with one cycle of Leslie Smith's schedule, as fastai 0.7's use_clr_beta ran it"
@@ -88,16 +90,21 @@ def clrbeta(
         dls = _dls(data, bs, augment, seed)
         model = cifar_resnet(depth, len(dls.vocab), shortcut=shortcut)
         learn = Learner(dls, model, opt_func=sgd, metrics=accuracy, cbs=ChannelsLast(), path=out, model_dir='.')
-        cycle = dict(cycle_len=cycle_len, wds=wd, use_clr_beta=_numbers(clr_beta))
-        axs = learn.plot_clr_beta(lr, **cycle)
+        cycle = dict(cycle_len=cycle_len, wds=wd, use_clr_beta=_numbers('--clr_beta', clr_beta))
+        peak = None if lr=='auto' else _numbers('--lr', lr)[0]
+        axs = learn.plot_clr_beta(ifnone(peak, 1.), **cycle)
     except (ValueError,OSError) as e: sys.exit(f'clrbeta: {e}')
     for o in _files: (out/o).unlink(missing_ok=True)
+    if find or peak is None: found = _find(learn, wd, out)
+    if peak is None:
+        peak = found.valley or sys.exit(f"clrbeta: no learning rate was found ({found.reasons.get('valley')}): give one with --lr.")
+        axs = learn.plot_clr_beta(peak, **cycle)
     axs[0].figure.savefig(out/'schedule.png', dpi=120)
     t,interrupted = time.time(),False
-    try: learn.fit_clr_beta(lr, cbs=EpochCSV(out/'history.csv'), **cycle)
+    try: learn.fit_clr_beta(peak, cbs=EpochCSV(out/'history.csv'), **cycle)
     except KeyboardInterrupt: interrupted = True
     learn.save('model')
-    res = dict(n_parameters=sum(p.numel() for p in model.parameters()), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), epochs=0,
+    res = dict(n_parameters=sum(p.numel() for p in model.parameters()), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), epochs=0, lr=peak,
                total_seconds=round(time.time()-t, 1), interrupted=interrupted)
     if (out/'history.csv').exists():
         df = pd.read_csv(out/'history.csv')
@@ -109,9 +116,17 @@ def clrbeta(
           f"{res['epochs']} of {cycle_len} epochs, {res['n_train']:,} training images, {res['total_seconds']:.0f} s. All of it is in {out}/")
     if interrupted: sys.exit(130)
 
-def _numbers(s):
+def _numbers(name, s):
     try: return tuple(float(o) for o in s.split(','))
-    except ValueError: raise ValueError(f"--clr_beta {s}: must be two or four numbers with commas between, like 10,13.68,0.95,0.8") from None
+    except ValueError: raise ValueError(f"{name} {s}: must be a number, or numbers with commas between") from None
+
+def _find(learn, wd, out):
+    "Run the range test, print what it found, and leave table and plot in `out`"
+    r = learn.lr_find_val(1e-4, 10, wd=wd, show_plot=False)
+    r.to_csv(out/'lr_find.csv')
+    r.plot()[0].figure.savefig(out/'lr_find.png', dpi=120)
+    print(r)
+    return r
 
 # %% ../nbs/07_cli.ipynb #e8adaadb
 def main(argv:list=None):

@@ -140,10 +140,10 @@ def _schedule(use_clr_beta, n_cycle, cycle_len):
 def _per_group(name, v, n):
     "`v` as a list of `n`, one for each parameter group, the way fastai reads numbers, lists and slices"
     try:
-        res = [float(h[name]) for h in Optimizer([[]]*n, [], **{name:v}).hypers]
+        res = [float(h['v']) for h in Optimizer([[]]*n, [], v=v).hypers]
         if all(math.isfinite(o) and o>=0 for o in res): return res
     except (AssertionError, TypeError, ValueError, ZeroDivisionError): pass
-    raise ValueError(f"{name}s={v!r}: give one number, 0 or more, a slice, or a list of {n}: the model has {n} parameter group(s).")
+    raise ValueError(f"{name}={v!r}: give one number, 0 or more, a slice, or a list of {n}: the model has {n} parameter group(s).")
 
 # %% ../nbs/00_schedule.ipynb #da652820
 def _fresh_opt(learn, reset_opt):
@@ -207,10 +207,10 @@ def fit_clr_beta(self:Learner,
     if best_save_name and not hasattr(self, 'recorder'): raise ValueError("best_save_name needs the Learner's Recorder, which was removed.")
     opt = _fresh_opt(self, reset_opt)
     sched.check(opt, len(self.dls.train)*cycle_len)
-    sched.lrs = _per_group('lr', lrs, len(opt.param_lists))
+    sched.lrs = _per_group('lrs', lrs, len(opt.param_lists))
     if wds is not None:
         if 'wd' not in opt.hypers[-1]: raise ValueError(f"wds={wds}: this optimiser ({_opt_name(opt)}) has no weight decay. Leave wds out.")
-        wds = _per_group('wd', wds, len(opt.param_lists))
+        wds = _per_group('wds', wds, len(opt.param_lists))
     cbs = L(sched) + L(cbs)
     if cycle_save_name: cbs += _SaveCycles(cycle_save_name, cycle_len)
     if best_save_name:  cbs += _SaveBest(best_save_name)
@@ -229,8 +229,8 @@ def plot_clr_beta(
     "Draw learning rate and momentum of a `fit_clr_beta` with the same arguments, by epoch. Raises as it would"
     cb = _schedule(use_clr_beta, n_cycle, cycle_len)
     _integer('n_iter', n_iter)
-    peaks = _per_group('lr', lrs, 2 if isinstance(lrs, slice) else max(1, len(L(lrs, use_list=None))))
-    if wds is not None: _per_group('wd', wds, len(peaks))
+    peaks = _per_group('lrs', lrs, 2 if isinstance(lrs, slice) else max(1, len(L(lrs, use_list=None))))
+    if wds is not None: _per_group('wds', wds, len(peaks))
     nb = cycle_len*n_iter
     epochs = np.arange(n_cycle*nb)/n_iter
     if axs is None: axs = plt.subplots(1, 2, figsize=(11,3.4), layout='constrained')[1]
@@ -248,5 +248,5 @@ def plot_clr_beta(
 @delegates(plot_clr_beta, but='n_iter')
 def plot_clr_beta(self:Learner, lrs, *args, **kwargs):
     "`plot_clr_beta` with this Learner's number of batches and parameter groups"
-    lrs = _per_group('lr', lrs, len(_fresh_opt(self, False).param_lists))
+    lrs = _per_group('lrs', lrs, len(_fresh_opt(self, False).param_lists))
     return plot_clr_beta(lrs, *args, n_iter=len(self.dls.train), **kwargs)

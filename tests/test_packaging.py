@@ -27,7 +27,8 @@ def check_wheel(whl):
     assert meta.get_all('Classifier') == cfg['classifiers'].strip().splitlines()
     reqs = meta.get_all('Requires-Dist')
     assert {o for o in reqs if 'extra' not in o} == set(cfg['requirements'].split())
-    assert {o.split(';')[0].strip() for o in reqs if 'extra == "dev"' in o} == set(cfg['dev_requirements'].split())
+    for extra in 'dist','dev':
+        assert {o.split(';')[0].strip() for o in reqs if f'extra == "{extra}"' in o} == set(cfg[f'{extra}_requirements'].split())
     assert meta['Description-Content-Type'] == 'text/markdown' and meta.get_payload().strip() == (root/'README.md').read_text().strip()
     points = ConfigParser(delimiters=['='])
     points.read_string(info['entry_points.txt'].decode())
@@ -67,8 +68,8 @@ from fastai_clrbeta.all import *
 for c,old in before.items():
     for k,v in old.items():
         if not k.startswith('__'): assert vars(c)[k] is v, (c, k)
-assert {k for k in vars(Learner) if k not in before[Learner]} == {'fit_clr_beta','plot_clr_beta'}
+assert {k for k in vars(Learner) if k not in before[Learner]} == {'fit_clr_beta','plot_clr_beta','no_trace','lr_find_val','lr_find_sweep'}
 assert defaults.callbacks == callbacks
-for o in 'CLRBeta clr_beta_lr clr_beta_mom sgd plot_clr_beta cifar_resnet leslie_resnet56 cifar10_dls digits_dls'.split(): assert o in globals(), o
+for o in 'LRFind LRSweep CLRBeta clr_beta_lr clr_beta_mom sgd plot_clr_beta cifar_resnet leslie_resnet56 cifar10_dls digits_dls'.split(): assert o in globals(), o
 '''
     subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)
