@@ -7,6 +7,7 @@
 from fastai.vision.all import *
 from fastai_clrbeta.all import *
 from fastcore.script import call_parse
+from contextlib import redirect_stderr
 from torch_lr_finder import LRFinder as TorchLRFinder
 
 bs,n_valid = 128,10
@@ -18,7 +19,8 @@ def loaders():
     dl = lambda n,**kw: torch.utils.data.DataLoader(torch.utils.data.Subset(ds, range(n*bs)), bs, **kw)
     return dl(16, shuffle=True),dl(n_valid)
 
-def learner(): return Learner(DataLoaders(*loaders()), cifar_resnet(20), loss_func=CrossEntropyLossFlat(), opt_func=sgd, metrics=accuracy, cbs=ChannelsLast())
+def learner():
+    return Learner(DataLoaders(*loaders()), cifar_resnet(20), loss_func=CrossEntropyLossFlat(), opt_func=sgd, metrics=accuracy, cbs=ChannelsLast())
 
 def a_step(f, n):
     "Time of one more step: of `n` steps less `n`//3, over the difference"
@@ -55,7 +57,7 @@ def main(
         f.reset()
 
     def quiet(f):
-        with learn.no_bar(), stock.no_bar(), tempfile.TemporaryDirectory() as d, contextlib.redirect_stderr(io.StringIO()):
+        with learn.no_bar(), stock.no_bar(), tempfile.TemporaryDirectory() as d, redirect_stderr(io.StringIO()):
             stock.path = Path(d)
             return f()
 

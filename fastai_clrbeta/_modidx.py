@@ -100,6 +100,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fastai_clrbeta.finder._check_batches': ('finder.html#_check_batches', 'fastai_clrbeta/finder.py'),
                                        'fastai_clrbeta.finder._cycle': ('finder.html#_cycle', 'fastai_clrbeta/finder.py'),
                                        'fastai_clrbeta.finder._fit_y': ('finder.html#_fit_y', 'fastai_clrbeta/finder.py'),
+                                       'fastai_clrbeta.finder._forward_state': ('finder.html#_forward_state', 'fastai_clrbeta/finder.py'),
                                        'fastai_clrbeta.finder._has_batches': ('finder.html#_has_batches', 'fastai_clrbeta/finder.py'),
                                        'fastai_clrbeta.finder._lrs': ('finder.html#_lrs', 'fastai_clrbeta/finder.py'),
                                        'fastai_clrbeta.finder._put': ('finder.html#_put', 'fastai_clrbeta/finder.py'),

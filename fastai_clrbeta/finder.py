@@ -19,9 +19,9 @@ _objects = (Learner, Callback, Metric, nn.Module, BaseLoss, Optimizer, OptimWrap
 _loaders = (DataLoader, torch.utils.data.DataLoader, torch.utils.data.Sampler, ReindexCollection)
 
 class _Snapshot:
-    "What `roots` and all that they are made of hold now; `restore` puts it back. Memory: a copy of the tensors but those in `skip`"
-    def __init__(self, *roots, skip=()):
-        self.seen,self.undo,todo = {id(o):o for o in skip},[],list(roots)
+    "What `roots` and all that they are made of hold now; `restore` puts it back. Memory: one copy of the tensors"
+    def __init__(self, *roots):
+        self.seen,self.undo,todo = {},[],list(roots)
         while todo:
             o = todo.pop()
             if id(o) in self.seen: continue
@@ -40,7 +40,7 @@ class _Snapshot:
     def _add(self, f, *args): self.undo.append(partial(f, *args))
 
     def _tensor(self, t):
-        if t.is_leaf:
+        if isinstance(t, nn.Parameter) or t.is_leaf and t.requires_grad:
             self._add(setattr, t, 'grad', t.grad)
             if t.grad is not None:
                 if t.grad.any(): self._add(t.grad.copy_, t.grad.clone())
@@ -53,6 +53,15 @@ class _Snapshot:
             for f in reversed(self.undo): f()
 
 def _refill(d, old): d.clear(); d.update(old)
+
+_plumbing = set(vars(nn.Module())) - {'_buffers','training'}
+
+def _forward_state(*models):
+    "A `_Snapshot` of what a forward pass can change in `models`: buffers, modes, and attributes such as a hidden state"
+    own = [(vars(m), {k:v for k,v in vars(m).items() if k not in _plumbing}) for o in models if isinstance(o, nn.Module) for m in o.modules()]
+    snap = _Snapshot(*(v for _,o in own for v in o.values()))
+    for d,o in own: snap._add(d.update, o)
+    return snap
 
 def _put(t, old):
     if (t.shape,t.stride(),t.dtype,t.device) == (old.shape,old.stride(),old.dtype,old.device): t.data.copy_(old)
@@ -143,7 +152,7 @@ class _Search(Callback):
 
     def _measure(self):
         learn = self.learn
-        snap = _Snapshot(learn.model, learn.loss_func, skip=learn.model.parameters())
+        snap = _forward_state(learn.model, getattr(learn.loss_func, 'func', learn.loss_func))
         attrs,states = dict(vars(learn)),get_random_states()
         try:
             learn.model.eval()
@@ -262,7 +271,7 @@ def _lrs(start_lr, end_lr, num_it, linear, groups, lr):
     last = lambda name,o: _per_group(name, o, groups)[-1]
     ratios = _per_group('lr', lead, groups)
     start,end = last('start_lr', start_lr),last('end_lr', end_lr)
-    if not (start > 0 or linear and start == 0): raise ValueError(f"start_lr={start_lr}: must be above 0" + ('.' if linear else ' (0 goes with linear=True).'))
+    if not (start > 0 or linear and start == 0): raise ValueError(f"start_lr={start_lr}: must be above 0 (0 is allowed with linear=True).")
     if not start < end: raise ValueError(f"start_lr={start_lr}, end_lr={end_lr}: the start must be below the end.")
     lrs = [start + (end-start)*i/num_it if linear else start*(end/start)**(i/num_it) for i in range(num_it)]
     return lrs,[o/ratios[-1] for o in ratios]
@@ -283,8 +292,9 @@ def _check_batches(learn, num_it):
         learn._split(learn._set_device(tuple(o[:1] for o in first(dl))))
         try: learn.model.train()(*learn.xb)
         except ValueError as e:
-            if 'more than 1 value' in str(e): raise ValueError(f"a training batch of one item can't go through BatchNorm (batch size {bs}, {n} items): "
-                                                               "use another batch size, or drop_last=True.") from e
+            if 'more than 1 value' not in str(e): return
+            raise ValueError(f"a training batch of one item can't go through BatchNorm (batch size {bs}, {n} items): "
+                             "use another batch size, or drop_last=True.") from e
 
 class _Sized:
     "A loader without a length, given one"
@@ -399,14 +409,15 @@ def lr_find_sweep(self:Learner,
     show_plot:bool=True,  # Plot the result?
     **kwargs
 ) -> LRSweep: # Also kept at `learn.lr_find_sweep_result`, in full or as far as it got
-    "`lr_find_val` for each of the values given, or for each combination: always from the same weights, with batches in the same order. Leaves no trace"
+    "`lr_find_val` for each of the values, or each combination: from the same weights, with batches in the same order. Leaves no trace"
     grid = {k:L(v) for k,v in dict(wd=wd, mom=mom, bs=bs).items() if v is not None}
     if not grid or not all(map(len, grid.values())): raise ValueError("give at least one list to compare: wd=[…], mom=[…] or bs=[…].")
     for o in grid.get('wd', []): _number('wd', o, lambda o: o>=0, '0 or more')
     for o in grid.get('mom', []): _number('mom', o, lambda o: 0<=o<1, 'in [0,1)')
     for o in grid.get('bs', []): _integer('bs', o)
     if 'mom' in grid: _check_mom(_fresh_opt(self, False))
-    if 'bs' in grid and not all(isinstance(dl, DataLoader) for dl in self.dls.loaders): raise ValueError("bs: only fastai's loaders can change their batch size.")
+    if 'bs' in grid and not all(isinstance(dl, DataLoader) for dl in self.dls.loaders):
+        raise ValueError("bs: only fastai's loaders can change their batch size.")
     runs,last = {},None
     try:
         for vals in itertools.product(*grid.values()):

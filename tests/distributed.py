@@ -1,5 +1,4 @@
 "Run by test_distributed.py as one of two processes: search and train, and print what came of it"
-import sys
 from fastai.vision.all import *
 from fastai.distributed import *
 from fastai_clrbeta.all import *
@@ -22,12 +21,13 @@ with learn.distrib_ctx(sync_bn=False), learn.no_mbar(), learn.no_logging():
     rank,n = rank_distrib(),num_distrib()
     before = weights()
     res = {}
-    for name,kw in dict(full=dict(start_lr=1e-4, end_lr=1, num_it=100, stop_div=False), diverging=dict(start_lr=1e-2, end_lr=1e3, num_it=60)).items():
-        r = learn.lr_find_val(**kw, show_plot=False)
-        res[name] = dict(steps=len(r.df), stopped=r.stopped, df=r.df.to_numpy().tolist(), found=repr(r.found), same=torch.equal(before, weights()))
+    for name,args in dict(full=(1e-4, 1, 100), diverging=(1e-2, 1e3, 60)).items():
+        r = learn.lr_find_val(*args, stop_div=name=='diverging', show_plot=False)
+        res[name] = dict(steps=len(r.df), stopped=r.stopped, df=r.df.to_numpy().tolist(), found=repr(r.found),
+                         same=torch.equal(before, weights()))
     watch = []
     class Watch(Callback):
         def before_step(self): watch.append((self.opt.hypers[-1]['lr'], self.opt.hypers[-1]['mom']))
     learn.fit_clr_beta(0.1, cycle_len=2, use_clr_beta=(10,10,0.95,0.8), cbs=Watch())
-    res['fit'] = dict(hypers=watch, weights=[o.tolist() for o in learn.model.parameters()], n_iter=learn.n_iter, values=list(learn.recorder.values[-1]))
+    res['fit'] = dict(hypers=watch, weights=[o.tolist() for o in learn.model.parameters()], values=list(learn.recorder.values[-1]))
 Path(f'rank{rank}.json').write_text(json.dumps(dict(rank=rank, world=n, **res)))

@@ -30,8 +30,8 @@ def test_main_job(tmp_path):
     assert df.accuracy.iloc[-1] == result(d)['accuracy'] > 0.97
     assert f"accuracy {df.accuracy.iloc[-1]:.2%}" in out.splitlines()[-1]
     summary = json.loads((d/'summary.json').read_text())
-    assert summary['args'] == dict(data='digits', depth=20, shortcut='pool', lr='0.4', find=False, cycle_len=15, wd=1e-4, clr_beta='10,13.68,0.95,0.8', bs=128,
-                                   augment=False, seed=42, out='clrbeta_run', force=False)
+    assert summary['args'] == dict(data='digits', depth=20, shortcut='pool', lr='0.4', find=False, cycle_len=15, wd=1e-4,
+                                   clr_beta='10,13.68,0.95,0.8', bs=128, augment=False, seed=42, out='clrbeta_run', force=False)
     assert {'fastai_clrbeta','fastai','torch','python'} <= set(summary['versions'])
     for o in d.glob('*.png'): assert min(Image.open(o).size) > 300
 
@@ -79,7 +79,8 @@ def test_find(images, tmp_path):
     assert result(tmp_path/'a')['lr'] == 0.2 and f"valley: {result(tmp_path/'c')['lr']:.3g}" in txt
 
 @pytest.mark.parametrize('args,msg', [
-    ('--depth 21', 'depth=21'), ('--shortcut id', "shortcut='id'"), ('--lr -1', 'lrs=-1'), ('--lr high', '--lr high'), ('--clr_beta 10', 'use_clr_beta=(10.0,)'),
+    ('--depth 21', 'depth=21'), ('--shortcut id', "shortcut='id'"), ('--lr -1', 'lrs=-1'), ('--lr high', '--lr high'),
+    ('--clr_beta 10', 'use_clr_beta=(10.0,)'),
     ('--clr_beta a,b', '--clr_beta a,b'), ('--clr_beta 10,120', 'pct=120'), ('--data nowhere', 'nowhere/train'), ('--bs 5000', 'bs=5000'),
     ('--cycle_len 0', 'cycle_len=0'), ('--wd -1', 'wds=-1'), ('--augment', '--augment'), ('--nonsense 1', '--nonsense')])
 def test_bad_input_is_one_line(args, msg, tmp_path, capsys):

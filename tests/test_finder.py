@@ -1,5 +1,5 @@
 "`lr_find_val`: what it measures, and that it leaves no trace"
-import pickle, random, signal
+import pickle, signal
 import pytest
 from fastai.text.all import *
 from fastai_clrbeta.all import *
@@ -48,10 +48,14 @@ def train(learn, *args, **kwargs):
 
 def state(learn):
     "Everything about `learn` that a search could change, as plain values"
-    t = lambda o: o.tolist() if isinstance(o, Tensor) else [t(x) for x in o] if isinstance(o, (list,tuple,L)) else {str(k):t(v) for k,v in o.items()} if isinstance(o, dict) else o
+    def t(o):
+        if isinstance(o, Tensor): return o.tolist()
+        if isinstance(o, (list,tuple,L)): return [t(x) for x in o]
+        return {str(k):t(v) for k,v in o.items()} if isinstance(o, dict) else o
     rec,opt,m = learn.recorder,learn.opt,learn.model
     loss = learn.loss_func.state_dict() if isinstance(learn.loss_func, nn.Module) else {}
-    return dict(weights=t(dict(m.state_dict())), buffers=t(list(m.buffers())), hidden=t(m.hidden), calls=m.calls, loss=t(loss), loss_func=id(learn.loss_func),
+    return dict(weights=t(dict(m.state_dict())), buffers=t(list(m.buffers())), hidden=t(m.hidden), calls=m.calls,
+        loss=t(loss), loss_func=id(learn.loss_func),
         opt=opt and t(list(opt.state_dict().values())), opt_id=id(opt), hypers=opt and t(list(opt.hypers)), grads=t([p.grad for p in m.parameters()]),
         rg=[p.requires_grad for p in m.parameters()], modes=[o.training for o in m.modules()], training=learn.training, rng=repr(get_random_states()),
         loaders=[(id(dl), repr(dl.rng.getstate()) if hasattr(dl, 'rng') else repr(getattr(dl, 'generator', None) and t(dl.generator.get_state())),
@@ -92,11 +96,14 @@ def test_what_follows_is_the_same(kw):
         if searches > 1: find(learn); find(learn, num_it=40, stop_div=True, end_lr=100.)
         train(learn)
         res.append(state(learn))
-    for k in 'weights buffers hidden calls loss opt hypers rng recorder smooth counters'.split(): assert repr(res[0][k]) == repr(res[1][k]) == repr(res[2][k]), k
+    for k in 'weights buffers hidden calls loss opt hypers rng recorder smooth counters'.split():
+        assert repr(res[0][k]) == repr(res[1][k]) == repr(res[2][k]), k
 
 class Stop(Callback):
     "Raise `exc` in the `n`-th training batch, at `event`"
-    def __init__(self, event, exc, n=5): self.exc,self.n,self.k,self.event = exc,n,0,event; setattr(self, event, self._go)
+    def __init__(self, event, exc, n=5):
+        self.exc,self.n,self.k = exc,n,0
+        setattr(self, event, self._go)
     def _go(self):
         if not self.training: return
         self.k += 1
@@ -196,8 +203,8 @@ def test_callbacks_that_watch_keep_quiet(tmp_path):
         def after_fit(self): fired.append('end')
     class TwicePred(Callback):
         def after_pred(self): fired.append('pred')
-    cbs = [SaveModelCallback(), SaveModelCallback(fname='b', every_epoch=True), EarlyStoppingCallback(patience=1), ReduceLROnPlateau(), CSVLogger(), ShowGraphCallback(),
-           TerminateOnNaNCallback(), Saver(), TwicePred(), CLRBeta(10, 10), ParamScheduler({'lr':SchedLin(1,2)})]
+    cbs = [SaveModelCallback(), SaveModelCallback(fname='b', every_epoch=True), EarlyStoppingCallback(patience=1), ReduceLROnPlateau(),
+           CSVLogger(), ShowGraphCallback(), TerminateOnNaNCallback(), Saver(), TwicePred(), CLRBeta(10, 10), ParamScheduler({'lr':SchedLin(1,2)})]
     learn = learner(path=tmp_path, cbs=cbs)
     (tmp_path/'history.csv').write_text('keep')
     before = state(learn)
@@ -207,8 +214,14 @@ def test_callbacks_that_watch_keep_quiet(tmp_path):
     assert [o.name for o in tmp_path.iterdir()] == ['history.csv'] and (tmp_path/'history.csv').read_text() == 'keep'
     assert set(fired) == {'pred'} and len(fired) == 24
 
-@pytest.mark.parametrize('add', [lambda l: l.to_fp16(), lambda l: l.to_bf16(), lambda l: l.add_cb(GradientClip(0.1)), lambda l: l.add_cb(MixUp()), lambda l: l.to_channelslast(use_amp=False)],
-                         ids='fp16 bf16 clip mixup channelslast'.split())
+changes = dict(
+    fp16         = lambda l: l.to_fp16(),
+    bf16         = lambda l: l.to_bf16(),
+    clip         = lambda l: l.add_cb(GradientClip(0.1)),
+    mixup        = lambda l: l.add_cb(MixUp()),
+    channelslast = lambda l: l.to_channelslast(use_amp=False))
+
+@pytest.mark.parametrize('add', changes.values(), ids=changes)
 @pytest.mark.filterwarnings('ignore:.*CUDA is not available:UserWarning')
 def test_callbacks_that_change_training_work(add, tmp_path):
     a,b = learner(path=tmp_path),learner()
@@ -249,8 +262,9 @@ def by_hand(learn, lrs):
         m.train(); loss = F.cross_entropy(m(x), y); opt.zero_grad(); loss.backward(); opt.step()
         x,y = (o.as_subclass(Tensor) for o in next(valid))
         with torch.no_grad(): m.eval(); p = m(x)
-        train.append(loss.item()); val.append(F.cross_entropy(p, y).item()); acc.append((p.argmax(1)==y).float().mean().item())
-    return dict(lr=lrs, train_loss_smooth=_debiased(train), valid_loss=val, valid_loss_smooth=_debiased(val), accuracy=acc, accuracy_smooth=_debiased(acc))
+        for o,v in (train,loss), (val,F.cross_entropy(p, y)), (acc,(p.argmax(1)==y).float().mean()): o.append(v.item())
+    return dict(lr=lrs, train_loss_smooth=_debiased(train), valid_loss=val, valid_loss_smooth=_debiased(val),
+                accuracy=acc, accuracy_smooth=_debiased(acc))
 
 def _debiased(xs, beta=0.98):
     res,avg = [],0.
@@ -274,7 +288,6 @@ def test_against_a_loop():
 def test_metrics():
     auc = RocAuc()
     learn = learner(metrics=[accuracy, error_rate, F1Score(average='macro'), Perplexity(), auc])
-    before = vars(learn.metrics[2]).copy()
     with pytest.warns(UserWarning, match='roc_auc'): r = find(learn, 1e-4, 1e-3)  # 32 images do not hold every digit
     for k in 'accuracy error_rate f1_score perplexity'.split():
         assert np.isfinite(r.df[k]).all() and np.isfinite(r.df[f'{k}_smooth']).all()
@@ -366,7 +379,6 @@ def test_language_model():
         dls.train.rng.seed(5); dls.train.items.idxs = L.range(len(dls.train.items.coll))
         config = {**awd_lstm_lm_config, 'emb_sz':8, 'n_hid':8}
         learn = language_model_learner(dls, AWD_LSTM, pretrained=False, config=config, metrics=Perplexity())
-        hidden = [[o.clone() for o in h] for h in learn.model[0].hidden] if hasattr(learn.model[0], 'hidden') else None
         with learn.no_bar(), learn.no_logging():
             if search: assert learn.lr_find_val(show_plot=False, num_it=30).df.perplexity.notna().all()
             learn.fit_clr_beta(0.01, cycle_len=2)

@@ -70,6 +70,7 @@ for c,old in before.items():
         if not k.startswith('__'): assert vars(c)[k] is v, (c, k)
 assert {k for k in vars(Learner) if k not in before[Learner]} == {'fit_clr_beta','plot_clr_beta','no_trace','lr_find_val','lr_find_sweep'}
 assert defaults.callbacks == callbacks
-for o in 'LRFind LRSweep CLRBeta clr_beta_lr clr_beta_mom sgd plot_clr_beta cifar_resnet leslie_resnet56 cifar10_dls digits_dls'.split(): assert o in globals(), o
+for o in 'CLRBeta clr_beta_lr clr_beta_mom sgd plot_clr_beta LRFind LRSweep cifar_resnet leslie_resnet56 cifar10_dls digits_dls'.split():
+    assert o in globals(), o
 '''
     subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)
