@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.utils import resample
 from contextlib import suppress
+from numbers import Integral
 import hashlib
 from fastai.vision.augment import Resize, ResizeMethod
 from fastai.vision.core import *
@@ -56,7 +57,7 @@ class FlipCrop(DisplayedTransform):
         return (size-1) - ((size-1) - i.abs()).abs()
 
 # %% ../nbs/03_data.ipynb #0e01bb58
-def _scan(d): return sorted(os.scandir(d), key=lambda o: o.name)
+def _scan(d): return sorted((o for o in os.scandir(d) if not o.name.startswith('.')), key=lambda o: o.name)
 
 def _image_files(split):
     "The images in the class folders of `split`, the class of each, and a stamp that changes when any of them does"
@@ -67,7 +68,7 @@ def _image_files(split):
         if not imgs: raise ValueError(f"class folder {d.path} holds no images.")
         for o in imgs:
             st = o.stat()
-            stamp.update(f'{d.name}/{o.name} {st.st_size} {st.st_mtime_ns}\n'.encode())
+            stamp.update(f'{d.name}/{o.name} {st.st_size} {st.st_mtime_ns} {st.st_ctime_ns}\n'.encode())
         files   += [o.path for o in imgs]
         classes += [d.name]*len(imgs)
     if not files: raise ValueError(f"{split} has no class folders: expected {split}/<class>/<images>.")
@@ -109,7 +110,7 @@ def _save_cache(cache, arrays):
 
 def _load_splits(path, splits):
     "Of folders `path/split`, the files, their classes and the images: from the cache beside `path` where it is good, else it is made anew"
-    cache = path.resolve().with_name(path.resolve().name+'.npz')
+    cache = path.resolve().with_name(path.resolve().name+'.clrbeta.npz')
     found = {s:_image_files(path/s) for s in splits}
     images = {s:_cached(cache, s, stamp, len(files)) for s,(files,_,stamp) in found.items()}
     if any(o is None for o in images.values()):
@@ -118,13 +119,17 @@ def _load_splits(path, splits):
     return {s:(*found[s][:2], images[s]) for s in splits}
 
 # %% ../nbs/03_data.ipynb #540c1bce
-def _rgb(o:Path|str|Tensor|ndarray|bytes|Image.Image): return PILImage(PILImage.create(o).convert('RGB'))
+def _rgb(o:Path|str|Tensor|ndarray|bytes|Image.Image):
+    return PILImage.create((o if isinstance(o, Image.Image) else PILImage.create(o)).convert('RGB'))
+
+def _within(name, v, n):
+    if isinstance(v, Integral) and not isinstance(v, bool) and 0 < v <= n: return int(v)
+    raise ValueError(f"{name}={v!r}: must be a whole number from 1 to {n}, the number of training images.")
 
 def _memory_dls(items, tfms, splits, mems, stats, bs, batch_tfms=(), path='.', device=None, seed=None):
     "`DataLoaders` over `items`, whose batches come from `mems`, the training and the validation `(images, targets)`"
-    _,_,h,w = mems[0][0].shape
-    n = len(mems[0][0])
-    if not isinstance(bs, int) or not 0 < bs <= n: raise ValueError(f"bs={bs!r}: must be from 1 to {n}, the number of training images.")
+    n,_,h,w = mems[0][0].shape
+    bs = _within('bs', bs, n)
     dls = Datasets(items, tfms, splits=splits).dataloaders(
         bs=bs, dl_type=MemoryDL, dl_kwargs=[{'mem':m} for m in mems], path=path, device=device,
         after_item=[Resize((h,w), method=ResizeMethod.Squish), ToTensor()],
@@ -139,11 +144,11 @@ def cifar10_dls(
     valid:str|float='test',    # Folder to validate on, or the fraction of the training images to hold out for it
     augment:bool=False,        # Train with `FlipCrop`: mirror, and crop after reflection padding by 4
     device:torch.device=None,  # None: fastai's default device
-    seed:int=None,             # For the order of batches and for drawing `n_train` or `valid`. None: left to chance
+    seed:int=None,             # For the order of batches and for drawing `n_train` or `valid`; augmentation goes by torch's own. None: left to chance
     n_train:int=None,          # Train on this many images, drawn evenly from the classes. None: on all
 ) -> DataLoaders: # Batches of (bs,3,32,32) normalised images and (bs,) classes
     """CIFAR-10, or another folder of small images of one size, as `DataLoaders` held in memory as uint8.
-    The first call decodes the images into one file beside the folder, `{path}.npz`; a file that does not match the folder is made anew.
+    The first call decodes the images into one file beside the folder, `{path}.clrbeta.npz`; a file that does not match the folder is made anew.
     A missing folder is a `FileNotFoundError`; an empty class, a broken image or a bad argument a `ValueError`: each names what is at fault"""
     path = _cifar10_path() if path is None else Path(path)
     hold_out = not isinstance(valid, (str,Path))
@@ -166,9 +171,7 @@ def cifar10_dls(
             path/valid, *vx.shape[:1:-1], path/'train', *x.shape[:1:-1]))
         vy,itrain = _targets(vclasses, vocab, path/valid),np.arange(len(y))
     if n_train is not None:
-        if not isinstance(n_train, int) or not 0 < n_train <= len(itrain):
-            raise ValueError(f"n_train={n_train!r}: must be from 1 to {len(itrain)}, the number of training images.")
-        itrain = resample(itrain, replace=False, n_samples=n_train, stratify=y[itrain], random_state=seed)
+        itrain = resample(itrain, replace=False, n_samples=_within('n_train', n_train, len(itrain)), stratify=y[itrain], random_state=seed)
     if len(itrain) < len(y): files,x,y = L(files)[itrain],x[itrain],y[itrain]
     return _memory_dls([*files, *vfiles], [_rgb, [parent_label, Categorize(vocab)]], [range(len(y)), range(len(y), len(y)+len(vy))],
                        [(torch.from_numpy(x), torch.from_numpy(y)), (torch.from_numpy(vx), torch.from_numpy(vy))],

@@ -255,12 +255,14 @@ class LRFind:
         return axs
 
 def _fit_y(ax, line, raw):
-    "Let the line fill the axis, and the raw values as far as they are near it"
+    "Let `line` fill the axis but for what explodes (Tukey's outer fences), and `raw` as far as it is near"
     line,raw = (o[np.isfinite(o)] for o in (line, raw))
     if not len(line): return
-    lo,hi = line.min(),line.max()
+    q1,q3 = line.quantile([0.25,0.75])
+    fence = 3*(q3-q1) or math.inf
+    lo,hi = max(line.min(), q1-fence),min(line.max(), q3+fence)
     room = hi-lo or abs(hi) or 1.
-    lo,hi = min(lo, max(raw.quantile(0.02), lo-room)),max(hi, min(raw.quantile(0.95), hi+room))
+    lo,hi = min(lo, max(raw.quantile(0.02), lo-room)),max(hi, min(raw.quantile(0.95), hi+room/2))
     ax.set_ylim(lo-0.05*room, hi+0.05*room)
 
 # %% ../nbs/01_finder.ipynb #410212f4
@@ -388,13 +390,14 @@ class LRSweep:
         if axs is None: axs = plt.subplots(1, len(cols), figsize=(5.5*len(cols),4), sharex=True, squeeze=False, layout='constrained')[1]
         axs = np.ravel(axs)
         for ax,col in zip(axs, cols):
-            tops = []
+            lines = []
             for k,o in self.runs.items():
                 df = o.df.iloc[skip_start:len(o.df)-skip_end] if len(o.df) > skip_start+skip_end+1 else o.df
                 ax.plot(df.lr, df[col], label=', '.join(f'{n} {v:g}' for n,v in zip(self.names, k)))
-                tops.append(df[col].iloc[0])
+                lines.append(df[col])
+            lines = pd.concat(lines)
+            _fit_y(ax, lines, lines)
             ax.set(xlabel='learning rate', ylabel=col.replace('_smooth','').replace('_',' ')+' (smoothed)')
-            if max(tops) > 0: ax.set_ylim(top=min(ax.get_ylim()[1], 1.5*max(tops)))
             if not r.linear: ax.set_xscale('log')
         axs[0].legend(fontsize='small')
         return axs

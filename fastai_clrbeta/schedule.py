@@ -16,6 +16,7 @@ def _peak_step(nb, pct):
     "Step at which a cycle of `nb` steps has its peak: `c` of the formulas"
     c = int(nb*(1-pct/100)/2)
     if c: return c
+    if not nb: raise ValueError("the training loader has no batches: its batch size may be larger than the training set.")
     raise ValueError(f"a cycle of {nb} steps has no room for a peak with pct={pct}: it needs at least "
                      f"{math.ceil(2/(1-pct/100))} steps. Use a longer cycle_len, a smaller pct or smaller batches.")
 
@@ -55,14 +56,26 @@ def sgd(
     "The optimiser of fastai 0.7, exactly: torch's SGD with momentum and L2 on all parameters. Use as `Learner(..., opt_func=sgd)`"
     return OptimWrapper(params, torch.optim.SGD, lr=lr, momentum=mom, weight_decay=wd)
 
-# %% ../nbs/00_schedule.ipynb #8ce601d6
+# %% ../nbs/00_schedule.ipynb #977e2ee8
 def _number(name, v, ok, want):
-    if isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) and ok(v): return
+    "`v` as a float, or a `ValueError` where it is no number or not `ok`"
+    if isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) and ok(v): return float(v)
     raise ValueError(f"{name}={v!r}: {name} must be {want}.")
 
 def _integer(name, v, lo=1):
-    if isinstance(v, Integral) and not isinstance(v, bool) and v >= lo: return
+    "`v` as an int, or a `ValueError` where it is none or below `lo`"
+    if isinstance(v, Integral) and not isinstance(v, bool) and v >= lo: return int(v)
     raise ValueError(f"{name}={v!r}: {name} must be a whole number, {lo} or more.")
+
+def _per_group(name, v, n):
+    "`v` as a list of `n` floats, one for each parameter group, the way fastai reads numbers, lists and slices"
+    if hasattr(v, 'tolist'): v = v.tolist()  # arrays and tensors, and their scalars
+    try:
+        ok = lambda o: isinstance(o, Real) and not isinstance(o, bool) and math.isfinite(o) and o >= 0
+        given = [o for o in (v.start,v.stop) if o is not None] if isinstance(v, slice) else L(v)
+        if all(map(ok, given)): return [float(h['v']) for h in Optimizer([[]]*n, [], v=v).hypers]  # `Optimizer` knows how to read a slice
+    except (AssertionError, TypeError, ZeroDivisionError): pass
+    raise ValueError(f"{name}={v!r}: give one number, 0 or more, a slice, or a list of {n}: the model has {n} parameter group(s).")
 
 # %% ../nbs/00_schedule.ipynb #27443932
 def _check_mom(opt):
@@ -77,7 +90,8 @@ def _opt_name(opt): return type(getattr(opt, 'opt', opt)).__name__
 
 # %% ../nbs/00_schedule.ipynb #3c5df1eb
 class CLRBeta(Callback):
-    "Run the `use_clr_beta` schedule of fastai 0.7 in any `fit`: `learn.fit(n, lr, cbs=CLRBeta(10, 13.68, 0.95, 0.8))`"
+    """Run the `use_clr_beta` schedule of fastai 0.7 in any `fit`: `learn.fit(n, lr, cbs=CLRBeta(10, 13.68, 0.95, 0.8))`.
+    A bad argument is a `ValueError` at once; what depends on the Learner, before its first batch, when `fit` has already set its `lr`"""
     order,run_valid = ParamScheduler.order+1,False
     def __init__(self,
         div:float=10,        # Peak learning rate / learning rate at step 0, above 0
@@ -85,36 +99,37 @@ class CLRBeta(Callback):
         mom_max:float=None,  # Momentum where the learning rate is low, in [0,1). None: momentum is left alone
         mom_min:float=None,  # Momentum where the learning rate peaks, in [0,`mom_max`]
         cycle_len:int=None,  # Epochs in a cycle. None: one cycle over the whole fit
-        lrs:list=None,       # Peak learning rate of each parameter group. None: what the optimiser has when the fit starts
+        lrs:list=None,       # Peak learning rates, as `fit_clr_beta` takes them. None: what the optimiser has when the fit starts
     ):
-        _number('div', div, lambda o: o>0,      'a number above 0')
-        _number('pct', pct, lambda o: 0<=o<100, 'a percentage in [0,100)')
+        div = _number('div', div, lambda o: o>0,      'a number above 0')
+        pct = _number('pct', pct, lambda o: 0<=o<100, 'a percentage in [0,100)')
         if (mom_max is None) != (mom_min is None):
             raise ValueError(f"mom_max={mom_max}, mom_min={mom_min}: give both, or none to leave momentum alone.")
         if mom_max is not None:
-            _number('mom_max', mom_max, lambda o: 0<=o<1,        'in [0,1)')
-            _number('mom_min', mom_min, lambda o: 0<=o<=mom_max, f'in [0,mom_max], here [0,{mom_max}]')
-        if cycle_len is not None: _integer('cycle_len', cycle_len)
+            mom_max = _number('mom_max', mom_max, lambda o: 0<=o<1,        'in [0,1)')
+            mom_min = _number('mom_min', mom_min, lambda o: 0<=o<=mom_max, f'in [0,mom_max], here [0,{mom_max}]')
+        if cycle_len is not None: cycle_len = _integer('cycle_len', cycle_len)
         store_attr()
 
-    def check(self, opt, nb):
-        "Raise a `ValueError` where a cycle of `nb` steps can't run on `opt`"
+    def _check(self, opt, nb):
+        "Peaks for the groups of `opt`, or a `ValueError` where a cycle of `nb` steps can't run on it"
         _peak_step(nb, self.pct)
         if self.mom_max is not None: _check_mom(opt)
+        return [float(h['lr']) for h in opt.hypers] if self.lrs is None else _per_group('lrs', self.lrs, len(opt.param_lists))
 
     def before_fit(self):
-        self.run = not hasattr(self, 'lr_finder') and not hasattr(self, 'gather_preds')
+        self.quiet = hasattr(self, 'lr_finder') or hasattr(self, 'gather_preds')
         self.peaks,self.hps = None,{}
 
     def before_train(self):
-        if self.peaks is not None: return
+        if self.quiet or self.peaks is not None: return
         self.epochs = self.cycle_len or self.n_epoch
-        self.check(self.opt, len(self.dl)*self.epochs)
-        self.peaks = [float(h['lr']) for h in self.opt.hypers] if self.lrs is None else self.lrs
+        self.peaks = self._check(self.opt, len(self.dl)*self.epochs)
         self.hps = {k:[] for k in ('lr','mom') if k in self.opt.hypers[-1]}
         if hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
 
     def before_batch(self):
+        if self.quiet: return
         i,nb = self.epoch*self.n_iter + self.iter, self.epochs*self.n_iter
         f = clr_beta_lr(i, nb, self.div, self.pct)
         self._set('lr', [f*p for p in self.peaks])
@@ -126,31 +141,33 @@ class CLRBeta(Callback):
         self.hps[k].append(v[-1] if is_listy(v) else v)
 
     def after_fit(self):
-        if hasattr(self.learn, 'recorder'): self.recorder.hps = {**getattr(self.recorder, 'hps', {}), **self.hps}
+        if not self.quiet and hasattr(self.learn, 'recorder'): self.recorder.hps = {**getattr(self.recorder, 'hps', {}), **self.hps}
 
-# %% ../nbs/00_schedule.ipynb #01321737
+# %% ../nbs/00_schedule.ipynb #0cfaed12
+_default = (10, 10, 0.95, 0.85)  # div, pct, mom_max, mom_min
+
 def _schedule(use_clr_beta, n_cycle, cycle_len):
-    "A `CLRBeta` for the tuple of fastai 0.7"
-    if not is_listy(use_clr_beta) or len(use_clr_beta) not in (2,4):
+    "The number of cycles, and a `CLRBeta` for the tuple of fastai 0.7"
+    if not isinstance(use_clr_beta, (tuple,list,L)) or len(use_clr_beta) not in (2,4):
         raise ValueError(f"use_clr_beta={use_clr_beta!r}: it must be (div, pct), which leaves momentum alone, or (div, pct, mom_max, mom_min).")
-    _integer('n_cycle', n_cycle)
-    _integer('cycle_len', cycle_len)
-    return CLRBeta(*use_clr_beta, cycle_len=cycle_len)
+    return _integer('n_cycle', n_cycle),CLRBeta(*use_clr_beta, cycle_len=_integer('cycle_len', cycle_len))
 
-def _per_group(name, v, n):
-    "`v` as a list of `n`, one for each parameter group, the way fastai reads numbers, lists and slices"
-    try:
-        res = [float(h['v']) for h in Optimizer([[]]*n, [], v=v).hypers]
-        if all(math.isfinite(o) and o>=0 for o in res): return res
-    except (AssertionError, TypeError, ValueError, ZeroDivisionError): pass
-    raise ValueError(f"{name}={v!r}: give one number, 0 or more, a slice, or a list of {n}: the model has {n} parameter group(s).")
-
-# %% ../nbs/00_schedule.ipynb #da652820
+# %% ../nbs/00_schedule.ipynb #cafc524b
 def _fresh_opt(learn, reset_opt):
     "The optimiser that a fit will use, or one like it where `learn` has none yet; `learn` is not touched"
     if learn.opt is not None and not reset_opt: return learn.opt
     if isinstance(learn.opt_func, OptimWrapper): return learn.opt_func
     return learn.opt_func(learn.splitter(learn.model), lr=learn.lr)
+
+def _check_fit(sched, learn, lrs, wds, reset_opt=False):
+    "Give `sched` its peaks and return the weight decays, or raise a `ValueError` where `learn` can't train so"
+    opt = _fresh_opt(learn, reset_opt)
+    n = len(opt.param_lists)
+    sched.lrs = _per_group('lrs', lrs, n)
+    sched._check(opt, len(learn.dls.train)*sched.cycle_len)
+    if wds is None: return
+    if 'wd' not in opt.hypers[-1]: raise ValueError(f"wds={wds}: this optimiser ({_opt_name(opt)}) has no weight decay. Leave wds out.")
+    return _per_group('wds', wds, n)
 
 @contextmanager
 def _valid_or_empty(dls):
@@ -167,7 +184,7 @@ class _SaveCycles(Callback):
         if rest == 0: self.learn.save(f'{self.fname}_cyc_{k-1}')
 
 # %% ../nbs/00_schedule.ipynb #5057e347
-_lower = re.compile('loss|error|mse|mae|msle|rmspe|perplexity|brier')
+_lower = re.compile('loss(?!less)|error|mse|mae|mape|msle|rmspe|perplexity|brier|nll|kl_div|wer$|cer$', re.IGNORECASE)
 
 class _SaveBest(Callback):
     "Save the model as `fname` at its best first metric, or best loss where there is no metric"
@@ -179,7 +196,7 @@ class _SaveBest(Callback):
         name = first(self.metrics.attrgot('name'))
         val  = rec.get(name, rec.get(f'valid_{name}'))
         if val is None: name,val = 'loss',loss
-        if loss is None or not math.isfinite(val): return
+        if loss is None or not isinstance(val, Real) or not math.isfinite(val): return
         score = (-val if _lower.search(name) else val, -loss if math.isfinite(loss) else -math.inf)
         if self.best is None or score > self.best:
             self.best = score
@@ -190,29 +207,24 @@ class _SaveBest(Callback):
 def fit_clr_beta(self:Learner,
     lrs:float|slice|list,         # Peak learning rate: a number, a `slice`, or one a parameter group
     n_cycle:int=1,                # Number of cycles
-    wds:float|list=None,          # Weight decay, a number or one a parameter group. None: the Learner's
+    wds:float|list=None,          # Weight decay, a number or one a parameter group. None: the Learner's `wd`, else as the optimiser has it
     cycle_len:int=1,              # Epochs in a cycle
-    use_clr_beta:tuple=(10, 10, 0.95, 0.85), # (div, pct) or (div, pct, mom_max, mom_min), see `CLRBeta`
+    use_clr_beta:tuple=_default, # (div, pct) or (div, pct, mom_max, mom_min), see `CLRBeta`
     cycle_save_name:str=None,     # Save after the last step of each cycle k, from 0, as `{cycle_save_name}_cyc_{k}`
-    best_save_name:str=None,      # Save at the best first metric (loss where there is none); ties go to the lower loss
+    best_save_name:str=None,      # Save at the best first metric: the lowest of losses and errors, else the highest; ties go to the lower loss
     cbs:list=None,                # More callbacks
     reset_opt:bool=False,         # Start with a new optimiser, as every `fit` of fastai 0.7 did
     start_epoch:int=0,            # Enter the run at this epoch; those before it are skipped
 ):
     """Train `n_cycle` cycles of `cycle_len` epochs with the schedule of fastai 0.7's `fit(..., use_clr_beta=)`.
     Bad arguments are a `ValueError`, raised before anything is changed"""
-    sched,n_epoch = _schedule(use_clr_beta, n_cycle, cycle_len), n_cycle*cycle_len
-    _integer('start_epoch', start_epoch, 0)
+    n_cycle,sched = _schedule(use_clr_beta, n_cycle, cycle_len)
+    n_epoch,start_epoch = n_cycle*sched.cycle_len,_integer('start_epoch', start_epoch, 0)
     if start_epoch >= n_epoch: raise ValueError(f"start_epoch={start_epoch}: the run has {n_epoch} epochs, the last is number {n_epoch-1}.")
     if best_save_name and not hasattr(self, 'recorder'): raise ValueError("best_save_name needs the Learner's Recorder, which was removed.")
-    opt = _fresh_opt(self, reset_opt)
-    sched.check(opt, len(self.dls.train)*cycle_len)
-    sched.lrs = _per_group('lrs', lrs, len(opt.param_lists))
-    if wds is not None:
-        if 'wd' not in opt.hypers[-1]: raise ValueError(f"wds={wds}: this optimiser ({_opt_name(opt)}) has no weight decay. Leave wds out.")
-        wds = _per_group('wds', wds, len(opt.param_lists))
+    wds = _check_fit(sched, self, lrs, wds, reset_opt)
     cbs = L(sched) + L(cbs)
-    if cycle_save_name: cbs += _SaveCycles(cycle_save_name, cycle_len)
+    if cycle_save_name: cbs += _SaveCycles(cycle_save_name, sched.cycle_len)
     if best_save_name:  cbs += _SaveBest(best_save_name)
     with _valid_or_empty(self.dls): self.fit(n_epoch, sched.lrs, wds, cbs, reset_opt, start_epoch)
 
@@ -222,18 +234,19 @@ def plot_clr_beta(
     n_cycle:int=1,            # Number of cycles
     wds:float|list=None,      # Weight decay, for the title
     cycle_len:int=1,          # Epochs in a cycle
-    use_clr_beta:tuple=(10, 10, 0.95, 0.85), # (div, pct) or (div, pct, mom_max, mom_min), see `CLRBeta`
+    use_clr_beta:tuple=_default, # (div, pct) or (div, pct, mom_max, mom_min), see `CLRBeta`
+    *,
     n_iter:int=100,           # Batches in an epoch
     axs=None,                 # Two axes to draw on, for learning rate and momentum
 ) -> np.ndarray: # The two axes
     "Draw learning rate and momentum of a `fit_clr_beta` with the same arguments, by epoch. Raises as it would"
-    cb = _schedule(use_clr_beta, n_cycle, cycle_len)
-    _integer('n_iter', n_iter)
+    n_cycle,cb = _schedule(use_clr_beta, n_cycle, cycle_len)
     peaks = _per_group('lrs', lrs, 2 if isinstance(lrs, slice) else max(1, len(L(lrs, use_list=None))))
     if wds is not None: _per_group('wds', wds, len(peaks))
-    nb = cycle_len*n_iter
+    nb = cb.cycle_len*_integer('n_iter', n_iter)
+    _peak_step(nb, cb.pct)
     epochs = np.arange(n_cycle*nb)/n_iter
-    if axs is None: axs = plt.subplots(1, 2, figsize=(11,3.4), layout='constrained')[1]
+    axs = np.ravel(plt.subplots(1, 2, figsize=(11,3.4), layout='constrained')[1] if axs is None else axs)
     for k,p in enumerate(peaks):
         axs[0].plot(epochs, [p*clr_beta_lr(i, nb, cb.div, cb.pct) for i in range(n_cycle*nb)], label=f'group {k}' if len(peaks)>1 else None)
     if len(peaks)>1: axs[0].legend()
@@ -243,10 +256,10 @@ def plot_clr_beta(
     axs[0].set_title(f'use_clr_beta={tuple(use_clr_beta)}' + ('' if wds is None else f', wds={wds}'))
     return axs
 
-# %% ../nbs/00_schedule.ipynb #35304211
+# %% ../nbs/00_schedule.ipynb #1021883e
 @patch
-@delegates(plot_clr_beta, but='n_iter')
-def plot_clr_beta(self:Learner, lrs, *args, **kwargs):
-    "`plot_clr_beta` with this Learner's number of batches and parameter groups"
-    lrs = _per_group('lrs', lrs, len(_fresh_opt(self, False).param_lists))
-    return plot_clr_beta(lrs, *args, n_iter=len(self.dls.train), **kwargs)
+def plot_clr_beta(self:Learner, lrs, n_cycle=1, wds=None, cycle_len=1, use_clr_beta=_default, axs=None):
+    "`plot_clr_beta` with this Learner's number of batches and parameter groups, after the checks of `fit_clr_beta`"
+    sched = _schedule(use_clr_beta, n_cycle, cycle_len)[1]
+    _check_fit(sched, self, lrs, wds)
+    return plot_clr_beta(sched.lrs, n_cycle, wds, cycle_len, use_clr_beta, n_iter=len(self.dls.train), axs=axs)
