@@ -8,11 +8,12 @@ __all__ = ['EpochCSV', 'plot_history', 'clrbeta', 'main']
 # %% ../nbs/07_cli.ipynb #8650fdb9
 from fastai.basics import *
 from fastai.callback.all import *
-from fastcore.script import anno_parser
+from fastcore.script import CliError, anno_parser
 from .schedule import *
 from .finder import *
 from .resnet import *
 from .data import *
+from copy import deepcopy
 from importlib.metadata import version
 import json, platform
 
@@ -51,11 +52,10 @@ def _wide(o):
 # %% ../nbs/07_cli.ipynb #47683d9c
 _files = 'history.csv schedule.png losses.png model.pth summary.json lr_find.csv lr_find.png'.split()
 
-def _claim(out, force):
-    "The folder `out`, made where it was missing; a `ValueError` where it holds a run that must not be replaced"
+def _check_free(out, force):
+    "A `ValueError` where the folder `out` holds a run that must not be replaced"
     old = [o for o in _files if (out/o).exists()]
     if old and not force: raise ValueError(f"{out} already holds {', '.join(old)}. Choose another --out, or --force to replace them.")
-    out.mkdir(parents=True, exist_ok=True)
 
 def _dls(data, bs, augment, seed):
     if data != 'digits': return cifar10_dls(None if data=='cifar10' else data, bs=bs, augment=augment, seed=seed)
@@ -85,52 +85,71 @@ def clrbeta(
     "Train a CIFAR ResNet with one cycle of Leslie Smith's schedule, as fastai 0.7's use_clr_beta ran it"
     args,out = dict(locals()),Path(out)
     try:
-        _claim(out, force)
+        _check_free(out, force)
         set_seed(seed, reproducible=True)
         dls = _dls(data, bs, augment, seed)
         model = cifar_resnet(depth, len(dls.vocab), shortcut=shortcut)
         learn = Learner(dls, model, opt_func=sgd, metrics=accuracy, cbs=ChannelsLast(), path=out, model_dir='.')
-        cycle = dict(cycle_len=cycle_len, wds=wd, use_clr_beta=_numbers('--clr_beta', clr_beta))
-        peak = None if lr=='auto' else _numbers('--lr', lr)[0]
+        _check_size(learn)
+        peak = None if lr=='auto' else _numbers('--lr', lr, (1,))[0]
+        cycle = dict(cycle_len=cycle_len, wds=wd, use_clr_beta=_numbers('--clr_beta', clr_beta, (2,4)))
         axs = learn.plot_clr_beta(ifnone(peak, 1.), **cycle)
-    except (ValueError,OSError) as e: sys.exit(f'clrbeta: {e}')
-    for o in _files: (out/o).unlink(missing_ok=True)
-    if find or peak is None: found = _find(learn, wd, out)
-    if peak is None:
-        peak = found.valley or sys.exit(f"clrbeta: no learning rate was found ({found.reasons.get('valley')}): give one with --lr.")
-        axs = learn.plot_clr_beta(peak, **cycle)
+        found = learn.lr_find_val(1e-4, 10, wd=wd, show_plot=False) if find or peak is None else None
+        if peak is None:
+            peak = found.valley
+            if peak is None: raise ValueError(f"no learning rate was found ({found.reasons['valley']}): give one with --lr.")
+            axs = learn.plot_clr_beta(peak, **cycle)
+        out.mkdir(parents=True, exist_ok=True)
+        for o in _files: (out/o).unlink(missing_ok=True)
+    except (ValueError,OSError) as e: raise CliError(f'clrbeta: {e}') from None
     axs[0].figure.savefig(out/'schedule.png', dpi=120)
+    if found:
+        print(found)
+        found.to_csv(out/'lr_find.csv')
+        found.plot()[0].figure.savefig(out/'lr_find.png', dpi=120)
     t,interrupted = time.time(),False
     try: learn.fit_clr_beta(peak, cbs=EpochCSV(out/'history.csv'), **cycle)
     except KeyboardInterrupt: interrupted = True
     learn.save('model')
-    res = dict(n_parameters=sum(p.numel() for p in model.parameters()), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), epochs=0, lr=peak,
-               total_seconds=round(time.time()-t, 1), interrupted=interrupted)
+    res = dict(lr=peak, n_parameters=sum(p.numel() for p in model.parameters()), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds),
+               epochs=0, total_seconds=round(time.time()-t, 1), interrupted=interrupted)
     if (out/'history.csv').exists():
         df = pd.read_csv(out/'history.csv')
-        res |= dict(epochs=len(df), **df.drop(columns=['epoch','seconds']).iloc[-1].to_dict())
+        last = df.drop(columns=['epoch','seconds']).iloc[-1]
+        res |= dict(epochs=len(df), diverged=not np.isfinite(last).all(), **{k:v if math.isfinite(v) else None for k,v in last.items()})
         plot_history(df)[0].figure.savefig(out/'losses.png', dpi=120)
-    (out/'summary.json').write_text(json.dumps(dict(args=args, versions=_versions(), result=res), indent=2))
+    summary = dict(args=args, versions=_versions(), result=res)
+    (out/'summary.json').write_text(json.dumps(summary, indent=2, allow_nan=False, default=str))
     plt.close('all')
-    print(('interrupted: ' if interrupted else '') + (f"accuracy {res['accuracy']:.2%}, " if res['epochs'] else '') +
-          f"{res['epochs']} of {cycle_len} epochs, {res['n_train']:,} training images, {res['total_seconds']:.0f} s. All of it is in {out}/")
+    print(_result_line(res, cycle_len, out))
     if interrupted: sys.exit(130)
 
-def _numbers(name, s):
-    try: return tuple(float(o) for o in s.split(','))
-    except ValueError: raise ValueError(f"{name} {s}: must be a number, or numbers with commas between") from None
+# %% ../nbs/07_cli.ipynb #19d449fa
+def _numbers(name, s, n):
+    "The numbers in `s`, as many as one of `n`"
+    try: res = tuple(float(o) for o in (s.split(',') if isinstance(s, str) else L(s)))
+    except ValueError: res = ()
+    if len(res) in n: return res
+    raise ValueError(f"{name} {s}: must be {' or '.join(map(str, n))} number(s), with commas between.")
 
-def _find(learn, wd, out):
-    "Run the range test, print what it found, and leave table and plot in `out`"
-    r = learn.lr_find_val(1e-4, 10, wd=wd, show_plot=False)
-    r.to_csv(out/'lr_find.csv')
-    r.plot()[0].figure.savefig(out/'lr_find.png', dpi=120)
-    print(r)
-    return r
+def _check_size(learn):
+    "Images and network must fit: where they don't, one forward pass tells"
+    x = first(learn.dls.valid)[0][:1]
+    with torch.no_grad():
+        try: deepcopy(learn.model).eval()(x.cpu())
+        except RuntimeError:
+            raise ValueError(f"images of {x.shape[-1]}×{x.shape[-2]} pixels don't fit the network: both sides must be divisible by 4.") from None
+
+def _result_line(res, cycle_len, out):
+    head = 'interrupted: ' if res['interrupted'] else 'diverged: the loss is not finite; ' if res.get('diverged') else ''
+    acc = f"accuracy {res['accuracy']:.2%}, " if res.get('accuracy') is not None else ''
+    return (f"{head}{acc}{res['epochs']} of {cycle_len} epochs, {res['n_train']:,} training images, {res['total_seconds']:.0f} s. "
+            f"All of it is in {out}/")
 
 # %% ../nbs/07_cli.ipynb #e8adaadb
-def main(argv:list=None):
+def main():
     "The console command: `clrbeta` with its arguments from the shell, `--cycle_len` as well as `--cycle-len`"
-    argv = [re.sub('^--[a-z_]+', lambda m: m[0].replace('_','-'), o) for o in ifnone(argv, sys.argv[1:])]
-    args = vars(anno_parser(clrbeta, prog='clrbeta').parse_args(argv))
-    clrbeta(**{k:args[k] for k in inspect.signature(clrbeta).parameters})
+    sys.argv[1:] = [re.sub('^--[a-z_]+', lambda m: m[0].replace('_','-'), o) for o in sys.argv[1:]]
+    args = vars(anno_parser(clrbeta, prog='clrbeta').parse_args())
+    try: clrbeta(**{k:args[k] for k in inspect.signature(clrbeta).parameters})
+    except CliError as e: sys.exit(str(e))

@@ -80,15 +80,36 @@ def test_find(images, tmp_path):
 
 @pytest.mark.parametrize('args,msg', [
     ('--depth 21', 'depth=21'), ('--shortcut id', "shortcut='id'"), ('--lr -1', 'lrs=-1'), ('--lr high', '--lr high'),
-    ('--clr_beta 10', 'use_clr_beta=(10.0,)'),
+    ('--clr_beta 10', '--clr_beta 10'), ('--lr 0.4,9', '--lr 0.4,9'),
     ('--clr_beta a,b', '--clr_beta a,b'), ('--clr_beta 10,120', 'pct=120'), ('--data nowhere', 'nowhere/train'), ('--bs 5000', 'bs=5000'),
     ('--cycle_len 0', 'cycle_len=0'), ('--wd -1', 'wds=-1'), ('--augment', '--augment'), ('--nonsense 1', '--nonsense')])
-def test_bad_input_is_one_line(args, msg, tmp_path, capsys):
+def test_bad_input_is_one_line(args, msg, tmp_path, capsys, monkeypatch):
     from fastai_clrbeta.cli import main
-    with pytest.raises(SystemExit) as e: main([*args.split(), '--out', str(tmp_path/'out')])
+    monkeypatch.setattr(sys, 'argv', ['clrbeta', *args.split(), '--out', str(tmp_path/'out')])
+    with pytest.raises(SystemExit) as e: main()
     text = str(e.value) + capsys.readouterr().err
     assert msg in text and 'Traceback' not in text
-    assert not list(tmp_path.glob('out/*'))
+    assert not list(tmp_path.iterdir())
+
+def test_images_that_do_not_fit_are_found_out_before_anything_is_replaced(images, tmp_path):
+    from fastcore.script import CliError
+    from fastai_clrbeta.cli import clrbeta
+    odd = tmp_path/'odd'
+    for f in list(images.glob('*/*/*'))[::5]:
+        (odd/f.relative_to(images)).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(f).resize((18,18)).save(odd/f.relative_to(images))
+    (tmp_path/'out').mkdir()
+    (tmp_path/'out/summary.json').write_text('old')
+    with pytest.raises(CliError, match='18×18 pixels'): clrbeta(data=odd, depth=8, bs=10, out=tmp_path/'out', force=True)
+    assert (tmp_path/'out/summary.json').read_text() == 'old'
+
+def test_diverged_run_says_so(images, tmp_path, capsys):
+    from fastai_clrbeta.cli import clrbeta
+    clrbeta(data=images, depth=8, lr=1e9, clr_beta=(10,10), cycle_len=1, bs=50, out=tmp_path/'out')  # from Python, with Python's types
+    assert 'diverged' in capsys.readouterr().out.splitlines()[-1]
+    def no(o): raise ValueError(o)
+    res = json.loads((tmp_path/'out/summary.json').read_text(), parse_constant=no)['result']
+    assert res['diverged'] and res['train_loss'] is None
 
 def test_interrupt_loses_nothing(tmp_path):
     p = start('--depth', 8, '--cycle_len', 500, '--out', 'run', cwd=tmp_path)
