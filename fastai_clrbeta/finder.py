@@ -11,12 +11,14 @@ from fastai.callback.core import _inner_loop
 from fastai.callback.schedule import *
 from .schedule import *
 from .schedule import _check_mom, _fresh_opt, _integer, _number, _opt_name, _per_group, _valid_or_empty
+from copy import deepcopy
 from fastcore.xtras import ReindexCollection
 from fastprogress.fastprogress import progress_bar
 
-# %% ../nbs/01_finder.ipynb #ead3cb95
-_objects = (Learner, Callback, Metric, nn.Module, BaseLoss, Optimizer, OptimWrapper, torch.optim.Optimizer, torch.amp.GradScaler, L, DataLoaders)
+# %% ../nbs/01_finder.ipynb #d50ce6b8
+_objects = (Learner, Callback, Metric, nn.Module, BaseLoss, Optimizer, OptimWrapper, torch.optim.Optimizer, torch.amp.GradScaler, L)
 _loaders = (DataLoader, torch.utils.data.DataLoader, torch.utils.data.Sampler, ReindexCollection)
+_rngs    = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
 
 class _Snapshot:
     "What `roots` and all that they are made of hold now; `restore` puts it back. Memory: one copy of the tensors"
@@ -26,16 +28,15 @@ class _Snapshot:
             o = todo.pop()
             if id(o) in self.seen: continue
             self.seen[id(o)] = o
-            if   isinstance(o, Tensor):          self._tensor(o)
-            elif isinstance(o, list):            self._add(partial(o.__setitem__, slice(None)), o.copy()); todo += o
-            elif isinstance(o, dict):            self._add(partial(_refill, o), dict(o)); todo += o.values()
-            elif isinstance(o, tuple):           todo += o
-            elif isinstance(o, _objects):        todo.append(vars(o))
-            elif isinstance(o, random.Random):   self._add(o.setstate, o.getstate())
-            elif isinstance(o, torch.Generator): self._add(o.set_state, o.get_state())
-            elif isinstance(o, _loaders):        # all that a loader can change, without a look into its data
-                self._add(partial(_refill, vars(o)), dict(vars(o)))
-                todo += [v for k,v in vars(o).items() if k=='idxs' or isinstance(v, (random.Random, torch.Generator, *_loaders))]
+            if   isinstance(o, Tensor):            self._tensor(o)
+            elif isinstance(o, list):              self._add(partial(o.__setitem__, slice(None)), o.copy()); todo += o
+            elif isinstance(o, dict):              self._add(partial(_refill, o), dict(o)); todo += o.values()
+            elif isinstance(o, tuple):             todo += o
+            elif isinstance(o, (set,collections.deque)): self._add(partial(_refill, o), o.copy())
+            elif isinstance(o, np.ndarray):        self._add(partial(o.__setitem__, ...), o.copy())
+            elif isinstance(o, _objects):          todo.append(vars(o))
+            elif isinstance(o, DataLoaders):       self._loaders(o)
+            elif isinstance(o, _rngs):             self._rng(o)
 
     def _add(self, f, *args): self.undo.append(partial(f, *args))
 
@@ -52,7 +53,33 @@ class _Snapshot:
         with torch.no_grad():
             for f in reversed(self.undo): f()
 
-def _refill(d, old): d.clear(); d.update(old)
+    def _rng(self, o):
+        if   isinstance(o, random.Random):         self._add(o.setstate, o.getstate())
+        elif isinstance(o, torch.Generator):       self._add(o.set_state, o.get_state())
+        elif isinstance(o, np.random.RandomState): self._add(o.set_state, o.get_state())
+        else:                                      self._add(setattr, o.bit_generator, 'state', deepcopy(o.bit_generator.state))
+
+    def _loaders(self, dls):
+        "All that the loaders can change, without a look into their data"
+        self._add(partial(_refill, vars(dls)), dict(vars(dls)))
+        self._add(partial(dls.loaders.__setitem__, slice(None)), dls.loaders.copy())
+        todo = [o for o in dls.loaders if hasattr(o, '__dict__')]
+        loaders = {id(o) for o in todo}
+        while todo:
+            o = todo.pop()
+            if id(o) in self.seen: continue
+            self.seen[id(o)] = o
+            self._add(partial(_refill, vars(o)), dict(vars(o)))
+            for k,v in vars(o).items():
+                if   isinstance(v, _rngs): self._rng(v)
+                elif isinstance(v, _loaders) or k in ('sampler','batch_sampler') and hasattr(v, '__dict__'): todo.append(v)
+                elif isinstance(v, (list,L)) and id(o) not in loaders:  # the order that a sampler keeps
+                    v = v.items if isinstance(v, L) else v
+                    self._add(partial(v.__setitem__, slice(None)), v.copy())
+
+def _refill(o, old):
+    o.clear()
+    (o.extend if isinstance(o, collections.deque) else o.update)(old)
 
 _plumbing = set(vars(nn.Module())) - {'_buffers','training'}
 
@@ -67,30 +94,55 @@ def _put(t, old):
     if (t.shape,t.stride(),t.dtype,t.device) == (old.shape,old.stride(),old.dtype,old.device): t.data.copy_(old)
     else: t.data = old
 
-# %% ../nbs/01_finder.ipynb #16b90951
+# %% ../nbs/01_finder.ipynb #824ec6e8
 @patch
 @contextmanager
 def no_trace(self:Learner):
     """Put everything back when the block ends, however it ends: weights, buffers, gradients, optimiser (also "none yet"), hypers, recorder,
     counters, callbacks, `training` modes, and the random numbers of torch, CUDA, MPS, python, numpy and the loaders. In memory, no file is written"""
-    snap,states = _Snapshot(self),get_random_states()
+    snap,states,autocast = _Snapshot(self),get_random_states(),_autocast_state()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    try: yield self
-    finally:
+    def put_back():
         snap.restore()
         set_random_states(**states)
         if mps is not None: torch.mps.set_rng_state(mps)
+        _leave_autocast(*autocast)
+    for dl in getattr(self.dls, 'loaders', []):
+        if getattr(dl, '_iterator', None) is not None: dl._iterator = None  # workers that live on would draw from their random numbers
+    try: yield self
+    finally:
+        try: put_back()
+        except BaseException: put_back(); raise  # an interrupt of the restoring itself
+
+# %% ../nbs/01_finder.ipynb #aa08cd45
+def _nesting():
+    n = torch.autocast_increment_nesting()
+    torch.autocast_decrement_nesting()
+    return n
+
+def _autocast_state(): return _nesting(),[(o, torch.is_autocast_enabled(o), torch.get_autocast_dtype(o)) for o in ('cpu','cuda')]
+
+def _leave_autocast(nesting, states):
+    "Leave the `autocast` that an exception between forward pass and loss has left open"
+    if _nesting() == nesting: return
+    while _nesting() > nesting: torch.autocast_decrement_nesting()
+    torch.clear_autocast_cache()
+    for o,on,dtype in states: torch.set_autocast_enabled(o, on); torch.set_autocast_dtype(o, dtype)
 
 # %% ../nbs/01_finder.ipynb #9950e29c
 def _watches(cb):
     "Does `cb` only look on, so that a search goes better without it? A callback changes training if it acts within a batch"
-    mods = {o.__module__ for o in type(cb).__mro__ if o.__module__.startswith('fastai')} - {'fastai.callback.core', 'fastai.data.core'}
+    mods = {o.__module__ for o in type(cb).__mro__ if o.__module__.startswith('fastai')} - {'fastai.callback.core'}
     if mods: return any(o.split('.')[-1] in _watching for o in mods)
-    return not any(hasattr(cb, o) for o in _inner_loop)
+    return not any(hasattr(cb, o) for o in _inner_loop) and any(hasattr(cb, o) for o in _outer_ends)
+
+_outer_ends = 'after_train after_validate after_epoch after_fit'.split()
 
 _watching = {'progress','tracker','schedule','tensorboard','wandb','comet','neptune','azureml','captum','preds','cli'}
 
-# %% ../nbs/01_finder.ipynb #d50ce6b8
+# %% ../nbs/01_finder.ipynb #7294eb6f
+def _unique(names): return [o if names.index(o)==i else f'{o}_{names[:i].count(o)+1}' for i,o in enumerate(names)]
+
 def _cycle(dl):
     "Batches of `dl`, over and over"
     while True:
@@ -103,12 +155,14 @@ class _Search(Callback):
     name,order,run_valid = 'lr_finder',ParamScheduler.order,False  # by this name fastai's trackers and loggers know that they must keep quiet
     def __init__(self, lrs, ratios, stop_div, mets, watch, pbar):
         self.lr_list,self.ratios,self.stop_div,self.mets,self.watch,self.pbar = lrs,ratios,stop_div,mets,watch,pbar
+        self.names = _unique([m.name for m in mets])
         self.rows,self.best,self.failed = [],math.inf,set()
         self.stopped,self.smooth = None,defaultdict(AvgSmoothLoss)
 
     def before_fit(self):
         if hasattr(self.learn, 'recorder'): self.recorder.run_valid = False
-        self.micro,self.stepped,self.valid_dl = [],False,None
+        self.learn.save = self.learn.export = noop  # a search writes no file, whoever asks for it
+        self.micro,self.fresh,self.stepped,self.valid_dl = [],False,False,None
         if self.watch: self.valid_dl = self.dls[1]; self.valid = _cycle(self.valid_dl)
 
     def before_train(self): self.seen = len(self.rows)+len(self.micro)
@@ -117,10 +171,12 @@ class _Search(Callback):
         lr = self.lr_list[len(self.rows)]
         self.opt.set_hyper('lr', [lr*o for o in self.ratios])
 
+    def after_loss(self): self.fresh   = True
     def after_step(self): self.stepped = True
 
     def after_batch(self):
-        self.micro.append(self.learn.loss.detach().mean())
+        if self.fresh: self.micro.append(self.learn.loss.detach().mean())
+        self.fresh = False
         if not self.stepped: return  # gradients are being accumulated: the step is not over
         loss = self.micro[0] if len(self.micro)==1 else torch.stack(self.micro).mean()
         row = {'lr':self.lr_list[len(self.rows)], **self._smoothed('train_loss', loss)}
@@ -133,7 +189,7 @@ class _Search(Callback):
 
     def _stop(self, row):
         loss,n = row['train_loss_smooth'],len(self.rows)
-        self.best = min(self.best, loss) if loss==loss else self.best
+        self.best = min(self.best, loss)
         if not (math.isfinite(loss) and math.isfinite(row['train_loss'])): self.stopped = f"the training loss was {row['train_loss']} at step {n}"
         elif self.stop_div and loss > self.stop_div*self.best:
             self.stopped = f"diverged at step {n}: the smoothed training loss, {loss:.4g}, passed {self.stop_div:g} × its best, {self.best:.4g}"
@@ -143,12 +199,9 @@ class _Search(Callback):
     def _smoothed(self, name, val):
         "Raw and smoothed `val`, over all processes; a NaN metric does not spoil the ones after it"
         raw,avg = to_detach(val).item(),self.smooth[name]
-        if raw!=raw and name in self._names: return {name:raw, f'{name}_smooth':math.nan}
+        if raw!=raw and name in self.names: return {name:raw, f'{name}_smooth':math.nan}
         avg.accumulate(SimpleNamespace(loss=val))
         return {name:raw, f'{name}_smooth':avg.value.item()}
-
-    @property
-    def _names(self): return [m.name for m in self.mets]
 
     def _measure(self):
         learn = self.learn
@@ -161,20 +214,21 @@ class _Search(Callback):
             with torch.no_grad():
                 learn.one_batch(len(self.rows), next(self.valid))
                 res = self._smoothed('valid_loss', learn.loss.mean())
-                for m in self.mets: res.update(self._smoothed(m.name, self._metric(m)))
+                for name,m in zip(self.names, self.mets): res.update(self._smoothed(name, self._metric(name, m)))
             return res
         finally:
             _refill(vars(learn), attrs)
             snap.restore()
             set_random_states(**states)
 
-    def _metric(self, m):
+    def _metric(self, name, m):
+        "Value of `m`, NaN where it says that a mini-batch is not enough; any other error is one, and ends the search"
         try:
             m.reset(); m.accumulate(self.learn)
             return tensor(float(m.value))
-        except (ValueError, ArithmeticError, IndexError, TypeError) as e:
-            if m.name not in self.failed: warn(f"metric {m.name} can't be computed on a mini-batch, so it is NaN there: {e}")
-            self.failed.add(m.name)
+        except (ValueError, ArithmeticError, LookupError, TypeError, AssertionError) as e:
+            if name not in self.failed: warn(f"metric {name} can't be computed on a mini-batch, so it is NaN there: {e}")
+            self.failed.add(name)
             return tensor(math.nan)
 
     def before_validate(self):
@@ -182,18 +236,18 @@ class _Search(Callback):
         raise CancelValidException()
 
 # %% ../nbs/01_finder.ipynb #3c322591
-def _suggest(funcs, lrs, losses, num_it, max_points=300):
+def _suggest(funcs, lrs, losses, num_it, max_valley=2000):
     "The suggestions of `funcs` and the points they mark, by name, or why there is none"
     n = min(len(losses)-5, next((i for i,o in enumerate(losses) if not math.isfinite(o)), len(losses)))
-    step = max(1, math.ceil((n-num_it//10)/max_points))  # fastai's valley takes time quadratic in the number of points
-    lrs,losses = (tensor(o)[num_it//10:max(n,0):step] for o in (lrs,losses))
-    keep = lrs > 0
-    lrs,losses,res = lrs[keep],losses[keep],{}
-    for f in funcs:
-        name = getattr(f, 'func', f).__name__
+    lrs,losses = (tensor(o)[num_it//10:max(n,0)] for o in (lrs,losses))
+    lrs,losses,res = lrs[lrs>0],losses[lrs>0],{}
+    names = [getattr(o, '__name__', type(o).__name__) for o in (getattr(f, 'func', f) for f in funcs)]
+    for name,f in zip(_unique(names), funcs):
         if len(lrs) < 3: res[name] = f"only {len(lrs)} usable points"; continue
+        step = math.ceil(len(lrs)/max_valley) if f is valley else 1  # its time is quadratic in the number of points, and less with lists
+        args = [o[::step].tolist() if f is valley else o for o in (lrs,losses)]
         try:
-            lr,point = f(lrs, losses, num_it)
+            lr,point = f(*args, num_it)
             res[name] = (float(lr), tuple(map(float, point))) if math.isfinite(lr) else f"it is {lr}"
         except Exception as e: res[name] = f"{type(e).__name__}: {e}"
     return res
@@ -212,7 +266,7 @@ class LRFind:
     @property
     def suggestions(self):
         "A named tuple of learning rates, from the validation loss where there is one; None where there is none, see `reasons`"
-        return namedtuple('SuggestedLRs', self.found)(*[None if isinstance(o, str) else o[0] for o in self.found.values()])
+        return namedtuple('SuggestedLRs', self.found, rename=True)(*[None if isinstance(o, str) else o[0] for o in self.found.values()])
     @property
     def reasons(self): return {k:o for k,o in self.found.items() if isinstance(o, str)}
     def __getattr__(self, k):
@@ -269,39 +323,46 @@ def _fit_y(ax, line, raw):
 def _lrs(start_lr, end_lr, num_it, linear, groups, lr):
     "The learning rate of each step, and for each parameter group the ratio of its own to it"
     many = lambda o: isinstance(o, slice) or len(L(o, use_list=None)) > 1
-    lead = first(o for o in (start_lr,end_lr,lr) if many(o)) or 1.
-    last = lambda name,o: _per_group(name, o, groups)[-1]
-    ratios = _per_group('lr', lead, groups)
-    start,end = last('start_lr', start_lr),last('end_lr', end_lr)
+    start_lrs,end_lrs = _per_group('start_lr', start_lr, groups),_per_group('end_lr', end_lr, groups)
+    start,end = start_lrs[-1],end_lrs[-1]
+    lead = start_lrs if many(start_lr) and start else end_lrs if many(end_lr) else _per_group('lr', lr, groups) if many(lr) else [1.]*groups
+    ratios = [o/(lead[-1] or 1.) for o in lead]
+    if many(start_lr) and many(end_lr) and start and not np.allclose(ratios, [o/(end or 1.) for o in end_lrs]):
+        raise ValueError(f"start_lr={start_lr}, end_lr={end_lr}: the parameter groups must keep their ratios. Give the end as one number.")
     if not (start > 0 or linear and start == 0): raise ValueError(f"start_lr={start_lr}: must be above 0 (0 is allowed with linear=True).")
     if not start < end: raise ValueError(f"start_lr={start_lr}, end_lr={end_lr}: the start must be below the end.")
     lrs = [start + (end-start)*i/num_it if linear else start*(end/start)**(i/num_it) for i in range(num_it)]
-    return lrs,[o/ratios[-1] for o in ratios]
+    return lrs,ratios
 
 def _has_batches(dl):
     try: return len(dl) > 0
     except TypeError: return True
 
 # %% ../nbs/01_finder.ipynb #78719907
-def _check_batches(learn, num_it):
+def _check_batches(learn, n_batch):
     "Refuse a training loader without batches, and one whose batch of one item would break in BatchNorm"
     dl = learn.dls.train
     if not _has_batches(dl): raise ValueError("the training loader has no batches: its batch size may be larger than the training set.")
-    bs,n = ifnone(getattr(dl, 'bs', None), getattr(dl, 'batch_size', None)),len(getattr(dl, 'dataset', None) or ())
-    if not bs or not n or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in learn.model.modules()): return
-    if bs > 1 and (n%bs != 1 or dl.drop_last or num_it < len(dl)): return
+    bs,n = ifnone(getattr(dl, 'bs', None), getattr(dl, 'batch_size', None)),getattr(dl, 'n', None)
+    if n is None:
+        try: n = len(dl.dataset)
+        except (AttributeError,TypeError): return
+    if not bs or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in learn.model.modules()): return
+    if bs > 1 and (n%bs != 1 or getattr(dl, 'drop_last', False) or n_batch < len(dl)): return
     with learn.no_trace(), torch.no_grad():
-        learn._split(learn._set_device(tuple(o[:1] for o in first(dl))))
-        try: learn.model.train()(*learn.xb)
-        except ValueError as e:
-            if 'more than 1 value' not in str(e): return
+        try:
+            learn._split(learn._set_device(tuple(o[:1] for o in first(dl))))
+            learn.model.train()(*learn.xb)
+        except Exception as e:
+            if 'more than 1 value' not in str(e): return  # whatever it is, it is not this
             raise ValueError(f"a training batch of one item can't go through BatchNorm (batch size {bs}, {n} items): "
                              "use another batch size, or drop_last=True.") from e
 
-class _Sized:
+class _Sized(GetAttr):
     "A loader without a length, given one"
-    def __init__(self, dl, n): self.dl,self.n = dl,n
-    def __len__(self): return self.n
+    _default = 'dl'
+    def __init__(self, dl, n): self.dl,self.length = dl,n
+    def __len__(self): return self.length
     def __iter__(self): return iter(self.dl)
 
 # %% ../nbs/01_finder.ipynb #76b6d4e7
@@ -319,33 +380,38 @@ def lr_find_val(self:Learner,
 ) -> LRFind: # Also kept at `learn.lr_find_result`, in full or as far as it got
     """Range test: train at rising learning rates and measure, after each step, loss and metrics on the next validation mini-batch. Leaves no trace.
     Smoothing is that of fastai's training loss. Bad arguments are a `ValueError` before anything runs. Source: fastai 0.7's `lr_find2`"""
-    _integer('num_it', num_it, 10)
+    num_it = _integer('num_it', num_it, 10)
     try: opt = _fresh_opt(self, False)
     except TypeError as e: raise ValueError(f"the Learner's opt_func can't be made with a learning rate: {e}") from e
     if 'lr' not in opt.hypers[-1]: raise ValueError(f"this optimiser ({_opt_name(opt)}) has no learning rate to search.")
     lrs,ratios = _lrs(start_lr, end_lr, num_it, linear, len(opt.param_lists), self.lr)
-    if wd is not None: _number('wd', wd, lambda o: o>=0, '0 or more')
+    if wd is not None:
+        wd = _number('wd', wd, lambda o: o>=0, '0 or more')
+        if 'wd' not in opt.hypers[-1]: raise ValueError(f"wd={wd}: this optimiser ({_opt_name(opt)}) has no weight decay. Leave wd out.")
+    for f in tuplify(suggest_funcs or ()):
+        if not callable(f): raise ValueError(f"suggest_funcs: {f!r} is no function.")
     stop_div = 4 if stop_div is True else stop_div or 0
     if stop_div: _number('stop_div', stop_div, lambda o: o>1, 'True, False or a factor above 1')
-    _check_batches(self, num_it)
+    n_batch = num_it*max([getattr(cb, 'n_acc', 1) for cb in self.cbs], default=1)  # at the most
+    _check_batches(self, n_batch)
     watch = len(getattr(self.dls, 'loaders', (1,1))) > 1 and _has_batches(self.dls.valid)
     if not watch: warn("there is no validation set: only the training loss is tracked.")
     pbar = progress_bar(range(num_it), leave=False, display=hasattr(self, 'progress') and self.create_mbar)
     search = _Search(lrs, ratios, stop_div, self.metrics if metrics is None else L(metrics).map(mk_metric), watch, pbar)
-    n_epoch = num_it*max([getattr(cb, 'n_acc', 1) for cb in self.cbs], default=1) + 1  # more than enough: `search` stops the fit
     pbar.update(0)
     try:
         with self.no_trace(), self.no_logging(), _valid_or_empty(self.dls):
             self.remove_cbs([cb for cb in self.cbs if _watches(cb)])
             try: len(self.dls.train)
             except TypeError: self.dls.loaders[0] = _Sized(self.dls.train, num_it)
-            self.fit(n_epoch, wd=wd, cbs=search)
+            self.fit(n_batch+1, wd=wd, cbs=search)  # more epochs than enough: `search` stops the fit
+        search.stopped = search.stopped or f"stopped by a callback after {len(search.rows)} steps"
     except BaseException as e:
         search.stopped = f"interrupted after {len(search.rows)} steps: {type(e).__name__}"
         raise
     finally:
         pbar.on_iter_end()
-        df = pd.DataFrame(search.rows, columns=None if search.rows else ['lr','train_loss','train_loss_smooth'])
+        df = pd.DataFrame(search.rows, columns=None if search.rows else ['lr','train_loss','train_loss_smooth'], dtype=float)
         y = df['valid_loss_smooth' if 'valid_loss_smooth' in df else 'train_loss_smooth']
         self.lr_find_result = LRFind(df, search.stopped, _suggest(tuplify(suggest_funcs or ()), df.lr.tolist(), y.tolist(), num_it), linear)
     if show_plot: self.lr_find_result.plot()
@@ -408,7 +474,7 @@ class LRSweep:
 def lr_find_sweep(self:Learner,
     wd:list=None,         # Weight decays to compare
     mom:list=None,        # Momenta
-    bs:list=None,         # Batch sizes, with fastai's loaders
+    bs:list=None,         # Batch sizes, in training with a loader of fastai's
     show_plot:bool=True,  # Plot the result?
     **kwargs
 ) -> LRSweep: # Also kept at `learn.lr_find_sweep_result`, in full or as far as it got
@@ -419,14 +485,13 @@ def lr_find_sweep(self:Learner,
     for o in grid.get('mom', []): _number('mom', o, lambda o: 0<=o<1, 'in [0,1)')
     for o in grid.get('bs', []): _integer('bs', o)
     if 'mom' in grid: _check_mom(_fresh_opt(self, False))
-    if 'bs' in grid and not all(isinstance(dl, DataLoader) for dl in self.dls.loaders):
-        raise ValueError("bs: only fastai's loaders can change their batch size.")
+    if 'bs' in grid and not isinstance(self.dls.train, DataLoader): raise ValueError("bs: only a loader of fastai's can change its batch size.")
     runs,last = {},None
     try:
         for vals in itertools.product(*grid.values()):
             opts = dict(zip(grid, vals))
             with self.no_trace():
-                if 'bs' in opts: self.dls.loaders = [_with_bs(dl, opts['bs']) for dl in self.dls.loaders]
+                if 'bs' in opts: self.dls.loaders[0] = _with_bs(self.dls.train, opts['bs'])
                 if 'mom' in opts:
                     if self.opt is None: self.create_opt()
                     self.opt.set_hyper('mom', opts['mom'])
@@ -440,5 +505,6 @@ def lr_find_sweep(self:Learner,
 
 def _with_bs(dl, bs):
     res = dl.new(bs=bs)
+    res.n = dl.n
     res.rng.setstate(dl.rng.getstate())
     return res

@@ -1,5 +1,5 @@
 "`lr_find_val`: what it measures, and that it leaves no trace"
-import pickle, signal
+import pickle, random, signal
 import pytest
 from fastai.text.all import *
 from fastai_clrbeta.all import *
@@ -60,7 +60,8 @@ def state(learn):
         rg=[p.requires_grad for p in m.parameters()], modes=[o.training for o in m.modules()], training=learn.training, rng=repr(get_random_states()),
         loaders=[(id(dl), repr(dl.rng.getstate()) if hasattr(dl, 'rng') else repr(getattr(dl, 'generator', None) and t(dl.generator.get_state())),
                   hasattr(dl, 'it')) for dl in learn.dls.loaders],
-        recorder=t({k:v for k,v in vars(rec).items() if isinstance(v, (list,L))}), smooth=t(vars(rec.smooth_loss)), cbs=[id(o) for o in learn.cbs],
+        recorder=t({k:v for k,v in vars(rec).items() if isinstance(v, (list,L)) and k != 'log'}), log=t(getattr(rec, 'log', None)),
+        smooth=t(vars(rec.smooth_loss)), cbs=[id(o) for o in learn.cbs],
         attrs=sorted(k for k in vars(learn) if k != 'lr_find_result'), n_epoch=learn.n_epoch,
         counters=[t(getattr(learn, k, None)) for k in ('epoch','iter','n_iter','train_iter','pct_train','smooth_loss','final_record')])
 
@@ -98,6 +99,83 @@ def test_what_follows_is_the_same(kw):
         res.append(state(learn))
     for k in 'weights buffers hidden calls loss opt hypers rng recorder smooth counters'.split():
         assert repr(res[0][k]) == repr(res[1][k]) == repr(res[2][k]), k
+
+class Shuffler(torch.utils.data.Sampler):
+    "Keeps its order between epochs, and draws from a generator of numpy's"
+    def __init__(self, n): self.order,self.gen = list(range(n)),np.random.default_rng(0)
+    def __len__(self): return len(self.order)
+    def __iter__(self):
+        self.gen.shuffle(self.order)
+        return iter(self.order)
+
+class OwnLoader:
+    "A loader written by hand, with random numbers of its own"
+    def __init__(self): self.batches,self.rng = list(torch_loaders().train),random.Random(3)
+    def __len__(self): return len(self.batches)
+    def __iter__(self): return iter(self.rng.sample(self.batches, len(self.batches)))
+
+class Noisy(torch.utils.data.Dataset):
+    def __init__(self): self.x,self.y = torch_loaders().train.dataset.tensors
+    def __len__(self): return 128
+    def __getitem__(self, i): return self.x[i]+0.1*torch.randn(3,8,8), self.y[i]
+
+TorchDL = torch.utils.data.DataLoader
+loaders = dict(
+    sampler = lambda: TorchDL(torch_loaders().train.dataset, 32, sampler=Shuffler(256)),
+    own     = OwnLoader,
+    workers = lambda: TorchDL(Noisy(), 32, shuffle=True, num_workers=1, persistent_workers=True))
+
+@pytest.mark.parametrize('make', loaders.values(), ids=loaders)
+def test_loaders_with_a_state_of_their_own(make):
+    res = []
+    for search in False,True:
+        set_seed(1)
+        learn = learner(lambda: DataLoaders(make(), torch_loaders().valid))
+        train(learn)
+        if search: find(learn)
+        train(learn)
+        res.append(state(learn)['weights'])
+    assert res[0] == res[1]
+
+def test_other_containers_in_the_model():
+    class Odd(Dropped):
+        def __init__(self):
+            super().__init__()
+            self.last,self.ids,self.arr,self.gen = collections.deque([0], maxlen=3),{0},np.zeros(2),np.random.default_rng(0)
+        def forward(self, x):
+            self.last.append(self.calls); self.ids.add(self.calls); self.arr += 1
+            return super().forward(x)*(1+0.1*self.gen.random())
+    values = lambda m: repr((m.last, m.ids, m.arr, m.gen.bit_generator.state))
+    learn = learner(); learn.model = Odd()
+    before = values(learn.model)
+    find(learn)
+    assert values(learn.model) == before
+
+def test_an_interrupt_of_the_restoring_itself():
+    from fastai_clrbeta import finder
+    learn = learner()
+    train(learn)
+    before = state(learn)
+    put,count = finder._put,[]
+    def once(t, old):
+        count.append(1)
+        if len(count) == 5: raise KeyboardInterrupt
+        put(t, old)
+    with pytest.MonkeyPatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(finder, '_put', once)
+        find(learn)
+    assert not diff(before, state(learn))
+
+def test_autocast_is_left():
+    learn = learner()
+    learn.to_fp16()
+    boom_model(learn, RuntimeError)
+    def nesting():
+        n = torch.autocast_increment_nesting(); torch.autocast_decrement_nesting()
+        return n
+    n = nesting()
+    with pytest.raises(RuntimeError): find(learn)
+    assert nesting() == n
 
 class Stop(Callback):
     "Raise `exc` in the `n`-th training batch, at `event`"
@@ -201,10 +279,13 @@ def test_callbacks_that_watch_keep_quiet(tmp_path):
         def before_fit(self): fired.append('fit')
         def after_epoch(self): self.learn.save('x')
         def after_fit(self): fired.append('end')
+    class SavesInBatch(Callback):
+        def after_batch(self): self.learn.save('y')
     class TwicePred(Callback):
         def after_pred(self): fired.append('pred')
     cbs = [SaveModelCallback(), SaveModelCallback(fname='b', every_epoch=True), EarlyStoppingCallback(patience=1), ReduceLROnPlateau(),
-           CSVLogger(), ShowGraphCallback(), TerminateOnNaNCallback(), Saver(), TwicePred(), CLRBeta(10, 10), ParamScheduler({'lr':SchedLin(1,2)})]
+           CSVLogger(), ShowGraphCallback(), TerminateOnNaNCallback(), Saver(), SavesInBatch(), TwicePred(),
+           CLRBeta(10, 10), ParamScheduler({'lr':SchedLin(1,2)})]
     learn = learner(path=tmp_path, cbs=cbs)
     (tmp_path/'history.csv').write_text('keep')
     before = state(learn)
@@ -298,6 +379,24 @@ def test_metrics():
     assert [o for o in r.df if o.endswith('_smooth')] == ['train_loss_smooth','valid_loss_smooth','error_rate_smooth']
     assert learn.metrics[4] is auc
 
+def test_metrics_with_the_same_name():
+    r = find(learner(metrics=[F1Score(average='macro'), F1Score(average='micro'), accuracy]))
+    assert [o for o in r.df if not o.endswith('_smooth')] == ['lr','train_loss','valid_loss','f1_score','f1_score_2','accuracy']
+    np.testing.assert_allclose(r.df.f1_score_2, r.df.accuracy, rtol=1e-5)  # micro F1 is accuracy
+
+def test_stopped_by_a_callback_or_at_once():
+    class Enough(Callback):
+        def after_batch(self):
+            if self.training and self.train_iter == 4: raise CancelFitException
+    learn = learner(cbs=Enough())
+    assert 'stopped by a callback after' in find(learn).stopped
+    with learn.no_mbar(): learn.lr_find_sweep(wd=[0,1e-2], show_plot=False).table
+    learn = learner(cbs=Stop('before_batch', KeyboardInterrupt, 1))
+    with pytest.raises(KeyboardInterrupt): find(learn)
+    r = learn.lr_find_result
+    assert len(r.df) == 0 and set(r.suggestions) == {None} and repr(r)
+    r.plot()
+
 def test_nan_stops_it():
     class Poison(Callback):
         def after_loss(self):
@@ -353,7 +452,11 @@ class Liar(Loader):
     "Fewer batches than it says"
     def __len__(self): return 10
 
-@pytest.mark.parametrize('train', [Loader(), Loader(3), Liar(3), Loader().batches[:1]], ids=['infinite','unsized','liar','one batch'])
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self): return itertools.cycle(zip(*torch_loaders().train.dataset.tensors))
+
+@pytest.mark.parametrize('train', [TorchDL(Stream(), 16), Loader(), Loader(3), Liar(3), Loader().batches[:1]],
+                         ids=['stream','infinite','unsized','liar','one batch'])
 def test_odd_loaders(train):
     learn = learner(lambda: DataLoaders(train, Loader().batches))
     with learn.no_mbar(): r = learn.lr_find_val(1e-3, 1, 30, show_plot=False, stop_div=False)
@@ -395,6 +498,15 @@ def test_suggestions_are_fastais():
     assert r.suggestions._fields == ('valley','minimum','steep','slide')
     with pytest.raises(AttributeError): r.nonsense
 
+def test_suggestions_by_other_functions():
+    class Mine:
+        def __call__(self, lrs, losses, n): return 1.,(1.,2.)
+    learn = learner()
+    funcs = partial(slide, lr_diff=5), partial(slide, lr_diff=9), lambda *args: (2.,(2.,2.)), Mine()
+    r = find(learn, num_it=40, suggest_funcs=funcs)
+    assert list(r.found) == ['slide','slide_2','<lambda>','Mine'] and r.suggestions[2:] == (2.,1.)
+    with pytest.raises(ValueError, match='is no function'): find(learn, suggest_funcs='valley')
+
 def test_suggestions_never_fail_and_are_fast():
     from fastai_clrbeta.finder import _suggest
     funcs = valley,minimum,steep,slide
@@ -416,6 +528,15 @@ def test_bad_learners(make, msg):
     before = state(learn)
     with pytest.raises(ValueError, match=msg): find(learn)
     assert not diff(before, state(learn)) and not hasattr(learn, 'lr_find_result')
+
+def test_bad_groups_and_wd():
+    learn = learner(splitter=lambda m: [params(m.body), params(m.head)])
+    for kw,msg in [(dict(start_lr=[1e-4,1e-3], end_lr=[1.,1.]), 'keep their ratios'), (dict(start_lr=[0,0], linear=False), 'above 0'),
+                   (dict(start_lr=[1e-4]*3), '2 parameter group')]:
+        with pytest.raises(ValueError, match=msg): find(learn, **kw)
+    assert find(learn, [0,0], 1., linear=True).df.lr[0] == 0
+    learn = learner(opt_func=partial(OptimWrapper, opt=torch.optim.Rprop))
+    with pytest.raises(ValueError, match='no weight decay'): find(learn, wd=0.1)
 
 def test_a_batch_of_one_and_batchnorm():
     ds = [(torch.randn(4), torch.tensor(0)) for _ in range(9)]

@@ -40,8 +40,6 @@ def test_trains():
     learn.recorder.plot_sched()
 
 changes = dict(
-    fp16         = lambda l: l.to_fp16(),
-    bf16         = lambda l: l.to_bf16(),
     accumulation = lambda l: l.add_cb(GradientAccumulation(64)),
     clip         = lambda l: l.add_cb(GradientClip(0.1)),
     mixup        = lambda l: l.add_cb(MixUp()),
@@ -49,11 +47,20 @@ changes = dict(
     no_progress  = lambda l: l.remove_cb(ProgressCallback))
 
 @pytest.mark.parametrize('change', changes.values(), ids=changes)
-@pytest.mark.filterwarnings('ignore:.*CUDA is not available:UserWarning')
 def test_beside(change):
     learn = learner()
     change(learn)
     assert all(check(learn))
+
+@pytest.mark.parametrize('to,dtype', [(Learner.to_fp16, torch.float16), (Learner.to_bf16, torch.bfloat16)])
+@pytest.mark.filterwarnings('ignore:.*CUDA is not available:UserWarning')
+def test_half_precision(to, dtype, monkeypatch):
+    "fastai asks for CUDA's autocast: here the CPU's stands in for it, so that the layers really compute in half precision"
+    monkeypatch.setattr('fastai.callback.fp16.autocast', lambda device,dtype: torch.autocast('cpu', dtype=dtype))
+    learn,seen = learner(),set()
+    to(learn)
+    learn.model[0][0].register_forward_hook(lambda m,i,o: seen.add(o.dtype))
+    assert all(check(learn)) and seen == {dtype}
 
 def test_accumulation_steps_with_the_learning_rate_of_its_last_batch():
     steps = []
@@ -120,8 +127,9 @@ def test_reset_opt():
     with pytest.raises(ValueError, match='without momentum'): quiet(learn, 0.1, reset_opt=True)
 
 def test_export_and_pickle(tmp_path):
-    learn = learner(path=tmp_path, cbs=CLRBeta(10, 10))
-    check(learn)
+    learn = learner(path=tmp_path, cbs=CLRBeta(5, 20))
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 0.05)
+    np.testing.assert_allclose(learn.recorder.lrs, [0.05*clr_beta_lr(i, 8, 5, 20) for i in range(8)])
     cb = pickle.loads(pickle.dumps(CLRBeta(10, 13.68, 0.95, 0.8, cycle_len=2)))
     assert (cb.div, cb.pct, cb.mom_max, cb.mom_min, cb.cycle_len) == (10, 13.68, 0.95, 0.8, 2)
     item = learn.dls.valid_ds.items[0][0]
