@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['EpochCSV', 'plot_history', 'clrbeta', 'main']
 
-# %% ../nbs/07_cli.ipynb #8650fdb9
+# %% ../nbs/07_cli.ipynb #f0a4053a
+import warnings
+warnings.filterwarnings('ignore', message='.torch.jit.script. is deprecated')  # from an import of fastai's: nothing to tell users of a command
 from fastai.basics import *
 from fastai.callback.all import *
 from fastcore.script import CliError, anno_parser
@@ -41,7 +43,9 @@ def plot_history(
     losses.plot(ax=axs[0], ylabel='loss', title='loss', **style)
     gap.plot(ax=axs[1], color='C2', ylabel='validation − training loss', title='gap', **style)
     if _wide(losses): axs[0].set_yscale('log')
-    if _wide(gap):    axs[1].set_yscale('symlog', linthresh=0.1)
+    if _wide(gap):
+        axs[1].set_yscale('symlog', linthresh=0.1)
+        axs[1].set_title('gap (logarithmic beyond ±0.1)')
     axs[1].axhline(0, color='0.7', lw=0.8, zorder=0)
     return axs
 def _wide(o):
@@ -85,14 +89,16 @@ def clrbeta(
     "Train a CIFAR ResNet with one cycle of Leslie Smith's schedule, as fastai 0.7's use_clr_beta ran it"
     args,out = dict(locals()),Path(out)
     try:
+        peak = None if lr=='auto' else _numbers('--lr', lr, (1,))[0]
+        cycle = dict(cycle_len=cycle_len, wds=wd, use_clr_beta=_numbers('--clr_beta', clr_beta, (2,4)))
+        plt.close(plot_clr_beta(ifnone(peak, 1.), **cycle)[0].figure)  # refuses what can't be, before data is loaded
+        cifar_resnet(depth, shortcut=shortcut)
         _check_free(out, force)
         set_seed(seed, reproducible=True)
         dls = _dls(data, bs, augment, seed)
         model = cifar_resnet(depth, len(dls.vocab), shortcut=shortcut)
         learn = Learner(dls, model, opt_func=sgd, metrics=accuracy, cbs=ChannelsLast(), path=out, model_dir='.')
         _check_size(learn)
-        peak = None if lr=='auto' else _numbers('--lr', lr, (1,))[0]
-        cycle = dict(cycle_len=cycle_len, wds=wd, use_clr_beta=_numbers('--clr_beta', clr_beta, (2,4)))
         axs = learn.plot_clr_beta(ifnone(peak, 1.), **cycle)
         found = learn.lr_find_val(1e-4, 10, wd=wd, show_plot=False) if find or peak is None else None
         if peak is None:
@@ -107,8 +113,11 @@ def clrbeta(
         print(found)
         found.to_csv(out/'lr_find.csv')
         found.plot()[0].figure.savefig(out/'lr_find.png', dpi=120)
+    print(f"ResNet-{depth} ({shortcut}) on {data}: {len(dls.train_ds):,} images in batches of {bs}, {cycle_len} epochs, "
+          f"peak learning rate {peak:g}, into {out}/")
     t,interrupted = time.time(),False
-    try: learn.fit_clr_beta(peak, cbs=EpochCSV(out/'history.csv'), **cycle)
+    try:
+        with _plain(learn): learn.fit_clr_beta(peak, cbs=EpochCSV(out/'history.csv'), **cycle)
     except KeyboardInterrupt: interrupted = True
     learn.save('model')
     res = dict(lr=peak, n_parameters=sum(p.numel() for p in model.parameters()), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds),
@@ -131,6 +140,14 @@ def _numbers(name, s, n):
     except ValueError: res = ()
     if len(res) in n: return res
     raise ValueError(f"{name} {s}: must be {' or '.join(map(str, n))} number(s), with commas between.")
+
+@contextmanager
+def _plain(learn):
+    "A plain row an epoch where nobody watches a progress bar: in a file, in a pipe"
+    row = lambda o: print('  '.join(f'{x:.4f}' if isinstance(x, float) else str(x) for x in o))
+    if sys.stdout.isatty() or IN_NOTEBOOK: yield
+    else:
+        with learn.no_bar(): yield from replacing_yield(learn, 'logger', row)
 
 def _check_size(learn):
     "Images and network must fit: where they don't, one forward pass tells"

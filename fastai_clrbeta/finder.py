@@ -479,6 +479,7 @@ def lr_find_sweep(self:Learner,
     **kwargs
 ) -> LRSweep: # Also kept at `learn.lr_find_sweep_result`, in full or as far as it got
     "`lr_find_val` for each of the values, or each combination: from the same weights, with batches in the same order. Leaves no trace"
+    inspect.signature(self.lr_find_val).bind(**kwargs)  # a TypeError for what it does not know
     grid = {k:L(v) for k,v in dict(wd=wd, mom=mom, bs=bs).items() if v is not None}
     if not grid or not all(map(len, grid.values())): raise ValueError("give at least one list to compare: wd=[…], mom=[…] or bs=[…].")
     for o in grid.get('wd', []): _number('wd', o, lambda o: o>=0, '0 or more')

@@ -9,6 +9,7 @@ __all__ = ['ZeroChannels', 'CifarBlock', 'cifar_resnet', 'leslie_resnet56']
 from fastai.basics import *
 from fastai.layers import *
 from fastai.vision.models.xresnet import init_cnn
+from numbers import Integral
 
 # %% ../nbs/02_resnet.ipynb #478f468c
 class ZeroChannels(Module):
@@ -61,7 +62,9 @@ def cifar_resnet(
 ) -> nn.Sequential: # (N,`c_in`,H,W) → (N,`n_out`) logits; H and W divisible by 4
     """ResNet for small images: `stem`, three stages of 16, 32 and 64 channels, `head`. Weights: Kaiming normal, fan in.
     Another depth or shortcut is a `ValueError`. Sources: Smith & Topin, arXiv:1708.07120; He et al., arXiv:1512.03385 and 1603.05027"""
-    n = (depth-2)//6 if isinstance(depth, int) else 0
+    for k,v in dict(n_out=n_out, c_in=c_in).items():
+        if not isinstance(v, Integral) or v < 1: raise ValueError(f"{k}={v!r}: must be a whole number, 1 or more.")
+    n = (int(depth)-2)//6 if isinstance(depth, Integral) else 0
     if n < 1 or depth != 6*n+2: raise ValueError(f"depth={depth!r}: must be 6n+2, such as 8, 20, 56 or 110.")
     if shortcut not in ('pool','pad','conv'): raise ValueError(f"shortcut={shortcut!r}: must be 'pool', 'pad' or 'conv'.")
     stage = lambda ni,nf: nn.Sequential(*[CifarBlock(ni if i==0 else nf, nf, shortcut, preact) for i in range(n)])

@@ -73,9 +73,10 @@ def _per_group(name, v, n):
     try:
         ok = lambda o: isinstance(o, Real) and not isinstance(o, bool) and math.isfinite(o) and o >= 0
         given = [o for o in (v.start,v.stop) if o is not None] if isinstance(v, slice) else L(v)
+        if len(given) not in (1,n) and not isinstance(v, slice): raise ValueError(f"{name}={v!r}: {len(given)} values for {n} parameter group(s).")
         if all(map(ok, given)): return [float(h['v']) for h in Optimizer([[]]*n, [], v=v).hypers]  # `Optimizer` knows how to read a slice
     except (AssertionError, TypeError, ZeroDivisionError): pass
-    raise ValueError(f"{name}={v!r}: give one number, 0 or more, a slice, or a list of {n}: the model has {n} parameter group(s).")
+    raise ValueError(f"{name}={v!r}: must be a number, 0 or more, or a slice or list of them, one for each of the {n} parameter group(s).")
 
 # %% ../nbs/00_schedule.ipynb #27443932
 def _check_mom(opt):
@@ -159,6 +160,12 @@ def _fresh_opt(learn, reset_opt):
     if isinstance(learn.opt_func, OptimWrapper): return learn.opt_func
     return learn.opt_func(learn.splitter(learn.model), lr=learn.lr)
 
+def _check_name(k, v, folder):
+    "Refuse a name under which nothing could be saved when the time comes"
+    if not v: return
+    if not isinstance(v, (str,Path)): raise ValueError(f"{k}={v!r}: must be a name.")
+    if (folder/v).parent != folder and not (folder/v).parent.is_dir(): raise ValueError(f"{k}={str(v)!r}: there is no folder {(folder/v).parent}.")
+
 def _check_fit(sched, learn, lrs, wds, reset_opt=False):
     "Give `sched` its peaks and return the weight decays, or raise a `ValueError` where `learn` can't train so"
     opt = _fresh_opt(learn, reset_opt)
@@ -221,9 +228,13 @@ def fit_clr_beta(self:Learner,
     n_cycle,sched = _schedule(use_clr_beta, n_cycle, cycle_len)
     n_epoch,start_epoch = n_cycle*sched.cycle_len,_integer('start_epoch', start_epoch, 0)
     if start_epoch >= n_epoch: raise ValueError(f"start_epoch={start_epoch}: the run has {n_epoch} epochs, the last is number {n_epoch-1}.")
+    cbs = L(cbs)
+    for o in cbs:
+        if not isinstance(o, Callback) and not (isinstance(o, type) and issubclass(o, Callback)): raise ValueError(f"cbs: {o!r} is no Callback.")
+    for k,v in dict(cycle_save_name=cycle_save_name, best_save_name=best_save_name).items(): _check_name(k, v, self.path/self.model_dir)
     if best_save_name and not hasattr(self, 'recorder'): raise ValueError("best_save_name needs the Learner's Recorder, which was removed.")
     wds = _check_fit(sched, self, lrs, wds, reset_opt)
-    cbs = L(sched) + L(cbs)
+    cbs = L(sched) + cbs
     if cycle_save_name: cbs += _SaveCycles(cycle_save_name, sched.cycle_len)
     if best_save_name:  cbs += _SaveBest(best_save_name)
     with _valid_or_empty(self.dls): self.fit(n_epoch, sched.lrs, wds, cbs, reset_opt, start_epoch)

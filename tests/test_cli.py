@@ -28,7 +28,9 @@ def test_main_job(tmp_path):
     df = pd.read_csv(d/'history.csv')
     assert list(df.columns) == ['epoch','train_loss','valid_loss','accuracy','seconds'] and list(df.epoch) == list(range(15))
     assert df.accuracy.iloc[-1] == result(d)['accuracy'] > 0.97
-    assert f"accuracy {df.accuracy.iloc[-1]:.2%}" in out.splitlines()[-1]
+    lines = out.splitlines()
+    assert lines[0].startswith('ResNet-20 (pool) on digits') and f"accuracy {df.accuracy.iloc[-1]:.2%}" in lines[-1]
+    assert len(lines) == 2+15 and lines[1].split()[0] == '0'  # a plain row an epoch: this is no terminal
     summary = json.loads((d/'summary.json').read_text())
     assert summary['args'] == dict(data='digits', depth=20, shortcut='pool', lr='0.4', find=False, cycle_len=15, wd=1e-4,
                                    clr_beta='10,13.68,0.95,0.8', bs=128, augment=False, seed=42, out='clrbeta_run', force=False)
