@@ -53,6 +53,8 @@ class _Snapshot:
         with torch.no_grad():
             for f in reversed(self.undo): f()
 
+    def free(self): self.undo,self.seen = [],{}  # a traceback may live on, and must not keep a model alive
+
     def _rng(self, o):
         if   isinstance(o, random.Random):         self._add(o.setstate, o.getstate())
         elif isinstance(o, torch.Generator):       self._add(o.set_state, o.get_state())
@@ -113,6 +115,7 @@ def no_trace(self:Learner):
     finally:
         try: put_back()
         except BaseException: put_back(); raise  # an interrupt of the restoring itself
+        finally: snap.free()
 
 # %% ../nbs/01_finder.ipynb #aa08cd45
 def _nesting():
@@ -138,7 +141,7 @@ def _watches(cb):
 
 _outer_ends = 'after_train after_validate after_epoch after_fit'.split()
 
-_watching = {'progress','tracker','schedule','tensorboard','wandb','comet','neptune','azureml','captum','preds','cli'}
+_watching = {'progress','tracker','schedule','tensorboard','wandb','comet','neptune','azureml','captum','preds','hook','data','cli'}
 
 # %% ../nbs/01_finder.ipynb #7294eb6f
 def _unique(names): return [o if names.index(o)==i else f'{o}_{names[:i].count(o)+1}' for i,o in enumerate(names)]

@@ -1,5 +1,5 @@
 "`lr_find_val`: what it measures, and that it leaves no trace"
-import pickle, random, signal
+import gc, pickle, random, signal
 import pytest
 from fastai.text.all import *
 from fastai_clrbeta.all import *
@@ -165,6 +165,19 @@ def test_an_interrupt_of_the_restoring_itself():
         m.setattr(finder, '_put', once)
         find(learn)
     assert not diff(before, state(learn))
+
+def test_memory_is_given_back():
+    "Even while the exception that ended the search, and with it its frames, is still held"
+    def held():
+        gc.collect()
+        return sum(o.numel() for o in gc.get_objects() if isinstance(o, Tensor))
+    learn = learner()
+    learn.model.big = nn.Parameter(torch.zeros(1_000_000))
+    train(learn)
+    boom_model(learn, RuntimeError)
+    before = held()
+    with pytest.raises(RuntimeError) as e: find(learn)
+    assert e.value and held() < before + 500_000
 
 def test_autocast_is_left():
     learn = learner()
