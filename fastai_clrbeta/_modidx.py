@@ -102,7 +102,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fastai_clrbeta.finder._Snapshot._rng': ('finder.html#_snapshot._rng', 'fastai_clrbeta/finder.py'),
                                        'fastai_clrbeta.finder._Snapshot._tensor': ( 'finder.html#_snapshot._tensor',
                                                                                     'fastai_clrbeta/finder.py'),
-                                       'fastai_clrbeta.finder._Snapshot.free': ('finder.html#_snapshot.free', 'fastai_clrbeta/finder.py'),
                                        'fastai_clrbeta.finder._Snapshot.restore': ( 'finder.html#_snapshot.restore',
                                                                                     'fastai_clrbeta/finder.py'),
                                        'fastai_clrbeta.finder._autocast_state': ('finder.html#_autocast_state', 'fastai_clrbeta/finder.py'),

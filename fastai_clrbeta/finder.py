@@ -53,8 +53,6 @@ class _Snapshot:
         with torch.no_grad():
             for f in reversed(self.undo): f()
 
-    def free(self): self.undo,self.seen = [],{}  # a traceback may live on, and must not keep a model alive
-
     def _rng(self, o):
         if   isinstance(o, random.Random):         self._add(o.setstate, o.getstate())
         elif isinstance(o, torch.Generator):       self._add(o.set_state, o.get_state())
@@ -115,7 +113,6 @@ def no_trace(self:Learner):
     finally:
         try: put_back()
         except BaseException: put_back(); raise  # an interrupt of the restoring itself
-        finally: snap.free()
 
 # %% ../nbs/01_finder.ipynb #aa08cd45
 def _nesting():
