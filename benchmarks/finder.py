@@ -20,14 +20,20 @@ def loaders():
     return dl(16, shuffle=True),dl(n_valid)
 
 def learner():
-    return Learner(DataLoaders(*loaders()), cifar_resnet(20), loss_func=CrossEntropyLossFlat(), opt_func=sgd, metrics=accuracy, cbs=ChannelsLast())
+    return Learner(DataLoaders(*loaders()), cifar_resnet(20), loss_func=CrossEntropyLossFlat(), opt_func=sgd, metrics=accuracy,
+                   cbs=[ChannelsLast(), Tick()])
 
-def a_step(f, n):
-    "Time of one more step: of `n` steps less `n`//3, over the difference"
-    def t(k):
-        t0 = time.perf_counter(); f(k)
-        return time.perf_counter()-t0
-    return (t(n)-t(n//3))/(n-n//3)
+ticks = []
+class Tick(Callback):
+    "When each training batch, and what a search does after it, was over"
+    order = 99
+    def before_batch(self):
+        if self.training: ticks.append(time.perf_counter())
+
+def a_step(f):
+    "Median time from one training batch to the next"
+    ticks.clear(); f()
+    return np.median(np.diff(ticks)[3:])
 
 @call_parse
 def main(
@@ -36,33 +42,34 @@ def main(
 ):
     learn,stock = learner(),learner()
     x,y = first(learn.dls.valid)
-    kw = dict(start_lr=1e-5, end_lr=1e-3, stop_div=False, show_plot=False)
+    kw = dict(start_lr=1e-5, end_lr=1e-3, num_it=steps, stop_div=False, show_plot=False)
 
     def forward():
         m = stock.model.eval().to(memory_format=torch.channels_last)
         t0 = time.perf_counter()
         with torch.no_grad():
-            for _ in range(5): F.cross_entropy(m(x), y)
-        return (time.perf_counter()-t0)/5
+            for _ in range(10): F.cross_entropy(m(x), y)
+        return (time.perf_counter()-t0)/10
 
     def no_trace():
         t0 = time.perf_counter()
         with learn.no_trace(): pass
         return time.perf_counter()-t0
 
-    def other(n):
+    def other(n=6):
         m = stock.model.to(memory_format=torch.channels_last)
         f = TorchLRFinder(m, torch.optim.SGD(m.parameters(), 1e-5, 0.9), nn.CrossEntropyLoss())
+        t0 = time.perf_counter()
         f.range_test(stock.dls.train, val_loader=stock.dls.valid, end_lr=1e-3, num_iter=n, diverge_th=1e9)
-        f.reset()
+        return (time.perf_counter()-t0)/n
 
     def quiet(f):
         with learn.no_bar(), stock.no_bar(), tempfile.TemporaryDirectory() as d, redirect_stderr(io.StringIO()):
             stock.path = Path(d)
             return f()
 
-    runs = dict(ours  = lambda: a_step(lambda n: learn.lr_find_val(num_it=n, **kw), steps),
-                stock = lambda: a_step(lambda n: stock.lr_find(num_it=n, suggest_funcs=None, **kw), steps),
+    runs = dict(ours  = lambda: a_step(lambda: learn.lr_find_val(**kw)),
+                stock = lambda: a_step(lambda: stock.lr_find(suggest_funcs=None, **kw)),
                 forward=forward, no_trace=no_trace)
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-5)  # an optimiser with state, to be kept
     times = {k:[] for k in runs}
@@ -72,5 +79,5 @@ def main(
     print(f"ResNet-20, batch {bs}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"  step of lr_find_val / (step of lr_find + a forward pass): {t['ours']/(t['stock']+t['forward']):.2f}   (wanted: at most 1.10)")
     print(f"  snapshot and restore / training step: {t['no_trace']/t['stock']:.3f}   (wanted: below 1)")
-    t['other'] = quiet(lambda: a_step(other, 9))
+    t['other'] = quiet(other)
     print(f"  step of torch-lr-finder, {n_valid} validation batches / step of lr_find_val: {t['other']/t['ours']:.1f}")
