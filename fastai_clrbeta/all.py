@@ -5,3 +5,5 @@ from .schedule import *
 from .finder import *
 from .resnet import *
 from .data import *
+from .resume import *
+from .guard import *

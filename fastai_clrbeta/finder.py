@@ -63,19 +63,24 @@ class _Snapshot:
         "All that the loaders can change, without a look into their data"
         self._add(partial(_refill, vars(dls)), dict(vars(dls)))
         self._add(partial(dls.loaders.__setitem__, slice(None)), dls.loaders.copy())
-        todo = [o for o in dls.loaders if hasattr(o, '__dict__')]
-        loaders = {id(o) for o in todo}
-        while todo:
-            o = todo.pop()
-            if id(o) in self.seen: continue
-            self.seen[id(o)] = o
+        loaders = {id(o) for o in dls.loaders}
+        for o in _loader_parts(dls.loaders):
             self._add(partial(_refill, vars(o)), dict(vars(o)))
-            for k,v in vars(o).items():
+            for v in vars(o).values():
                 if   isinstance(v, _rngs): self._rng(v)
-                elif isinstance(v, _loaders) or k in ('sampler','batch_sampler') and hasattr(v, '__dict__'): todo.append(v)
                 elif isinstance(v, (list,L)) and id(o) not in loaders:  # the order that a sampler keeps
                     v = v.items if isinstance(v, L) else v
                     self._add(partial(v.__setitem__, slice(None)), v.copy())
+
+def _loader_parts(loaders):
+    "The loaders, and the samplers and orders of items inside them"
+    todo,seen = [o for o in loaders if hasattr(o, '__dict__')],[]
+    while todo:
+        o = todo.pop()
+        if any(o is p for p in seen): continue
+        seen.append(o)
+        todo += [v for k,v in vars(o).items() if isinstance(v, _loaders) or k in ('sampler','batch_sampler') and hasattr(v, '__dict__')]
+    return seen
 
 def _refill(o, old):
     o.clear()
@@ -92,23 +97,28 @@ def _forward_state(*models):
 
 def _put(t, old):
     if (t.shape,t.stride(),t.dtype,t.device) == (old.shape,old.stride(),old.dtype,old.device): t.data.copy_(old)
-    else: t.data = old
+    else: t.data = old.clone()
 
 # %% ../nbs/01_finder.ipynb #824ec6e8
-@patch
-@contextmanager
-def no_trace(self:Learner):
-    """Put everything back when the block ends, however it ends: weights, buffers, gradients, optimiser (also "none yet"), hypers, recorder,
-    counters, callbacks, `training` modes, and the random numbers of torch, CUDA, MPS, python, numpy and the loaders. In memory, no file is written"""
-    snap,states,autocast = _Snapshot(self),get_random_states(),_autocast_state()
+def _keep(learn):
+    "A function that puts `learn` and all random numbers back into the state of now, as often as it is called"
+    for dl in getattr(learn.dls, 'loaders', []):
+        if getattr(dl, '_iterator', None) is not None: dl._iterator = None  # workers that live on would draw from their random numbers
+    snap,states,autocast = _Snapshot(learn),get_random_states(),_autocast_state()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     def put_back():
         snap.restore()
         set_random_states(**states)
         if mps is not None: torch.mps.set_rng_state(mps)
         _leave_autocast(*autocast)
-    for dl in getattr(self.dls, 'loaders', []):
-        if getattr(dl, '_iterator', None) is not None: dl._iterator = None  # workers that live on would draw from their random numbers
+    return put_back
+
+@patch
+@contextmanager
+def no_trace(self:Learner):
+    """Put everything back when the block ends, however it ends: weights, buffers, gradients, optimiser (also "none yet"), hypers, recorder,
+    counters, callbacks, `training` modes, and the random numbers of torch, CUDA, MPS, python, numpy and the loaders. In memory, no file is written"""
+    put_back = _keep(self)
     try: yield self
     finally:
         try: put_back()
@@ -138,7 +148,7 @@ def _watches(cb):
 
 _outer_ends = 'after_train after_validate after_epoch after_fit'.split()
 
-_watching = {'progress','tracker','schedule','tensorboard','wandb','comet','neptune','azureml','captum','preds','hook','data','cli'}
+_watching = {'progress','tracker','schedule','tensorboard','wandb','comet','neptune','azureml','captum','preds','hook','data','cli','resume','guard'}
 
 # %% ../nbs/01_finder.ipynb #7294eb6f
 def _unique(names): return [o if names.index(o)==i else f'{o}_{names[:i].count(o)+1}' for i,o in enumerate(names)]

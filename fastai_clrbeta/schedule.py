@@ -8,7 +8,7 @@ __all__ = ['clr_beta_lr', 'clr_beta_mom', 'sgd', 'CLRBeta', 'plot_clr_beta']
 # %% ../nbs/00_schedule.ipynb #a88eb91d
 from fastai.basics import *
 from fastai.callback.schedule import *
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from numbers import Real, Integral
 
 # %% ../nbs/00_schedule.ipynb #0e3f1a38
@@ -123,10 +123,11 @@ class CLRBeta(Callback):
         self.peaks,self.hps = None,{}
 
     def before_train(self):
-        if self.quiet or self.peaks is not None: return
-        self.epochs = self.cycle_len or self.n_epoch
-        self.peaks = self._check(self.opt, len(self.dl)*self.epochs)
-        self.hps = {k:[] for k in ('lr','mom') if k in self.opt.hypers[-1]}
+        if self.quiet: return
+        if self.peaks is None:
+            self.epochs = self.cycle_len or self.n_epoch
+            self.peaks = self._check(self.opt, len(self.dl)*self.epochs)
+            self.hps = {k:[] for k in ('lr','mom') if k in self.opt.hypers[-1]}
         if hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
 
     def before_batch(self):
@@ -209,7 +210,7 @@ class _SaveBest(Callback):
             self.best = score
             self.learn.save(self.fname)
 
-# %% ../nbs/00_schedule.ipynb #9a40b735
+# %% ../nbs/00_schedule.ipynb #a0781e1b
 @patch
 def fit_clr_beta(self:Learner,
     lrs:float|slice|list,         # Peak learning rate: a number, a `slice`, or one a parameter group
@@ -222,22 +223,40 @@ def fit_clr_beta(self:Learner,
     cbs:list=None,                # More callbacks
     reset_opt:bool=False,         # Start with a new optimiser, as every `fit` of fastai 0.7 did
     start_epoch:int=0,            # Enter the run at this epoch; those before it are skipped
+    checkpoint:str=None,          # Keep all that the run depends on in `{checkpoint}.ckpt`, before it and after every epoch
+    every_iter:int=None,          # … and after every so many steps
+    resume:bool=False,            # Go on with the run in `checkpoint`; from the beginning where there is none. See `Checkpoint`
+    on_diverge:str=None,          # None: train on. Or watch with a `DivergenceGuard`, and 'raise', 'stop', or 'lengthen' the cycle and start over
+    lengthen:tuple=(1.5,3),       # Of 'lengthen': the factor, and how many times at most
 ):
     """Train `n_cycle` cycles of `cycle_len` epochs with the schedule of fastai 0.7's `fit(..., use_clr_beta=)`.
     Bad arguments are a `ValueError`, raised before anything is changed"""
+    args = dict(locals())
+    if on_diverge is not None:
+        from fastai_clrbeta.guard import _fit_guarded
+        return _fit_guarded(self, on_diverge, lengthen, **{k:v for k,v in args.items() if k not in ('self','on_diverge','lengthen')})
     n_cycle,sched = _schedule(use_clr_beta, n_cycle, cycle_len)
     n_epoch,start_epoch = n_cycle*sched.cycle_len,_integer('start_epoch', start_epoch, 0)
     if start_epoch >= n_epoch: raise ValueError(f"start_epoch={start_epoch}: the run has {n_epoch} epochs, the last is number {n_epoch-1}.")
     cbs = L(cbs)
     for o in cbs:
         if not isinstance(o, Callback) and not (isinstance(o, type) and issubclass(o, Callback)): raise ValueError(f"cbs: {o!r} is no Callback.")
-    for k,v in dict(cycle_save_name=cycle_save_name, best_save_name=best_save_name).items(): _check_name(k, v, self.path/self.model_dir)
+    if every_iter is not None: every_iter = _integer('every_iter', every_iter)
+    if not checkpoint and (resume or every_iter): raise ValueError("resume and every_iter need a name for the checkpoint: checkpoint='name'.")
+    for k,v in dict(cycle_save_name=cycle_save_name, best_save_name=best_save_name, checkpoint=checkpoint).items():
+        _check_name(k, v, self.path/self.model_dir)
     if best_save_name and not hasattr(self, 'recorder'): raise ValueError("best_save_name needs the Learner's Recorder, which was removed.")
     wds = _check_fit(sched, self, lrs, wds, reset_opt)
     cbs = L(sched) + cbs
     if cycle_save_name: cbs += _SaveCycles(cycle_save_name, sched.cycle_len)
     if best_save_name:  cbs += _SaveBest(best_save_name)
-    with _valid_or_empty(self.dls): self.fit(n_epoch, sched.lrs, wds, cbs, reset_opt, start_epoch)
+    resuming = nullcontext()
+    if checkpoint:
+        from fastai_clrbeta.resume import _checkpoint
+        cb,resuming = _checkpoint(self, checkpoint, every_iter, resume, _fresh_opt(self, reset_opt), dict(
+            lrs=sched.lrs, wds=ifnone(wds, self.wd), n_cycle=n_cycle, cycle_len=sched.cycle_len, use_clr_beta=tuple(map(float, use_clr_beta))))
+        cbs += cb
+    with _valid_or_empty(self.dls), resuming: self.fit(n_epoch, sched.lrs, wds, cbs, reset_opt, start_epoch)
 
 # %% ../nbs/00_schedule.ipynb #f3d1ddcc
 def plot_clr_beta(

@@ -1,0 +1,147 @@
+"A run survives: killed, interrupted, without room on the disk, or in a folder that can't be written in"
+import json, os, signal, subprocess, sys
+import pytest
+from conftest import root
+from fastai.callback.all import *
+from fastai_clrbeta.all import *
+from fastai_clrbeta.resume import _paths
+
+def faults(*args):
+    p = subprocess.run([sys.executable, str(root/'tests/faults.py'), *map(str, args)], capture_output=True, text=True, cwd=root)
+    assert p.returncode == 0, p.stderr[-3000:]
+    return json.loads(p.stdout.splitlines()[-1])
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_sigkill_at_20_random_moments(tmp_path):
+    res = faults('kill', 20, tmp_path)
+    assert len(res) == 20 and all(o['killed'] and o['resumed'] and o['same'] for o in res), res
+    assert sum('run.ckpt' in o['left'] for o in res) >= 5, res
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='needs RLIMIT_FSIZE')
+def test_disk_full(tmp_path):
+    res = faults('disk_full', tmp_path)
+    assert res['epochs'] == 4 and res['same']
+    assert len(res['warned']) == 3 and 'the last one stands' in res['warned'][0]
+    assert res['left'] == ['run.ckpt','run.prev.ckpt']
+
+@pytest.mark.skipif(not hasattr(os, 'setuid'), reason='needs setuid')
+def test_read_only_folder(tmp_path):
+    for o in (tmp_path, *tmp_path.parents[:2]): o.chmod(0o755)
+    res = faults('read_only', tmp_path)
+    assert "checkpoint='run': can't write in" in res['error'] and res['untouched']
+    assert res['epochs'] == 4 and len(res['warned']) == 3
+
+def learner(folder, cbs=None, seed=0):
+    set_seed(seed, reproducible=True)
+    x,y = torch.randn(96,8),torch.arange(96)%4
+    ds = list(zip(x, y))
+    dls = DataLoaders(DataLoader(ds, bs=16, shuffle=True), DataLoader(ds, bs=32))
+    set_seed(seed+1)
+    model = nn.Sequential(nn.Linear(8,16), nn.BatchNorm1d(16), nn.Dropout(0.3), nn.Linear(16,4))
+    return Learner(dls, model, loss_func=CrossEntropyLossFlat(), opt_func=sgd, metrics=accuracy, path=folder, cbs=cbs)
+
+def train(learn, lrs=0.1, cycle_len=3, **kwargs):
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_clr_beta(lrs, cycle_len=cycle_len, **{**dict(checkpoint='run', every_iter=4, use_clr_beta=(10,13.68,0.95,0.8)), **kwargs})
+    return learn
+
+def same(a, b):
+    assert all(p.equal(q) for p,q in zip(a.model.state_dict().values(), b.model.state_dict().values()))
+    for k in ('values','losses','lrs','hps','iters'): assert getattr(a.recorder, k) == getattr(b.recorder, k), k
+
+@pytest.fixture(scope='module')
+def peace(tmp_path_factory): return train(learner(tmp_path_factory.mktemp('peace')))
+
+class Signal(Callback):
+    "Ctrl-C at the `n`th time that `event` happens"
+    order = 2000
+    def __init__(self, event, n):
+        self.left = n
+        setattr(self, event, self._count)
+    def _count(self):
+        self.left -= 1
+        if self.left == 0: signal.raise_signal(signal.SIGINT)
+
+_train = 'before_batch after_pred after_loss before_backward after_backward before_step after_step after_batch'.split()
+@pytest.mark.parametrize('event,n', [(o,1) for o in ('before_fit','after_fit')] + [(o,2) for o in
+    'before_epoch before_train after_train before_validate after_validate after_epoch'.split()] + [(o,n) for o in _train for n in (1,9)])
+def test_sigint_in_every_phase(event, n, tmp_path, peace):
+    with pytest.raises(KeyboardInterrupt): train(learner(tmp_path, cbs=Signal(event, n)))
+    same(train(learner(tmp_path), resume=True), peace)
+
+@pytest.mark.parametrize('where', ['fsync','replace'])
+@pytest.mark.parametrize('n', [1,2,5,8])
+def test_sigint_while_writing(where, n, tmp_path, peace, monkeypatch):
+    real,left = getattr(os, where),[n]
+    def f(*args):
+        left[0] -= 1
+        if left[0] == 0: signal.raise_signal(signal.SIGINT)
+        return real(*args)
+    with monkeypatch.context() as m:
+        m.setattr(os, where, f)
+        with pytest.raises(KeyboardInterrupt): train(learner(tmp_path))
+    assert not _paths(tmp_path/'models'/'run')[2].exists()
+    same(train(learner(tmp_path), resume=True), peace)
+
+def test_goes_on_in_the_same_learner(tmp_path, peace):
+    "After an interrupt in a notebook, the Learner that was interrupted is the one at hand"
+    learn = learner(tmp_path, cbs=Signal('after_step', 11))
+    with pytest.raises(KeyboardInterrupt): train(learn)
+    learn.remove_cbs(learn.cbs.filter(risinstance(Signal)))
+    same(train(learn, resume=True), peace)
+    assert not {'_do_fit','all_batches'} & set(vars(learn))
+
+def test_a_plain_run_is_the_same(tmp_path, peace): same(train(learner(tmp_path), checkpoint=None, every_iter=None), peace)
+
+def test_stock_callbacks_keep_their_state(tmp_path):
+    "In fastai's own resumed fit SaveModel and EarlyStopping crash, or forget their best value"
+    def cbs(): return [SaveModelCallback(fname='best'), EarlyStoppingCallback(patience=2, min_delta=0.5), ReduceLROnPlateau(patience=9), CSVLogger()]
+    full = train(learner(tmp_path/'full', cbs()), cycle_len=6)
+    assert len(full.recorder.values) < 6  # it has stopped early
+    with pytest.raises(KeyboardInterrupt): train(learner(tmp_path/'cut', [*cbs(), Signal('after_epoch', 2)]), cycle_len=6)
+    again = train(learner(tmp_path/'cut', cbs()), cycle_len=6, resume=True)
+    same(again, full)
+    assert again.early_stopping.wait == full.early_stopping.wait and again.save_model.best == full.save_model.best
+
+def test_other_loaders(tmp_path):
+    "torch's DataLoader with a generator and a sampler of its own, through two cuts"
+    def make(cut=None):
+        learn = learner(tmp_path, cbs=Signal('after_batch', cut) if cut else None)
+        g = torch.Generator().manual_seed(3)
+        ds = learn.dls.train.dataset
+        dl = torch.utils.data.DataLoader(ds, 16, sampler=torch.utils.data.RandomSampler(ds, generator=g))
+        learn.dls = DataLoaders(dl, torch.utils.data.DataLoader(ds, 32))
+        return learn
+    full = train(make(), checkpoint='full')
+    with pytest.raises(KeyboardInterrupt): train(make(9))
+    with pytest.raises(KeyboardInterrupt): train(make(6), resume=True)
+    same(train(make(), resume=True), full)
+
+def test_amp_accumulation_and_frozen_groups(tmp_path):
+    def make(cut=None):
+        learn = learner(tmp_path, [GradientAccumulation(40), MixUp(0.4), *([Signal('after_batch', cut)] if cut else [])])
+        learn.opt_func,learn.splitter = Adam,lambda m: [params(m[:2]), params(m[2:])]
+        learn.to_bf16()
+        learn.freeze()
+        return learn
+    full = train(make(), lrs=slice(1e-3,1e-2), checkpoint='full')
+    with pytest.raises(KeyboardInterrupt): train(make(10), lrs=slice(1e-3,1e-2))
+    with pytest.raises(ValueError, match='optimiser: trained'):
+        learn = make(); learn.unfreeze(); train(learn, lrs=slice(1e-3,1e-2), resume=True)
+    same(train(make(), lrs=slice(1e-3,1e-2), resume=True), full)
+
+def test_no_good_checkpoint_is_an_error_before_anything_changes(tmp_path):
+    (tmp_path/'models').mkdir()
+    (tmp_path/'models'/'run.ckpt').write_bytes(b'not a checkpoint')
+    learn = learner(tmp_path)
+    before = {k:v.clone() for k,v in learn.model.state_dict().items()}
+    with pytest.raises(ValueError, match='damaged or no checkpoint'): train(learn, resume=True)
+    assert learn.opt is None and all(v.equal(before[k]) for k,v in learn.model.state_dict().items())
+
+@pytest.mark.parametrize('kwargs,msg', [
+    (dict(checkpoint=None, resume=True, every_iter=None), "checkpoint='name'"), (dict(every_iter=0), 'every_iter=0'),
+    (dict(checkpoint='no/folder'), 'there is no folder'), (dict(on_diverge='lengthen'), 'leave checkpoint out')])
+def test_bad_arguments(kwargs, msg, tmp_path):
+    learn = learner(tmp_path)
+    with pytest.raises(ValueError, match=msg): train(learn, **kwargs)
+    assert learn.opt is None and not (tmp_path/'models').exists()
