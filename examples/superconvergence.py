@@ -36,9 +36,12 @@ def run(name, schedule, epochs, out, lr, clr_beta=None, **setup):
     print(f'{name}: {schedule}, {epochs} epochs, lr {lr}, {clr_beta or ""} {setup}', flush=True)
     learn = learner(**setup)
     kwargs = dict(clr_beta=tuple(clr_beta)) if clr_beta else {}
-    config = dict(schedule=schedule, epochs=epochs, lr=lr, clr_beta=clr_beta, **setup, versions=_versions())
+    config = _defaults(learner) | _defaults(schedules[schedule]) | setup | kwargs
+    config = dict(schedule=schedule, epochs=epochs, lr=lr, **config, versions=_versions())
     (out/f'{name}.json').write_text(json.dumps(config, indent=1))
     with _plain(learn): schedules[schedule](learn, epochs, lr, cbs=[EpochCSV(csv)], **kwargs)
+
+def _defaults(f): return {k:p.default for k,p in inspect.signature(f).parameters.items() if p.default is not p.empty and k != 'cbs'}
 
 def range_tests(out, **setup):
     tests = dict(exponential=dict(start_lr=1e-4, end_lr=10, num_it=200), linear=dict(start_lr=0, end_lr=3, num_it=400, linear=True))
@@ -56,18 +59,19 @@ def final(out, name):
 
 def small_scale(out, data=None):
     "ResNet-20, batch 128. The most telling runs come first, so that what is there after an hour is worth a look"
-    lrs,small = dict(one_cycle=(0.4,0.8), step=(0.1,0.3), constant=(0.1,0.3)),dict(epochs=15, n_train=10_000, data=data)
+    lrs = dict(one_cycle=(0.4,0.8,1.6), step=(0.03,0.1,0.3), constant=(0.01,0.1,0.3))
+    small = dict(epochs=15, n_train=10_000, data=data)
     range_tests(out, data=data)
     for s in lrs:
         for lr in lrs[s]: run(f'10k_{s}_{lr}_seed0', s, out=out, lr=lr, **small)
     best = {s:max(lrs[s], key=lambda lr: final(out, f'10k_{s}_{lr}_seed0')) for s in lrs}
-    run('10k_constant_0.01_seed0', 'constant', out=out, lr=0.01, **small)
     for seed in (1,2):
         for s,lr in best.items(): run(f'10k_{s}_{lr}_seed{seed}', s, out=out, lr=lr, seed=seed, **small)
     for seed in range(3):
         lr = best['one_cycle']
         run(f'10k_one_cycle_{lr}_constant_momentum_seed{seed}', 'one_cycle', out=out, lr=lr, seed=seed, clr_beta=(10,13.68), **small)
-    for s in ('one_cycle','step'): run(f'50k_{s}_{best[s]}_seed0', s, out=out, lr=best[s], epochs=15, data=data)
+    for seed in range(3):
+        for s in ('one_cycle','step'): run(f'50k_{s}_{best[s]}_seed{seed}', s, out=out, lr=best[s], epochs=15, seed=seed, data=data)
 
 def full_scale(out, data=None):
     "The five configurations of the 2018 notebook: ResNet-56 with convolution shortcuts, batch 512, flip and crop"
