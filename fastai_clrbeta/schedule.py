@@ -9,6 +9,7 @@ __all__ = ['clr_beta_lr', 'clr_beta_mom', 'sgd', 'CLRBeta', 'plot_clr_beta']
 from fastai.basics import *
 from fastai.callback.schedule import *
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from numbers import Real, Integral
 
 # %% ../nbs/00_schedule.ipynb #0e3f1a38
@@ -112,9 +113,15 @@ class CLRBeta(Callback):
         if cycle_len is not None: cycle_len = _integer('cycle_len', cycle_len)
         store_attr()
 
+    @property
+    def curve(self): return ('use_clr_beta', self.div, self.pct, self.mom_max, self.mom_min)
+
+    def lr_at (self, i, nb): return clr_beta_lr (i, nb, self.div, self.pct)  # as a fraction of its peak
+    def mom_at(self, i, nb): return clr_beta_mom(i, nb, self.pct, self.mom_max, self.mom_min)
+
     def _check(self, opt, nb):
         "Peaks for the groups of `opt`, or a `ValueError` where a cycle of `nb` steps can't run on it"
-        _peak_step(nb, self.pct)
+        self.lr_at(0, nb)
         if self.mom_max is not None: _check_mom(opt)
         return [float(h['lr']) for h in opt.hypers] if self.lrs is None else _per_group('lrs', self.lrs, len(opt.param_lists))
 
@@ -133,9 +140,9 @@ class CLRBeta(Callback):
     def before_batch(self):
         if self.quiet: return
         i,nb = self.epoch*self.n_iter + self.iter, self.epochs*self.n_iter
-        f = clr_beta_lr(i, nb, self.div, self.pct)
+        f = self.lr_at(i, nb)
         self._set('lr', [f*p for p in self.peaks])
-        if self.mom_max is not None: self._set('mom', clr_beta_mom(i, nb, self.pct, self.mom_max, self.mom_min))
+        if self.mom_max is not None: self._set('mom', self.mom_at(i, nb))
         elif 'mom' in self.hps: self.hps['mom'].append(self.opt.hypers[-1]['mom'])
 
     def _set(self, k, v):
@@ -150,9 +157,14 @@ _default = (10, 10, 0.95, 0.85)  # div, pct, mom_max, mom_min
 
 def _schedule(use_clr_beta, n_cycle, cycle_len):
     "The number of cycles, and a `CLRBeta` for the tuple of fastai 0.7"
+    n_cycle,cycle_len = _integer('n_cycle', n_cycle),_integer('cycle_len', cycle_len)
+    if isinstance(use_clr_beta, CLRBeta):
+        sched = copy(use_clr_beta)
+        sched.cycle_len = cycle_len
+        return n_cycle,sched
     if not isinstance(use_clr_beta, (tuple,list,L)) or len(use_clr_beta) not in (2,4):
         raise ValueError(f"use_clr_beta={use_clr_beta!r}: it must be (div, pct), which leaves momentum alone, or (div, pct, mom_max, mom_min).")
-    return _integer('n_cycle', n_cycle),CLRBeta(*use_clr_beta, cycle_len=_integer('cycle_len', cycle_len))
+    return n_cycle,CLRBeta(*use_clr_beta, cycle_len=cycle_len)
 
 # %% ../nbs/00_schedule.ipynb #cafc524b
 def _fresh_opt(learn, reset_opt):
@@ -217,7 +229,7 @@ def fit_clr_beta(self:Learner,
     n_cycle:int=1,                # Number of cycles
     wds:float|list=None,          # Weight decay, a number or one a parameter group. None: the Learner's `wd`, else as the optimiser has it
     cycle_len:int=1,              # Epochs in a cycle
-    use_clr_beta:tuple=_default, # (div, pct) or (div, pct, mom_max, mom_min), see `CLRBeta`
+    use_clr_beta:tuple=_default, # (div, pct) or (div, pct, mom_max, mom_min), see `CLRBeta`; or a `CLRBeta` or one of its kind
     cycle_save_name:str=None,     # Save after the last step of each cycle k, from 0, as `{cycle_save_name}_cyc_{k}`
     best_save_name:str=None,      # Save at the best first metric: the lowest of losses and errors, else the highest; ties go to the lower loss
     cbs:list=None,                # More callbacks
@@ -254,7 +266,7 @@ def fit_clr_beta(self:Learner,
     if checkpoint:
         from fastai_clrbeta.resume import _checkpoint
         cb,resuming = _checkpoint(self, checkpoint, every_iter, resume, _fresh_opt(self, reset_opt), dict(
-            lrs=sched.lrs, wds=ifnone(wds, self.wd), n_cycle=n_cycle, cycle_len=sched.cycle_len, use_clr_beta=tuple(map(float, use_clr_beta))))
+            lrs=sched.lrs, wds=ifnone(wds, self.wd), n_cycle=n_cycle, cycle_len=sched.cycle_len, curve=sched.curve))
         cbs += cb
     with _valid_or_empty(self.dls), resuming: self.fit(n_epoch, sched.lrs, wds, cbs, reset_opt, start_epoch)
 
@@ -274,16 +286,17 @@ def plot_clr_beta(
     peaks = _per_group('lrs', lrs, 2 if isinstance(lrs, slice) else max(1, len(L(lrs, use_list=None))))
     if wds is not None: _per_group('wds', wds, len(peaks))
     nb = cb.cycle_len*_integer('n_iter', n_iter)
-    _peak_step(nb, cb.pct)
+    cb.lr_at(0, nb)
     epochs = np.arange(n_cycle*nb)/n_iter
     axs = np.ravel(plt.subplots(1, 2, figsize=(11,3.4), layout='constrained')[1] if axs is None else axs)
     for k,p in enumerate(peaks):
-        axs[0].plot(epochs, [p*clr_beta_lr(i, nb, cb.div, cb.pct) for i in range(n_cycle*nb)], label=f'group {k}' if len(peaks)>1 else None)
+        axs[0].plot(epochs, [p*cb.lr_at(i, nb) for i in range(n_cycle*nb)], label=f'group {k}' if len(peaks)>1 else None)
     if len(peaks)>1: axs[0].legend()
     if cb.mom_max is None: axs[1].text(0.5, 0.5, 'left to the optimiser', ha='center', transform=axs[1].transAxes)
-    else: axs[1].plot(epochs, [clr_beta_mom(i, nb, cb.pct, cb.mom_max, cb.mom_min) for i in range(n_cycle*nb)], color='C1')
+    else: axs[1].plot(epochs, [cb.mom_at(i, nb) for i in range(n_cycle*nb)], color='C1')
     for ax,name in zip(axs, ('learning rate','momentum')): ax.set(xlabel='epoch', ylabel=name, title=name)
-    axs[0].set_title(f'use_clr_beta={tuple(use_clr_beta)}' + ('' if wds is None else f', wds={wds}'))
+    name,*nums = cb.curve
+    axs[0].set_title(f"{name}=({', '.join(f'{o:g}' for o in nums if o is not None)})" + ('' if wds is None else f', wds={wds}'))
     return axs
 
 # %% ../nbs/00_schedule.ipynb #1021883e
