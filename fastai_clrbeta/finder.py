@@ -382,7 +382,7 @@ def lr_find_val(self:Learner,
     end_lr:float|slice|list=10,     # Learning rate that step `num_it` would have
     num_it:int=100,                 # Optimiser steps, 10 or more
     linear:bool=False,              # Grow linearly, as in Leslie Smith's own test? `start_lr` may be 0 then. Else exponentially
-    wd:float=None,                  # Weight decay. None: the Learner's
+    wd:float|list|None=None,        # Weight decay, a number or one a parameter group. None: the Learner's
     stop_div:bool|float=True,       # Stop when the smoothed training loss passes this many times its best. True: 4, as fastai does
     metrics:list=None,              # Measured on each validation mini-batch. None: the Learner's
     show_plot:bool=True,            # Plot the result?
@@ -396,8 +396,8 @@ def lr_find_val(self:Learner,
     if 'lr' not in opt.hypers[-1]: raise ValueError(f"this optimiser ({_opt_name(opt)}) has no learning rate to search.")
     lrs,ratios = _lrs(start_lr, end_lr, num_it, linear, len(opt.param_lists), self.lr)
     if wd is not None:
-        wd = _number('wd', wd, lambda o: o>=0, '0 or more')
         if 'wd' not in opt.hypers[-1]: raise ValueError(f"wd={wd}: this optimiser ({_opt_name(opt)}) has no weight decay. Leave wd out.")
+        wd = _per_group('wd', wd, len(opt.param_lists))
     for f in tuplify(suggest_funcs or ()):
         if not callable(f): raise ValueError(f"suggest_funcs: {f!r} is no function.")
     stop_div = 4 if stop_div is True else stop_div or 0
