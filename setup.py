@@ -9,6 +9,9 @@ cfg.read(root/'settings.ini', encoding='utf-8')
 cfg = cfg['DEFAULT']
 init = (root/'fastai_clrbeta/__init__.py').read_text(encoding='utf-8')
 
+extras = {o: cfg[f'{o}_requirements'].split() for o in ('dist','docs','dev')}
+extras['dev'] += extras['docs']  # the tests build the site
+
 setup(
     version = re.search(r'__version__ = "(.+)"', init)[1],
     author = cfg['author'],
@@ -17,7 +20,7 @@ setup(
     classifiers = cfg['classifiers'].strip().splitlines(),
     python_requires = '>=' + cfg['min_python'],
     install_requires = cfg['requirements'].split(),
-    extras_require = {o: cfg[f'{o}_requirements'].split() for o in ('dist','dev')},
+    extras_require = extras,
     packages = find_packages(include=['fastai_clrbeta*']),
     entry_points = {
         'console_scripts': cfg['console_scripts'].split(),

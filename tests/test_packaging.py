@@ -27,8 +27,8 @@ def check_wheel(whl):
     assert meta.get_all('Classifier') == cfg['classifiers'].strip().splitlines()
     reqs = meta.get_all('Requires-Dist')
     assert {o for o in reqs if 'extra' not in o} == set(cfg['requirements'].split())
-    for extra in 'dist','dev':
-        assert {o.split(';')[0].strip() for o in reqs if f'extra == "{extra}"' in o} == set(cfg[f'{extra}_requirements'].split())
+    for extra,names in ('dist',['dist']),('docs',['docs']),('dev',['dev','docs']):
+        assert {o.split(';')[0].strip() for o in reqs if f'extra == "{extra}"' in o} == {r for o in names for r in cfg[f'{o}_requirements'].split()}
     assert meta['Description-Content-Type'] == 'text/markdown' and meta.get_payload().strip() == (root/'README.md').read_text().strip()
     points = ConfigParser(delimiters=['='])
     points.read_string(info['entry_points.txt'].decode())
