@@ -78,16 +78,17 @@ def _fit_guarded(learn, on_diverge, lengthen, cycle_len, cbs, checkpoint, **kwar
     put_back,tried = _keep(learn) if on_diverge=='lengthen' else None,[]
     while True:
         learn.fit_clr_beta(cycle_len=cycle_len, cbs=cbs, checkpoint=checkpoint, **kwargs)
-        if guard.report is None: return
-        if on_diverge == 'stop':  print(f"Stopped: {guard.report}"); return
-        if on_diverge == 'raise': raise FitDiverged(f"{guard.report}.", guard.report)
+        if (report := guard.report) is None: return
+        if on_diverge == 'stop':  print(f"Stopped: {report}"); return
+        if on_diverge == 'raise': raise FitDiverged(f"{report}.", report)
         put_back()
+        guard.report = report  # the Learner's own guard was put back, too
         tried.append(cycle_len)
         if len(tried) > times:
-            raise FitDiverged(f"{guard.report}. It diverged with cycle_len={', '.join(map(str, tried))}; the Learner is as it was before the call. "
-                              "A lower learning rate may do.", guard.report)
+            raise FitDiverged(f"{report}. It diverged with cycle_len={', '.join(map(str, tried))}; the Learner is as it was before the call. "
+                              "A lower learning rate may do.", report)
         cycle_len = math.ceil(cycle_len*factor)
-        print(f"Diverged with cycle_len={tried[-1]}: {guard.report}. Starting over with cycle_len={cycle_len}")
+        print(f"Diverged with cycle_len={tried[-1]}: {report}. Starting over with cycle_len={cycle_len}")
 
 # %% ../nbs/05_guard.ipynb #632db185
 def plot_overfit(
@@ -133,4 +134,4 @@ def plot_overfit(self:Learner, axs=None):
     df.columns = getattr(rec, 'metric_names', ['epoch'])[1:len(df.columns)+1]
     if not {'train_loss','valid_loss'} <= set(df.columns):
         raise ValueError("no epoch with training and validation loss has been recorded: fit first, with a validation set.")
-    return plot_overfit(df, rec.lrs, axs)
+    return plot_overfit(df, rec.lrs[:rec.iters[-1]], axs)

@@ -17,6 +17,10 @@ def run(*args, cwd):
     out,err = p.communicate(timeout=600)
     return p.returncode,out,err
 
+def wait_for(f, done=lambda: True):
+    deadline = time.time()+120
+    while not (f.exists() and done()) and time.time() < deadline: time.sleep(0.02)
+
 def result(d): return json.loads((d/'summary.json').read_text())['result']
 
 def test_main_job(tmp_path):
@@ -33,7 +37,7 @@ def test_main_job(tmp_path):
     assert len(lines) == 2+15 and lines[1].split()[0] == '0'  # a plain row an epoch: this is no terminal
     summary = json.loads((d/'summary.json').read_text())
     assert summary['args'] == dict(data='digits', depth=20, shortcut='pool', lr='0.4', find=False, cycle_len=15, wd=1e-4,
-                                   clr_beta='10,13.68,0.95,0.8', bs=128, augment=False, seed=42, out='clrbeta_run', force=False)
+                                   clr_beta='10,13.68,0.95,0.8', bs=128, augment=False, seed=42, out='clrbeta_run', force=False, checkpoint=False, resume=False)
     assert {'fastai_clrbeta','fastai','torch','python'} <= set(summary['versions'])
     for o in d.glob('*.png'): assert min(Image.open(o).size) > 300
 
@@ -115,8 +119,7 @@ def test_diverged_run_says_so(images, tmp_path, capsys):
 
 def test_interrupt_loses_nothing(tmp_path):
     p = start('--depth', 8, '--cycle_len', 500, '--out', 'run', cwd=tmp_path)
-    deadline = time.time()+120
-    while not (tmp_path/'run/history.csv').exists() and time.time() < deadline: time.sleep(0.2)
+    wait_for(tmp_path/'run/history.csv')
     time.sleep(1)
     p.send_signal(signal.SIGINT)
     out,err = p.communicate(timeout=120)
@@ -125,3 +128,37 @@ def test_interrupt_loses_nothing(tmp_path):
     res = result(tmp_path/'run')
     assert res['interrupted'] and 0 < res['epochs'] == len(pd.read_csv(tmp_path/'run/history.csv')) < 500
     assert 'interrupted' in out.splitlines()[-1]
+
+def test_killed_and_resumed_is_as_if_nothing_had_happened(images, tmp_path):
+    import torch
+    args = lambda out: (*small(images, out), '--cycle_len', 12, '--checkpoint')
+    code,_,err = run(*args('whole'), cwd=tmp_path)
+    assert code == 0, err
+    cut,n = tmp_path/'cut',[]
+    for k in range(1,3):  # killed twice, at the start of its third and of its sixth epoch or a little later
+        p = start(*args('cut'), *(['--resume'] if k>1 else []), cwd=tmp_path)
+        wait_for(cut/'history.csv', lambda: len((cut/'history.csv').read_text().splitlines()) > 3*k)
+        p.kill()
+        p.communicate()
+        n.append(len((cut/'history.csv').read_text().splitlines()))
+    assert n[0] < n[1] < 13 and not (cut/'summary.json').exists()
+    code,out,err = run(*args('cut'), '--resume', cwd=tmp_path)
+    assert code == 0, err
+    assert 'Going on from epoch' in out
+    assert {o.name for o in cut.iterdir()} == files | {'checkpoint.ckpt','checkpoint.prev.ckpt'}
+    a,b = [pd.read_csv(tmp_path/o/'history.csv').drop(columns='seconds') for o in ('whole','cut')]
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
+    a,b = [torch.load(tmp_path/o/'model.pth')['model'] for o in ('whole','cut')]
+    assert all(v.equal(b[k]) for k,v in a.items())
+    # with other options it is refused, and nothing is touched
+    before = {o.name:o.read_bytes() for o in cut.iterdir()}
+    code,_,err = run(*args('cut'), '--lr', 0.3, '--resume', cwd=tmp_path)
+    assert code and 'of another run: schedule' in err and 'Traceback' not in err
+    code,_,err = run(*args('cut'), cwd=tmp_path)
+    assert code and 'already holds' in err
+    assert {o.name:o.read_bytes() for o in cut.iterdir()} == before
+    # without a checkpoint it starts from the beginning, in a folder that is free
+    (tmp_path/'other').mkdir()
+    (tmp_path/'other/history.csv').write_text('mine')
+    code,_,err = run(*small(images, 'other'), '--resume', cwd=tmp_path)
+    assert code and 'already holds history.csv' in err
