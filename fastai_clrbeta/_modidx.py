@@ -114,6 +114,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fastai_clrbeta.finder._loader_parts': ('finder.html#_loader_parts', 'fastai_clrbeta/finder.py'),
                                        'fastai_clrbeta.finder._lrs': ('finder.html#_lrs', 'fastai_clrbeta/finder.py'),
                                        'fastai_clrbeta.finder._nesting': ('finder.html#_nesting', 'fastai_clrbeta/finder.py'),
+                                       'fastai_clrbeta.finder._one_class': ('finder.html#_one_class', 'fastai_clrbeta/finder.py'),
                                        'fastai_clrbeta.finder._put': ('finder.html#_put', 'fastai_clrbeta/finder.py'),
                                        'fastai_clrbeta.finder._refill': ('finder.html#_refill', 'fastai_clrbeta/finder.py'),
                                        'fastai_clrbeta.finder._suggest': ('finder.html#_suggest', 'fastai_clrbeta/finder.py'),

@@ -169,7 +169,8 @@ def cifar10_dls(
         vfiles,vclasses,vx = data[str(valid)]
         if vx.shape[2:] != x.shape[2:]: raise ValueError("images of {} have {}×{} pixels, those of {} {}×{}: all must have one size.".format(
             path/valid, *vx.shape[:1:-1], path/'train', *x.shape[:1:-1]))
-        vy,itrain = _targets(vclasses, vocab, path/valid),np.arange(len(y))
+        mix = np.random.default_rng(0).permutation(len(vx))  # the files lie class by class, and a range test takes the loader's mini-batches as they come
+        vfiles,vx,vy,itrain = L(vfiles)[mix],vx[mix],_targets(vclasses, vocab, path/valid)[mix],np.arange(len(y))
     if n_train is not None:
         itrain = resample(itrain, replace=False, n_samples=_within('n_train', n_train, len(itrain)), stratify=y[itrain], random_state=seed)
     if len(itrain) < len(y): files,x,y = L(files)[itrain],x[itrain],y[itrain]

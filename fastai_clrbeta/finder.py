@@ -102,10 +102,10 @@ def _put(t, old):
 # %% ../nbs/01_finder.ipynb #824ec6e8
 def _keep(learn):
     "A function that puts `learn` and all random numbers back into the state of now, as often as it is called"
-    for dl in getattr(learn.dls, 'loaders', []):
-        if getattr(dl, '_iterator', None) is not None: dl._iterator = None  # workers that live on would draw from their random numbers
     snap,states,autocast = _Snapshot(learn),get_random_states(),_autocast_state()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    for dl in getattr(learn.dls, 'loaders', []):
+        if getattr(dl, '_iterator', None) is not None: dl._iterator = None  # workers that live on would draw from their random numbers
     def put_back():
         snap.restore()
         set_random_states(**states)
@@ -159,6 +159,10 @@ def _cycle(dl):
         b = None
         for b in dl: yield b
         if b is None: raise ValueError("the validation loader has no batches.")
+
+def _one_class(yb):
+    y = yb[0] if len(yb)==1 else None
+    return isinstance(y, Tensor) and y.ndim==1 and len(y) > 1 and not y.is_floating_point() and (y==y[0]).all().item()
 
 class _Search(Callback):
     "Train one step at each learning rate and measure, after each, the next validation mini-batch"
@@ -223,6 +227,8 @@ class _Search(Callback):
             learn.training,learn.dl = False,self.valid_dl
             with torch.no_grad():
                 learn.one_batch(len(self.rows), next(self.valid))
+                if len(self.rows)==1 and _one_class(learn.yb): warn("all items of the first validation mini-batch are of one class, so losses and "
+                    "metrics there say little. Put the validation set in a mixed order.")
                 res = self._smoothed('valid_loss', learn.loss.mean())
                 for name,m in zip(self.names, self.mets): res.update(self._smoothed(name, self._metric(name, m)))
             return res
@@ -389,6 +395,7 @@ def lr_find_val(self:Learner,
     suggest_funcs:tuple=(valley, minimum, steep, slide), # fastai's suggestion functions, or others of their form
 ) -> LRFind: # Also kept at `learn.lr_find_result`, in full or as far as it got
     """Range test: train at rising learning rates and measure, after each step, loss and metrics on the next validation mini-batch. Leaves no trace.
+    The mini-batches are those of the validation loader, in its order, which must not be class by class.
     Smoothing is that of fastai's training loss. Bad arguments are a `ValueError` before anything runs. Source: fastai 0.7's `lr_find2`"""
     num_it = _integer('num_it', num_it, 10)
     try: opt = _fresh_opt(self, False)

@@ -34,6 +34,7 @@ def test_content(folder):
     assert d.train.mem[0].dtype == torch.uint8
     for (x1,y1),(x2,y2) in zip(d.valid, d.test_dl(d.valid_ds.items, with_labels=True)):
         torch.testing.assert_close(x1, x2); assert torch.equal(y1, y2)
+    assert d.valid.mem[1].tolist() == [1,0,0,1]  # mixed, and always in the same way
     x,y = d.one_batch()
     assert (type(x), type(y), x.shape) == (TensorImage, TensorCategory, (4,3,8,8))
 
@@ -141,7 +142,7 @@ def test_learner(folder, tmp_path):
         want = learn.predict(f)
         for o in Path(f), PILImage.create(f), np.asarray(PILImage.create(f)): torch.testing.assert_close(learn.predict(o)[2], want[2])
         preds,targs = learn.get_preds()
-        torch.testing.assert_close(preds[0], want[2]); assert targs.tolist() == [0,0,1,1]
+        torch.testing.assert_close(preds[0], want[2]); assert targs.tolist() == [1,0,0,1]
         learn.export()
         got = load_learner(tmp_path/'export.pkl')
     with got.no_bar(): torch.testing.assert_close(got.predict(f)[2], want[2])
