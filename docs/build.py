@@ -3,7 +3,7 @@ import os, re, shutil, sys, tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 import nbformat, yaml
-from nbdev.config import get_config, nbpath2html
+from nbdev.config import nbpath2html
 from nbdev.doclinks import NbdevLookup
 from nbdev.serve import proc_nbs
 from nbformat.v4 import new_markdown_cell
@@ -36,14 +36,20 @@ def per_line(f, md):
     parts = re.split(r'(^```.*?^```$)', md, flags=re.M|re.S)
     return ''.join(o if i%2 else '\n'.join(map(f, o.split('\n'))) for i,o in enumerate(parts))
 
+def escape(text, chars):
+    "`text` with a backslash before `chars`, except in code"
+    return ''.join(o if i%2 else re.sub(f'([{chars}])', r'\\\1', o) for i,o in enumerate(re.split('(`.*?`)', text)))
+
+def short(typ): return re.sub(r'\b(?:[a-z_]\w*\.)+(\w+)', r'\1', typ) # without modules
+
 class Bridge:
     "Turns notebooks written for quarto into notebooks for myst-nb"
     def __init__(self,
         src:Path, # Folder of processed notebooks
     ):
-        cfg = get_config()
-        self.base = cfg.doc_host + cfg.doc_baseurl.rstrip('/') + '/'
         self.lookup,self.files = NbdevLookup(),set()
+        at = self.lookup.entries['fastai_clrbeta']['settings']
+        self.base = at['doc_host'] + at['doc_baseurl'].rstrip('/') + '/'
         self.nbs = {o.name:nbformat.read(o, 4) for o in sorted(src.glob('*.ipynb'))}
         # nbdev links all names it knows, also those without docs
         docs = filter(None, (show_doc(c) for nb in self.nbs.values() for c in nb.cells))
@@ -87,11 +93,12 @@ class Bridge:
         name = self.name(md)
         sig,doc = re.search(r'^```python\n(.*?)\n```\s*(.*)', md, re.M|re.S).groups()
         sig = re.sub(r'<function (\w+) at 0x\w+>', r'\1', sig).replace('__main__.', '').replace(':NoneType=', '=')
-        sig = self.table(sig) if ' # ' in sig else f'```python\n{sig}\n```'
+        sig = self.table(sig) if ' # ' in sig else f'```python\n{short(sig)}\n```'
         src = re.search(r'(\w+)\.py#L(\d+)$', self.lookup.code(name) or '')
         src = f'[source](source/{src[1]}.html#L-{src[2]}){{.source}}' if src else ''
         doc = re.sub(r'^\*(.*)\*$', r'\1', doc, count=1, flags=re.M) # italics of the first line alone
-        return f'<span class="anchor" id="{name.lower()}"></span>\n\n### {name}\n\n{src}\n\n{self.prose(doc)}\n\n{sig}\n'
+        doc = per_line(lambda o: escape(o, '<'), doc)
+        return f'<div class="anchor" id="{name.lower()}"></div>\n\n### {name}\n\n{src}\n\n{self.prose(doc)}\n\n{sig}\n'
 
     def table(self, sig):
         "The parameters in the signature `sig`, one a line with its comment, as a table"
@@ -100,11 +107,11 @@ class Bridge:
             arg,_,doc = (o.strip() for o in line.partition(' # '))
             ret = re.match(r'\)(?:->(.+))?:$', arg)
             name,typ,val = ('',ret[1],None) if ret else re.match(r'(?:\*, )?([^:=]+)(?::(.*?))?(?:=(.*?))?,?$', arg).groups()
-            if ret and not (doc or typ): continue
-            typ = re.sub(r'\b(?:\w+\.)+(\w+)', r'\1', typ or '') # no module paths
+            if not (doc or typ) and (ret or name == '*,'): continue
+            typ = short(typ or '')
             typ = ' = '.join(filter(None, (typ,val))) if typ or not val else f'= {val}'
             name = f'`{name.strip(",")}`' if name else 'returns'
-            doc = self.links(self.lookup.link_line(doc))
+            doc = self.links(self.lookup.link_line(escape(doc, r'\\<*_')))
             res.append('| ' + ' | '.join(o.replace('|', r'\|') for o in (name, f'{doc} [`{typ}`]{{.type}}' if typ else doc)) + ' |')
         return '\n'.join(res)
 
@@ -150,6 +157,7 @@ def main(
     out:str='_docs', # Folder for the site; what it holds is replaced
 ):
     out = Path(out).absolute()
+    if out.exists() and any(out.iterdir()) and not (out/'searchindex.js').exists(): return f'{out} holds something else than a site.'
     os.chdir(root)
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
@@ -158,11 +166,11 @@ def main(
         shutil.copytree(tmp/'_proc', src, ignore=shutil.ignore_patterns('*.ipynb','*.yml','*.css','.*'))
         bridge.write(src)
         sources(src/'source')
+        if res := build_main(['-n', '-W', '--keep-going', '-q', '-c', str(root/'docs'), str(src), str(tmp/'html')]): return res
         shutil.rmtree(out, ignore_errors=True)
-        res = build_main(['-n', '-W', '--keep-going', '-q', '-c', str(root/'docs'), '-d', str(tmp/'doctrees'), str(src), str(out)])
+        shutil.copytree(tmp/'html', out, ignore=shutil.ignore_patterns('.doctrees', '.buildinfo', '_sources'))
     for o in bridge.files:
         (out/o).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(root/o, out/o)
-    return res
 
 if __name__ == '__main__': sys.exit(main(*sys.argv[1:]))
