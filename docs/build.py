@@ -102,7 +102,7 @@ class Bridge:
 
     def table(self, sig):
         "The parameters in the signature `sig`, one a line with its comment, as a table"
-        res = ['| Parameter | Meaning |', '|---|---|']
+        res = ['{.params}', '| Parameter | Meaning |', '|---|---|']
         for line in re.sub(r'\n    # ', ' ', sig).splitlines()[1:]:
             arg,_,doc = (o.strip() for o in line.partition(' # '))
             ret = re.match(r'\)(?:->(.+))?:$', arg)
