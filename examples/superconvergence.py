@@ -16,26 +16,26 @@ def learner(depth=20, shortcut='pool', seed=0, n_train=None, bs=128, data=None, 
     dls = cifar10_dls(data, bs=bs, seed=seed, n_train=n_train, augment=augment)
     return Learner(dls, cifar_resnet(depth, len(dls.vocab), shortcut=shortcut), opt_func=sgd, metrics=accuracy, cbs=ChannelsLast())
 
-def one_cycle(learn, epochs, lr, clr_beta=(10,13.68,0.95,0.8), **kwargs):
-    learn.fit_clr_beta(lr, cycle_len=epochs, wds=1e-4, use_clr_beta=clr_beta, **kwargs)
+def one_cycle(learn, epochs, lr, wd=1e-4, clr_beta=(10,13.68,0.95,0.8), **kwargs):
+    learn.fit_clr_beta(lr, cycle_len=epochs, wds=wd, use_clr_beta=clr_beta, **kwargs)
 
-def constant(learn, epochs, lr, **kwargs): learn.fit(epochs, lr, wd=1e-4, **kwargs)
+def constant(learn, epochs, lr, wd=1e-4, **kwargs): learn.fit(epochs, lr, wd=wd, **kwargs)
 
-def step(learn, epochs, lr, cbs=()):
+def step(learn, epochs, lr, wd=1e-4, cbs=()):
     "A tenth of the learning rate after half of the epochs, a hundredth after three quarters"
     sched = combine_scheds([0.5,0.25,0.25], [SchedNo(o,o) for o in (lr, lr/10, lr/100)])
-    learn.fit(epochs, lr, wd=1e-4, cbs=[ParamScheduler({'lr':sched}), *cbs])
+    learn.fit(epochs, lr, wd=wd, cbs=[ParamScheduler({'lr':sched}), *cbs])
 
 schedules = dict(one_cycle=one_cycle, constant=constant, step=step)
 
-def run(name, schedule, epochs, out, lr, clr_beta=None, **setup):
+def run(name, schedule, epochs, out, lr, clr_beta=None, wd=None, **setup):
     "Train one configuration into `{out}/{name}.csv`, unless that is complete"
     csv = out/f'{name}.csv'
     if csv.exists() and len(pd.read_csv(csv)) == epochs: return
     csv.unlink(missing_ok=True)
     print(f'{name}: {schedule}, {epochs} epochs, lr {lr}, {clr_beta or ""} {setup}', flush=True)
     learn = learner(**setup)
-    kwargs = dict(clr_beta=tuple(clr_beta)) if clr_beta else {}
+    kwargs = {k:v for k,v in dict(clr_beta=clr_beta, wd=wd).items() if v is not None}
     config = _defaults(learner) | _defaults(schedules[schedule]) | setup | kwargs
     config = dict(schedule=schedule, epochs=epochs, lr=lr, **config, versions=_versions())
     (out/f'{name}.json').write_text(json.dumps(config, indent=1))
@@ -70,8 +70,8 @@ def small_scale(out, data=None):
     for seed in range(3):
         lr = best['one_cycle']
         run(f'10k_one_cycle_{lr}_constant_momentum_seed{seed}', 'one_cycle', out=out, lr=lr, seed=seed, clr_beta=(10,13.68), **small)
-    for seed in range(3):
-        for s in ('one_cycle','step'): run(f'50k_{s}_{best[s]}_seed{seed}', s, out=out, lr=best[s], epochs=15, seed=seed, data=data)
+    for wd in (1e-3,1e-2): run(f"10k_one_cycle_{best['one_cycle']}_wd{wd}_seed0", 'one_cycle', out=out, lr=best['one_cycle'], wd=wd, **small)
+    for s in ('one_cycle','step'): run(f'50k_{s}_{best[s]}_seed0', s, out=out, lr=best[s], epochs=15, data=data)
 
 def full_scale(out, data=None):
     "The five configurations of the 2018 notebook: ResNet-56 with convolution shortcuts, batch 512, flip and crop"

@@ -25,7 +25,9 @@ import json, platform
 class EpochCSV(Callback):
     "Keep the history in the CSV file `fname`, a row an epoch: epoch, losses, metrics, seconds. Of a resumed run it holds the whole"
     order = Recorder.order+1
-    def __init__(self, fname:str|Path): self.fname,self.rows = Path(fname),[]
+    def __init__(self,
+        fname:str|Path, # The file
+    ): self.fname,self.rows = Path(fname),[]
     def before_fit(self): self.rows = []
     def after_epoch(self):
         rec = self.recorder

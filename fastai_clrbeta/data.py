@@ -22,7 +22,8 @@ from fastai.data.all import *
 # %% ../nbs/03_data.ipynb #93d92e27
 class MemoryDL(TfmdDL):
     "A `TfmdDL` whose batches are rows of tensors in memory. Without them, as in a `test_dl`, items go through their transforms as usual"
-    def __init__(self, dataset,
+    def __init__(self,
+        dataset,            # What `TfmdDL` takes: items with their transforms
         mem:tuple=None,      # Inputs (n,…) and targets (n,), row i being item i of `dataset`. None: an ordinary `TfmdDL`
         num_workers:int=0,   # A batch is one indexing, too little for a worker
         **kwargs
@@ -44,7 +45,9 @@ class MemoryDL(TfmdDL):
 class FlipCrop(DisplayedTransform):
     "Training batches only: flip every image with probability ½ and shift it by up to `pad` pixels each way, reflecting at the border"
     order,split_idx = 5,0
-    def __init__(self, pad:int=4): store_attr()
+    def __init__(self,
+        pad:int=4, # Pixels
+    ): store_attr()
     def encodes(self, x:TensorImage):
         n,_,h,w = x.shape
         row,col = (self._source(n, o, x.device) for o in (h,w))

@@ -325,7 +325,7 @@ class LRFind:
         return axs
 
 def _fit_y(ax, line, raw):
-    "Let `line` fill the axis but for what explodes (Tukey's outer fences), and `raw` as far as it is near"
+    "Let `line` fill the axis but for what explodes (Tukey's outer fences), and `raw` as far as it is near; logarithmically, where it goes far"
     line,raw = (o[np.isfinite(o)] for o in (line, raw))
     if not len(line): return
     q1,q3 = line.quantile([0.25,0.75])
@@ -333,7 +333,10 @@ def _fit_y(ax, line, raw):
     lo,hi = max(line.min(), q1-fence),min(line.max(), q3+fence)
     room = hi-lo or abs(hi) or 1.
     lo,hi = min(lo, max(raw.quantile(0.02), lo-room)),max(hi, min(raw.quantile(0.95), hi+room/2))
-    ax.set_ylim(lo-0.05*room, hi+0.05*room)
+    if lo > 0 and hi > 30*lo:
+        ax.set_yscale('log')
+        ax.set_ylim(lo/1.1, hi*1.1)
+    else: ax.set_ylim(lo-0.05*room, hi+0.05*room)
 
 # %% ../nbs/01_finder.ipynb #410212f4
 def _lrs(start_lr, end_lr, num_it, linear, groups, lr):

@@ -11,10 +11,17 @@ from fastai.callback.fp16 import MixedPrecision
 from .schedule import *
 from .schedule import _integer, _number
 from .finder import _keep
+from typing import NamedTuple
 
 # %% ../nbs/05_guard.ipynb #9adced22
-class Divergence(namedtuple('Divergence', 'step epoch lr mom loss best')):
-    "Where a fit diverged: step and epoch from 0, learning rate and momentum (None without one) of the last group, the loss and its best so far"
+class Divergence(NamedTuple):
+    "Where a fit diverged"
+    step:int       # From 0, over all of the fit
+    epoch:int      # From 0
+    lr:float       # Learning rate of the last parameter group
+    mom:float|None # Its momentum, None without one
+    loss:float     # The loss that was too high, smoothed unless it was NaN or infinite
+    best:float     # The best smoothed loss so far
     def __str__(self):
         what = (f"the loss was {self.loss}" if not math.isfinite(self.loss) else
                 f"the smoothed loss, {self.loss:.4g}, stayed far above its best, {self.best:.4g},")
@@ -22,8 +29,13 @@ class Divergence(namedtuple('Divergence', 'step epoch lr mom loss best')):
         return f"{what} at step {self.step} in epoch {self.epoch}, at learning rate {self.lr:.4g}{mom}"
 
 class FitDiverged(RuntimeError):
-    "A fit has diverged; `report` is its `Divergence`"
-    def __init__(self, msg, report): super().__init__(msg); self.report = report
+    "A fit has diverged"
+    def __init__(self,
+        msg:str,           # What happened
+        report:Divergence, # Where: kept as `report`
+    ):
+        super().__init__(msg)
+        self.report = report
 
 # %% ../nbs/05_guard.ipynb #860b24c2
 class DivergenceGuard(Callback):
@@ -127,7 +139,9 @@ def _wide(o):
 
 # %% ../nbs/05_guard.ipynb #5028a3f1
 @patch
-def plot_overfit(self:Learner, axs=None):
+def plot_overfit(self:Learner,
+    axs=None, # Two axes to draw on
+) -> np.ndarray: # The two axes
     "`plot_overfit` of the last `fit`, from the recorder. A `ValueError` where there are no two losses to compare"
     rec = getattr(self, 'recorder', None)
     df = pd.DataFrame([list(o) for o in getattr(rec, 'values', [])])

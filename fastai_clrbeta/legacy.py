@@ -76,8 +76,11 @@ class Sched:
         return ax
 
 class FindSched(Sched):
-    "What fastai 0.7 kept at `learn.sched` after `lr_find2`; `found` is the `LRFind` it comes from"
-    def __init__(self, found, n_iter):
+    "What fastai 0.7 kept at `learn.sched` after `lr_find2`"
+    def __init__(self,
+        found:LRFind, # What was measured
+        n_iter:int,   # Batches in an epoch
+    ):
         df,self.found = found.df,found
         names = [o for o in df.columns if o not in ('lr','train_loss') and not o.endswith('_smooth')]
         super().__init__(df.lr.tolist(), [], df.train_loss_smooth.tolist(), list(range(n_iter, len(df)+1, n_iter)), df[names].to_numpy().tolist())

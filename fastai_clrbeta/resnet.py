@@ -14,7 +14,10 @@ from numbers import Integral
 # %% ../nbs/02_resnet.ipynb #478f468c
 class ZeroChannels(Module):
     "Add channels of zeros, `before` in front and `after` behind: (N,C,H,W) → (N,`before`+C+`after`,H,W)"
-    def __init__(self, before=0, after=0): store_attr()
+    def __init__(self,
+        before:int=0, # Zero channels in front
+        after:int=0,  # … and behind
+    ): store_attr()
     def forward(self, x): return F.pad(x, (0,0, 0,0, self.before,self.after))
     def extra_repr(self): return f'{self.before}, {self.after}'
 

@@ -301,7 +301,14 @@ def plot_clr_beta(
 
 # %% ../nbs/00_schedule.ipynb #1021883e
 @patch
-def plot_clr_beta(self:Learner, lrs, n_cycle=1, wds=None, cycle_len=1, use_clr_beta=_default, axs=None):
+def plot_clr_beta(self:Learner,
+    lrs:float|slice|list,        # Peak learning rate: a number, a `slice`, or one a parameter group
+    n_cycle:int=1,               # Number of cycles
+    wds:float|list|None=None,    # Weight decay, for the title
+    cycle_len:int=1,             # Epochs in a cycle
+    use_clr_beta:tuple=_default, # (div, pct) or (div, pct, mom_max, mom_min); or a `CLRBeta` or one of its kind
+    axs=None,                    # Two axes to draw on, for learning rate and momentum
+) -> np.ndarray: # The two axes
     "`plot_clr_beta` with this Learner's number of batches and parameter groups, after the checks of `fit_clr_beta`"
     sched = _schedule(use_clr_beta, n_cycle, cycle_len)[1]
     _check_fit(sched, self, lrs, wds)

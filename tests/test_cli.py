@@ -129,7 +129,7 @@ def test_interrupt_loses_nothing(tmp_path):
     assert res['interrupted'] and 0 < res['epochs'] == len(pd.read_csv(tmp_path/'run/history.csv')) < 500
     assert 'interrupted' in out.splitlines()[-1]
 
-def test_killed_and_resumed_is_as_if_nothing_had_happened(images, tmp_path):
+def test_killed_and_resumed_is_as_if_nothing_had_happened(images, tmp_path, record_property):
     import torch
     args = lambda out: (*small(images, out), '--cycle_len', 12, '--checkpoint')
     code,_,err = run(*args('whole'), cwd=tmp_path)
@@ -150,6 +150,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(images, tmp_path):
     pd.testing.assert_frame_equal(a, b, check_exact=True)
     a,b = [torch.load(tmp_path/o/'model.pth')['model'] for o in ('whole','cut')]
     assert all(v.equal(b[k]) for k,v in a.items())
+    record_property('times', len(n))
     # with other options it is refused, and nothing is touched
     before = {o.name:o.read_bytes() for o in cut.iterdir()}
     code,_,err = run(*args('cut'), '--lr', 0.3, '--resume', cwd=tmp_path)

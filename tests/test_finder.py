@@ -253,7 +253,7 @@ def test_killed_elsewhere(where):
     assert not diff(before, state(learn))
     assert 'RuntimeError' in learn.lr_find_result.stopped
 
-def test_real_ctrl_c():
+def test_real_ctrl_c(record_property):
     "SIGINT at many moments of a search"
     learn = learner()
     train(learn)
@@ -270,6 +270,7 @@ def test_real_ctrl_c():
             assert not diff(before, state(learn)), k
     finally: signal.signal(signal.SIGALRM, old)
     assert stopped > 5
+    record_property('times', stopped)
 
 def test_learner_pickles_after_it():
     learn = learner()

@@ -12,10 +12,11 @@ def faults(*args):
     return json.loads(p.stdout.splitlines()[-1])
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
-def test_sigkill_at_20_random_moments(tmp_path):
+def test_sigkill_at_20_random_moments(tmp_path, record_property):
     res = faults('kill', 20, tmp_path)
     assert len(res) == 20 and all(o['killed'] and o['resumed'] and o['same'] for o in res), res
     assert sum('run.ckpt' in o['left'] for o in res) >= 5, res
+    record_property('times', len(res))
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='needs RLIMIT_FSIZE')
 def test_disk_full(tmp_path):
