@@ -1,5 +1,6 @@
 "Make README.md, and the figure in it, from nbs/index.ipynb: `python .ci/readme.py`"
 from pathlib import Path
+import re
 import nbformat
 from nbconvert import MarkdownExporter
 
@@ -11,7 +12,7 @@ def readme():
     nb = nbformat.read(root/'nbs/index.ipynb', 4)
     nb.metadata.language_info = {'name':'python'}
     text,res = MarkdownExporter().from_notebook_node(nb, resources={'output_files_dir':figures, 'unique_key':'index'})
-    return text.strip()+'\n', res['outputs']
+    return re.sub(r'\]\((\w+\.ipynb)', r'](nbs/\1', text).strip()+'\n', res['outputs']
 
 if __name__ == '__main__':
     text,figs = readme()

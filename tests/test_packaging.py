@@ -68,9 +68,16 @@ from fastai_clrbeta.all import *
 for c,old in before.items():
     for k,v in old.items():
         if not k.startswith('__'): assert vars(c)[k] is v, (c, k)
-assert {k for k in vars(Learner) if k not in before[Learner]} == {'fit_clr_beta','plot_clr_beta','no_trace','lr_find_val','lr_find_sweep'}
+assert {k for k in vars(Learner) if k not in before[Learner]} == {'fit_clr_beta','plot_clr_beta','no_trace','lr_find_val','lr_find_sweep','plot_overfit'}
 assert defaults.callbacks == callbacks
-for o in 'CLRBeta clr_beta_lr clr_beta_mom sgd plot_clr_beta LRFind LRSweep cifar_resnet leslie_resnet56 cifar10_dls digits_dls'.split():
+for o in 'CLRBeta clr_beta_lr clr_beta_mom sgd plot_clr_beta LRFind LRSweep cifar_resnet leslie_resnet56 cifar10_dls digits_dls Checkpoint DivergenceGuard FitDiverged'.split():
     assert o in globals(), o
+import sys
+assert 'fastai_clrbeta.legacy' not in sys.modules  # what changes a method of fastai's is an import of its own
+from fastai_clrbeta.legacy import *
+assert Learner.fit is not before[Learner]['fit'] and hasattr(Learner, 'lr_find2')
+unpatch()
+assert {k for k in vars(Learner) if k not in before[Learner]} == {'fit_clr_beta','plot_clr_beta','no_trace','lr_find_val','lr_find_sweep','plot_overfit'}
+assert Learner.fit is before[Learner]['fit']
 '''
     subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)
