@@ -1,0 +1,75 @@
+"The built wheel, installed by pip into a venv of its own, does what README says"
+import os, re, shutil, site, subprocess, sys, sysconfig
+from pathlib import Path
+import pytest
+from conftest import root
+from test_packaging import build
+
+@pytest.fixture(scope='module')
+def venv(tmp_path_factory):
+    "An empty venv, to which everything is at hand that is installed here, but for this package: its requirements are gigabytes"
+    d = tmp_path_factory.mktemp('install')
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', d/'venv'], check=True)
+    (d/'others').mkdir()
+    for folder in dict.fromkeys([sysconfig.get_path('purelib'), sysconfig.get_path('platlib'), *site.getsitepackages()]):
+        for o in Path(folder).glob('*'):
+            if re.match(r'(__editable__.*|fastai_clrbeta\b.*|.*\.pth|__pycache__|pip\b.*)$', o.name) or (d/'others'/o.name).exists(): continue
+            (d/'others'/o.name).symlink_to(o)
+    libs = next((d/'venv').glob('lib/python*/site-packages'))
+    (libs/'others.pth').write_text(str(d/'others'))
+    return d/'venv'
+
+def run(*cmd, cwd, ok=True):
+    env = {k:v for k,v in os.environ.items() if not k.startswith(('PYTHON','PIP_'))}
+    env |= {'MPLBACKEND':'agg', 'PIP_CONFIG_FILE':os.devnull, 'OMP_NUM_THREADS':'1'}  # more threads would wait for whatever else runs here
+    p = subprocess.run([*map(str, cmd)], cwd=cwd, env=env, capture_output=True, text=True)
+    assert (p.returncode==0) == ok, p.stdout[-1000:] + p.stderr[-3000:]
+    return p.stdout
+
+@pytest.fixture(scope='module')
+def installed(venv, tmp_path_factory):
+    "What pip said. It finds the requirements, and theirs, and fails where one is missing or of another version"
+    run(venv/'bin/python', '-c', 'import fastai_clrbeta', cwd=venv, ok=False)
+    d = tmp_path_factory.mktemp('wheel')
+    shutil.copytree(root/'fastai_clrbeta', d/'src/fastai_clrbeta', ignore=shutil.ignore_patterns('__pycache__'))
+    for o in root.iterdir():
+        if o.is_file(): shutil.copy(o, d/'src')
+    (d/'dist').mkdir()
+    whl = build(d/'src', d/'dist', 'wheel')
+    return run(sys.executable, '-m', 'pip', '--python', venv/'bin/python', 'install', '--no-index', '--disable-pip-version-check', whl, cwd=venv)
+
+def test_requirements_are_enough(installed, venv):
+    assert re.search('^Successfully installed fastai.clrbeta-[0-9.]+$', installed, re.M)  # that alone
+    code = """
+from importlib.metadata import distribution
+from packaging.requirements import Requirement
+reqs = [Requirement(o) for o in distribution('fastai_clrbeta').requires]
+for o in reqs:
+    if o.marker is None: assert distribution(o.name).version in o.specifier, o
+print(*[o.name for o in reqs if o.marker is None])"""
+    names = run(venv/'bin/python', '-c', code, cwd=venv).split()
+    assert {'fastai','torch','torchvision'} <= set(names)
+    for o in names: assert f'Requirement already satisfied: {o}' in installed
+
+def test_recipe(installed, venv, tmp_path):
+    "README's first block, from the installed package, in a folder of its own"
+    recipe = re.search(r'```python\n(.*?)```', (root/'README.md').read_text(encoding='utf-8'), re.S)[1]
+    assert 'fit_clr_beta' in recipe
+    res = run(venv/'bin/python', '-W', 'ignore', '-c', recipe + """
+import fastai_clrbeta
+print(fastai_clrbeta.__file__, learn.recorder.metric_names[3], learn.recorder.values[-1][2])""", cwd=tmp_path)
+    file,name,acc = res.splitlines()[-1].split()
+    assert Path(file).is_relative_to(venv) and name == 'accuracy' and float(acc) > 0.95
+
+def test_command(installed, venv, tmp_path):
+    out = run(venv/'bin/clrbeta', '--help', cwd=tmp_path)
+    assert '--cycle' in out and 'use_clr_beta' in out and not list(tmp_path.iterdir())
+
+def test_import_brings_only_ours(installed, venv, tmp_path):
+    "Nothing is imported that `fastai.vision.all` has not imported already: that keeps the import fast, see benchmarks/import_time.py"
+    code = """
+import sys, fastai.vision.all
+theirs = set(sys.modules)
+import fastai_clrbeta.all
+print(*sorted(o for o in set(sys.modules)-theirs if o.split('.')[0] != 'fastai_clrbeta'))"""
+    assert run(venv/'bin/python', '-W', 'ignore', '-c', code, cwd=tmp_path).split() == []
