@@ -22,6 +22,7 @@ setup(
     install_requires = cfg['requirements'].split(),
     extras_require = extras,
     packages = find_packages(include=['fastai_clrbeta*']),
+    package_data = {'fastai_clrbeta': ['py.typed']},
     entry_points = {
         'console_scripts': cfg['console_scripts'].split(),
         'nbdev': ['fastai_clrbeta=fastai_clrbeta._modidx:d']},

@@ -7,3 +7,16 @@ from .resnet import *
 from .data import *
 from .resume import *
 from .guard import *
+
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:  # checkers don't see what `@patch` does: of the `Learner` that they see here, the methods are attributes of the class
+    from fastai.learner import Learner as _Learner
+    from . import schedule as _schedule, finder as _finder
+    class Learner(_Learner):
+        def __init__(self, dls, model, *args, **kwargs): ...  # fastai's own hint for `opt_func` has no room for functions, such as its `Adam`
+        fit_clr_beta  = _schedule.fit_clr_beta
+        plot_clr_beta = staticmethod(_schedule.plot_clr_beta)
+        lr_find_val   = _finder.lr_find_val
+        lr_find_sweep = _finder.lr_find_sweep
+        no_trace      = _finder.no_trace
+        def plot_overfit(self, axs=None) -> np.ndarray: ...

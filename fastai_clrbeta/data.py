@@ -9,7 +9,6 @@ __all__ = ['MemoryDL', 'FlipCrop', 'cifar10_dls', 'digits_dls']
 from fastai.vision.data import *
 from fastprogress import progress_bar
 from PIL import Image
-from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.utils import resample
 from contextlib import suppress
@@ -23,8 +22,8 @@ from fastai.data.all import *
 class MemoryDL(TfmdDL):
     "A `TfmdDL` whose batches are rows of tensors in memory. Without them, as in a `test_dl`, items go through their transforms as usual"
     def __init__(self,
-        dataset,            # What `TfmdDL` takes: items with their transforms
-        mem:tuple=None,      # Inputs (n,…) and targets (n,), row i being item i of `dataset`. None: an ordinary `TfmdDL`
+        dataset,             # What `TfmdDL` takes: items with their transforms
+        mem:tuple|None=None, # Inputs (n,…) and targets (n,), row i being item i of `dataset`. None: an ordinary `TfmdDL`
         num_workers:int=0,   # A batch is one indexing, too little for a worker
         **kwargs
     ):
@@ -142,13 +141,13 @@ def _memory_dls(items, tfms, splits, mems, stats, bs, batch_tfms=(), path='.', d
 
 # %% ../nbs/03_data.ipynb #aca12374
 def cifar10_dls(
-    path:str|Path=None,        # Folder of `train/<class>/*` and `{valid}/<class>/*`. None: fastai's `untar_data(URLs.CIFAR)`
-    bs:int=512,                # Batch size
-    valid:str|float='test',    # Folder to validate on, or the fraction of the training images to hold out for it
-    augment:bool=False,        # Train with `FlipCrop`: mirror, and crop after reflection padding by 4
-    device:torch.device=None,  # None: fastai's default device
-    seed:int=None,             # For the order of batches and for drawing `n_train` or `valid`; augmentation goes by torch's own. None: left to chance
-    n_train:int=None,          # Train on this many images, drawn evenly from the classes. None: on all
+    path:str|Path|None=None, # Folder of `train/<class>/*` and `{valid}/<class>/*`. None: fastai's `untar_data(URLs.CIFAR)`
+    bs:int=512,              # Batch size
+    valid:str|float='test',  # Folder to validate on, or the fraction of the training images to hold out for it
+    augment:bool=False,      # Train with `FlipCrop`: mirror, and crop after reflection padding by 4
+    device:torch.device|str|None=None, # None: fastai's default device
+    seed:int|None=None,      # For the order of batches and for drawing `n_train` or `valid`; augmentation goes by torch's own. None: left to chance
+    n_train:int|None=None,   # Train on this many images, drawn evenly from the classes. None: on all
 ) -> DataLoaders: # Batches of (bs,3,32,32) normalised images and (bs,) classes
     """CIFAR-10, or another folder of small images of one size, as `DataLoaders` held in memory as uint8.
     The first call decodes the images into one file beside the folder, `{path}.clrbeta.npz`; a file that does not match the folder is made anew.
@@ -172,7 +171,7 @@ def cifar10_dls(
         vfiles,vclasses,vx = data[str(valid)]
         if vx.shape[2:] != x.shape[2:]: raise ValueError("images of {} have {}×{} pixels, those of {} {}×{}: all must have one size.".format(
             path/valid, *vx.shape[:1:-1], path/'train', *x.shape[:1:-1]))
-        mix = np.random.default_rng(0).permutation(len(vx))  # the files lie class by class, and a range test takes the loader's mini-batches as they come
+        mix = np.random.default_rng(0).permutation(len(vx))  # files lie class by class, and a range test needs mixed mini-batches
         vfiles,vx,vy,itrain = L(vfiles)[mix],vx[mix],_targets(vclasses, vocab, path/valid)[mix],np.arange(len(y))
     if n_train is not None:
         itrain = resample(itrain, replace=False, n_samples=_within('n_train', n_train, len(itrain)), stratify=y[itrain], random_state=seed)
@@ -196,11 +195,12 @@ def _cifar10_path():
 def digits_dls(
     bs:int=64,                # Batch size
     size:int=32,              # Height and width, in pixels; the originals have 8
-    device:torch.device=None, # None: fastai's default device
-    seed:int=None,            # For the order of batches. None: left to chance. The split is always the same
+    device:torch.device|str|None=None, # None: fastai's default device
+    seed:int|None=None,       # For the order of batches. None: left to chance. The split is always the same
 ) -> DataLoaders: # Batches of (bs,3,size,size) normalised images and (bs,) classes
     "scikit-learn's handwritten digits as `DataLoaders` held in memory: 1,437 to train on, 360 to validate. A bad argument is a `ValueError`"
     if not isinstance(size, int) or size < 1: raise ValueError(f"size={size!r}: must be a whole number, 1 or more.")
+    from sklearn.datasets import load_digits  # here: it takes longer to import than all of this package
     digits = load_digits()
     imgs = [_rgb(Image.fromarray((o*255/16).astype(np.uint8)).resize((size,size), Image.BILINEAR)) for o in digits.images]
     x,y = torch.stack([image2tensor(o) for o in imgs]),torch.from_numpy(digits.target)

@@ -272,10 +272,10 @@ def _suggest(funcs, lrs, losses, num_it, max_valley=2000):
 class LRFind:
     "What a range test measured: `df`, `suggestions`, `stopped`, `plot()`, `to_csv()`"
     def __init__(self,
-        df:pd.DataFrame,    # A row a step: `lr`, `train_loss`, `valid_loss`, the metrics, and of each but `lr` a column `…_smooth`
-        stopped:str,        # Why the test ended
-        found:dict=None,    # By name of the suggestion: (lr, point), or the reason why there is none
-        linear:bool=False,  # Did the learning rate grow linearly?
+        df:pd.DataFrame,      # A row a step: `lr`, `train_loss`, `valid_loss`, the metrics, and of each but `lr` a column `…_smooth`
+        stopped:str,          # Why the test ended
+        found:dict|None=None, # By name of the suggestion: (lr, point), or the reason why there is none
+        linear:bool=False,    # Did the learning rate grow linearly?
     ):
         self.df,self.stopped,self.found,self.linear = df,stopped,found or {},linear
 
@@ -393,9 +393,9 @@ def lr_find_val(self:Learner,
     linear:bool=False,              # Grow linearly, as in Leslie Smith's own test? `start_lr` may be 0 then. Else exponentially
     wd:float|list|None=None,        # Weight decay, a number or one a parameter group. None: the Learner's
     stop_div:bool|float=True,       # Stop when the smoothed training loss passes this many times its best. True: 4, as fastai does
-    metrics:list=None,              # Measured on each validation mini-batch. None: the Learner's
+    metrics:Callable|Metric|list|None=None, # Measured on each validation mini-batch. None: the Learner's
     show_plot:bool=True,            # Plot the result?
-    suggest_funcs:tuple=(valley, minimum, steep, slide), # fastai's suggestion functions, or others of their form
+    suggest_funcs:Callable|tuple|list|None=(valley, minimum, steep, slide), # fastai's suggestion functions, or others of their form
 ) -> LRFind: # Also kept at `learn.lr_find_result`, in full or as far as it got
     """Range test: train at rising learning rates and measure, after each step, loss and metrics on the next validation mini-batch. Leaves no trace.
     The mini-batches are those of the validation loader, in its order, which must not be class by class.
@@ -492,10 +492,10 @@ class LRSweep:
 @patch
 @delegates(Learner.lr_find_val, but='wd,show_plot')
 def lr_find_sweep(self:Learner,
-    wd:list=None,         # Weight decays to compare
-    mom:list=None,        # Momenta
-    bs:list=None,         # Batch sizes, in training with a loader of fastai's
-    show_plot:bool=True,  # Plot the result?
+    wd:list|None=None,   # Weight decays to compare
+    mom:list|None=None,  # Momenta
+    bs:list|None=None,   # Batch sizes, in training with a loader of fastai's
+    show_plot:bool=True, # Plot the result?
     **kwargs
 ) -> LRSweep: # Also kept at `learn.lr_find_sweep_result`, in full or as far as it got
     "`lr_find_val` for each of the values, or each combination: from the same weights, with batches in the same order. Leaves no trace"

@@ -43,9 +43,9 @@ class DivergenceGuard(Callback):
     `factor` × its best for `n_steps` steps. What was seen is then in `report`, else None. Losses are averaged over all processes"""
     order,run_valid = MixedPrecision.order+1,False  # after `autocast` has been left
     def __init__(self,
-        factor:float=4,  # How far above its best. None: stop at NaN and infinity only. A trained model, or a second cycle, may need more
-        n_steps:int=10,  # For how many steps on end
-        beta:float=0.98, # Smoothing of the loss, as in fastai's recorder
+        factor:float|None=4, # How far above its best. None: stop at NaN and infinity only. A trained model, or a second cycle, may need more
+        n_steps:int=10,      # For how many steps on end
+        beta:float=0.98,     # Smoothing of the loss, as in fastai's recorder
     ):
         self.factor = None if factor is None else _number('factor', factor, lambda o: o>1, 'a number above 1, or None')
         self.n_steps,self.beta = _integer('n_steps', n_steps),_number('beta', beta, lambda o: 0<=o<1, 'in [0,1)')
@@ -102,11 +102,24 @@ def _fit_guarded(learn, on_diverge, lengthen, cycle_len, cbs, checkpoint, **kwar
         cycle_len = math.ceil(cycle_len*factor)
         print(f"Diverged with cycle_len={tried[-1]}: {report}. Starting over with cycle_len={cycle_len}")
 
+# %% ../nbs/05_guard.ipynb #5028a3f1
+@patch
+def plot_overfit(self:Learner,
+    axs=None, # Two axes to draw on
+) -> np.ndarray: # The two axes
+    "`plot_overfit` of the last `fit`, from the recorder. A `ValueError` where there are no two losses to compare"
+    rec = getattr(self, 'recorder', None)
+    df = pd.DataFrame([list(o) for o in getattr(rec, 'values', [])])
+    df.columns = getattr(rec, 'metric_names', ['epoch'])[1:len(df.columns)+1]
+    if not {'train_loss','valid_loss'} <= set(df.columns):
+        raise ValueError("no epoch with training and validation loss has been recorded: fit first, with a validation set.")
+    return plot_overfit(df, rec.lrs[:rec.iters[-1]], axs)
+
 # %% ../nbs/05_guard.ipynb #632db185
 def plot_overfit(
-    df:pd.DataFrame,  # A row an epoch: `train_loss` and `valid_loss`
-    lrs:list=(),      # Learning rate of each step, evenly over these epochs
-    axs=None,         # Two axes to draw on
+    df:pd.DataFrame,   # A row an epoch: `train_loss` and `valid_loss`
+    lrs:list|tuple=(), # Learning rate of each step, evenly over these epochs
+    axs=None,          # Two axes to draw on
 ) -> np.ndarray: # The two axes
     "Draw training and validation loss, and beside them their gap, by epoch, with the learning rate behind"
     axs = np.ravel(plt.subplots(1, 2, figsize=(11,3.4), layout='constrained')[1] if axs is None else axs)
@@ -136,16 +149,3 @@ def _wide(o):
     o = np.abs(o.to_numpy())
     o = o[np.isfinite(o)]
     return len(o) and o.max() > 20*np.median(o)
-
-# %% ../nbs/05_guard.ipynb #5028a3f1
-@patch
-def plot_overfit(self:Learner,
-    axs=None, # Two axes to draw on
-) -> np.ndarray: # The two axes
-    "`plot_overfit` of the last `fit`, from the recorder. A `ValueError` where there are no two losses to compare"
-    rec = getattr(self, 'recorder', None)
-    df = pd.DataFrame([list(o) for o in getattr(rec, 'values', [])])
-    df.columns = getattr(rec, 'metric_names', ['epoch'])[1:len(df.columns)+1]
-    if not {'train_loss','valid_loss'} <= set(df.columns):
-        raise ValueError("no epoch with training and validation loss has been recorded: fit first, with a validation set.")
-    return plot_overfit(df, rec.lrs[:rec.iters[-1]], axs)

@@ -9,7 +9,7 @@ __all__ = ['CLR', 'Sched', 'FindSched', 'unpatch', 'repatch', 'lr_find2']
 from fastai.basics import *
 from functools import wraps
 from .schedule import *
-from .schedule import _integer, _number, _triangle
+from .schedule import _number
 from .finder import *
 
 # %% ../nbs/06_legacy.ipynb #c4411ca3
@@ -29,7 +29,7 @@ class CLR(CLRBeta):
         mom_max:float|None=None,  # Momentum where the learning rate is low, in [0,1). None: momentum is left alone
         mom_min:float|None=None,  # Momentum where the learning rate peaks, in [0,`mom_max`]
         cycle_len:int|None=None,  # Epochs in a cycle. None: one cycle over the whole fit
-        lrs:float|slice|list|None=None, # Peak learning rates, as `fit_clr_beta` takes them. None: what the optimiser has when the fit starts
+        lrs:float|slice|list|tuple|np.ndarray|None=None, # Peak learning rates, as `fit_clr_beta` takes them. None: the optimiser's own
     ):
         super().__init__(div, 0, mom_max, mom_min, cycle_len, lrs)
         self.cut_div = _number('cut_div', cut_div, lambda o: o>=1, 'a number, 1 or more')
@@ -125,7 +125,8 @@ def _fit07(self, lrs, n_cycle, wds=None, cycle_len=None, cycle_mult=1, use_clr=N
     if rec is None: raise ValueError("0.7's fit keeps its figures at learn.sched and returns the last: for that it needs the Learner's Recorder.")
     before = getattr(rec, 'lrs', None)
     if metrics is not None: self.metrics = metrics
-    try: self.fit_clr_beta(lrs, n_cycle, _wds(self,wds), ifnone(cycle_len,1), ifnone(curve,_Constant()), cbs=L(cbs)+L(callbacks), reset_opt=reset_opt, **kwargs)
+    try: self.fit_clr_beta(lrs, n_cycle, _wds(self,wds), ifnone(cycle_len,1), ifnone(curve,_Constant()), cbs=L(cbs)+L(callbacks),
+                           reset_opt=reset_opt, **kwargs)
     finally:
         self.metrics = mets
         if getattr(rec, 'lrs', None) is not before: self.sched = _sched(rec)  # a fit has begun
@@ -161,13 +162,13 @@ def repatch():
 
 # %% ../nbs/06_legacy.ipynb #89dacdaa
 def lr_find2(self:Learner,
-    start_lr:float|slice|list=1e-5, # First learning rate
-    end_lr:float=10,                # Learning rate that step `num_it` would have
-    num_it:int=100,                 # Optimiser steps, 10 or more
-    wds:float|list|None=None,       # Weight decay, a number or one a parameter group
-    linear:bool=False,              # Grow linearly? Else exponentially
-    stop_dv:bool=True,              # Stop when the loss explodes?
-    metrics:list|None=None,         # Measured on each validation mini-batch. None: the Learner's
+    start_lr:float|slice|list=1e-5,         # First learning rate
+    end_lr:float=10,                        # Learning rate that step `num_it` would have
+    num_it:int=100,                         # Optimiser steps, 10 or more
+    wds:float|list|None=None,               # Weight decay, a number or one a parameter group
+    linear:bool=False,                      # Grow linearly? Else exponentially
+    stop_dv:bool=True,                      # Stop when the loss explodes?
+    metrics:Callable|Metric|list|None=None, # Measured on each validation mini-batch. None: the Learner's
 ):
     "`lr_find_val` as fastai 0.7 called it; what it measured is at `learn.sched`, with a `plot` method"
     before = vars(self).get('lr_find_result')

@@ -270,10 +270,10 @@ class Checkpoint(Callback):
     "Write all that the rest of a fit depends on, before it, after every epoch and every `every_iter` steps. What `fit_clr_beta(checkpoint=)` uses"
     order,run_valid = 1000,False  # after all others, so that what they do in an event is in
     def __init__(self,
-        fname:str|Path,      # Written as `{path/model_dir/fname}.ckpt`, the one before as `{…}.prev.ckpt`
-        every_iter:int=None, # Write also after every so many steps
-        run:dict=None,       # Description of the run
-        state:dict=None,     # Checkpoint to go on from
+        fname:str|Path,           # Written as `{path/model_dir/fname}.ckpt`, the one before as `{…}.prev.ckpt`
+        every_iter:int|None=None, # Write also after every so many steps
+        run:dict|None=None,       # Description of the run
+        state:dict|None=None,     # Checkpoint to go on from
     ): store_attr()
 
     def before_fit(self):

@@ -96,12 +96,12 @@ class CLRBeta(Callback):
     A bad argument is a `ValueError` at once; what depends on the Learner, before its first batch, when `fit` has already set its `lr`"""
     order,run_valid = ParamScheduler.order+1,False
     def __init__(self,
-        div:float=10,        # Peak learning rate / learning rate at step 0, above 0
-        pct:float=10,        # Percentage of a cycle left to the last, annealing part, in [0,100)
-        mom_max:float=None,  # Momentum where the learning rate is low, in [0,1). None: momentum is left alone
-        mom_min:float=None,  # Momentum where the learning rate peaks, in [0,`mom_max`]
-        cycle_len:int=None,  # Epochs in a cycle. None: one cycle over the whole fit
-        lrs:list=None,       # Peak learning rates, as `fit_clr_beta` takes them. None: what the optimiser has when the fit starts
+        div:float=10,            # Peak learning rate / learning rate at step 0, above 0
+        pct:float=10,            # Percentage of a cycle left to the last, annealing part, in [0,100)
+        mom_max:float|None=None, # Momentum where the learning rate is low, in [0,1). None: momentum is left alone
+        mom_min:float|None=None, # Momentum where the learning rate peaks, in [0,`mom_max`]
+        cycle_len:int|None=None, # Epochs in a cycle. None: one cycle over the whole fit
+        lrs:float|slice|list|tuple|np.ndarray|None=None, # Peak learning rates, as `fit_clr_beta` takes them. None: the optimiser's own
     ):
         div = _number('div', div, lambda o: o>0,      'a number above 0')
         pct = _number('pct', pct, lambda o: 0<=o<100, 'a percentage in [0,100)')
@@ -225,21 +225,21 @@ class _SaveBest(Callback):
 # %% ../nbs/00_schedule.ipynb #a0781e1b
 @patch
 def fit_clr_beta(self:Learner,
-    lrs:float|slice|list,         # Peak learning rate: a number, a `slice`, or one a parameter group
-    n_cycle:int=1,                # Number of cycles
-    wds:float|list=None,          # Weight decay, a number or one a parameter group. None: the Learner's `wd`, else as the optimiser has it
-    cycle_len:int=1,              # Epochs in a cycle
-    use_clr_beta:tuple=_default, # (div, pct) or (div, pct, mom_max, mom_min), see `CLRBeta`; or a `CLRBeta` or one of its kind
-    cycle_save_name:str=None,     # Save after the last step of each cycle k, from 0, as `{cycle_save_name}_cyc_{k}`
-    best_save_name:str=None,      # Save at the best first metric: the lowest of losses and errors, else the highest; ties go to the lower loss
-    cbs:list=None,                # More callbacks
-    reset_opt:bool=False,         # Start with a new optimiser, as every `fit` of fastai 0.7 did
-    start_epoch:int=0,            # Enter the run at this epoch; those before it are skipped
-    checkpoint:str=None,          # Keep all that the run depends on in `{checkpoint}.ckpt`, before it and after every epoch
-    every_iter:int=None,          # … and after every so many steps
-    resume:bool=False,            # Go on with the run in `checkpoint`; from the beginning where there is none. See `Checkpoint`
-    on_diverge:str=None,          # None: train on. Or watch with a `DivergenceGuard`, and 'raise', 'stop', or 'lengthen' the cycle and start over
-    lengthen:tuple=(1.5,3),       # Of 'lengthen': the factor, and how many times at most
+    lrs:float|slice|list|tuple|np.ndarray, # Peak learning rate: a number, a `slice`, or one a parameter group
+    n_cycle:int=1,                       # Number of cycles
+    wds:float|list|None=None,            # Weight decay, a number or one a parameter group. None: the Learner's `wd`, else as the optimiser has it
+    cycle_len:int=1,                     # Epochs in a cycle
+    use_clr_beta:tuple|CLRBeta=_default, # (div, pct) or (div, pct, mom_max, mom_min), see `CLRBeta`; or a `CLRBeta` or one of its kind
+    cycle_save_name:str|Path|None=None,  # Save after the last step of each cycle k, from 0, as `{cycle_save_name}_cyc_{k}`
+    best_save_name:str|Path|None=None,   # Save at the best first metric: the lowest of losses and errors, else the highest; ties go to the lower loss
+    cbs:Callback|list|None=None,         # More callbacks
+    reset_opt:bool=False,                # Start with a new optimiser, as every `fit` of fastai 0.7 did
+    start_epoch:int=0,                   # Enter the run at this epoch; those before it are skipped
+    checkpoint:str|Path|None=None,       # Keep all that the run depends on in `{checkpoint}.ckpt`, before it and after every epoch
+    every_iter:int|None=None,            # … and after every so many steps
+    resume:bool=False,                   # Go on with the run in `checkpoint`; from the beginning where there is none. See `Checkpoint`
+    on_diverge:str|None=None,            # None: train on. Or watch with a `DivergenceGuard`: 'raise', 'stop', or 'lengthen' the cycle and start over
+    lengthen:tuple=(1.5,3),              # Of 'lengthen': the factor, and how many times at most
 ):
     """Train `n_cycle` cycles of `cycle_len` epochs with the schedule of fastai 0.7's `fit(..., use_clr_beta=)`.
     Bad arguments are a `ValueError`, raised before anything is changed"""
@@ -270,13 +270,28 @@ def fit_clr_beta(self:Learner,
         cbs += cb
     with _valid_or_empty(self.dls), resuming: self.fit(n_epoch, sched.lrs, wds, cbs, reset_opt, start_epoch)
 
+# %% ../nbs/00_schedule.ipynb #1021883e
+@patch
+def plot_clr_beta(self:Learner,
+    lrs:float|slice|list|tuple|np.ndarray, # Peak learning rate: a number, a `slice`, or one a parameter group
+    n_cycle:int=1,                       # Number of cycles
+    wds:float|list|None=None,            # Weight decay, for the title
+    cycle_len:int=1,                     # Epochs in a cycle
+    use_clr_beta:tuple|CLRBeta=_default, # (div, pct) or (div, pct, mom_max, mom_min); or a `CLRBeta` or one of its kind
+    axs=None,                            # Two axes to draw on, for learning rate and momentum
+) -> np.ndarray: # The two axes
+    "`plot_clr_beta` with this Learner's number of batches and parameter groups, after the checks of `fit_clr_beta`"
+    sched = _schedule(use_clr_beta, n_cycle, cycle_len)[1]
+    _check_fit(sched, self, lrs, wds)
+    return plot_clr_beta(sched.lrs, n_cycle, wds, cycle_len, use_clr_beta, n_iter=len(self.dls.train), axs=axs)
+
 # %% ../nbs/00_schedule.ipynb #f3d1ddcc
 def plot_clr_beta(
-    lrs:float|slice|list,     # Peak learning rate; of a `slice`, the first and the last group are drawn
-    n_cycle:int=1,            # Number of cycles
-    wds:float|list=None,      # Weight decay, for the title
-    cycle_len:int=1,          # Epochs in a cycle
-    use_clr_beta:tuple=_default, # (div, pct) or (div, pct, mom_max, mom_min), see `CLRBeta`
+    lrs:float|slice|list|tuple|np.ndarray, # Peak learning rate; of a `slice`, the first and the last group are drawn
+    n_cycle:int=1,                       # Number of cycles
+    wds:float|list|None=None,            # Weight decay, for the title
+    cycle_len:int=1,                     # Epochs in a cycle
+    use_clr_beta:tuple|CLRBeta=_default, # (div, pct) or (div, pct, mom_max, mom_min), see `CLRBeta`
     *,
     n_iter:int=100,           # Batches in an epoch
     axs=None,                 # Two axes to draw on, for learning rate and momentum
@@ -298,18 +313,3 @@ def plot_clr_beta(
     name,*nums = cb.curve
     axs[0].set_title(f"{name}=({', '.join(f'{o:g}' for o in nums if o is not None)})" + ('' if wds is None else f', wds={wds}'))
     return axs
-
-# %% ../nbs/00_schedule.ipynb #1021883e
-@patch
-def plot_clr_beta(self:Learner,
-    lrs:float|slice|list,        # Peak learning rate: a number, a `slice`, or one a parameter group
-    n_cycle:int=1,               # Number of cycles
-    wds:float|list|None=None,    # Weight decay, for the title
-    cycle_len:int=1,             # Epochs in a cycle
-    use_clr_beta:tuple=_default, # (div, pct) or (div, pct, mom_max, mom_min); or a `CLRBeta` or one of its kind
-    axs=None,                    # Two axes to draw on, for learning rate and momentum
-) -> np.ndarray: # The two axes
-    "`plot_clr_beta` with this Learner's number of batches and parameter groups, after the checks of `fit_clr_beta`"
-    sched = _schedule(use_clr_beta, n_cycle, cycle_len)[1]
-    _check_fit(sched, self, lrs, wds)
-    return plot_clr_beta(sched.lrs, n_cycle, wds, cycle_len, use_clr_beta, n_iter=len(self.dls.train), axs=axs)

@@ -37,7 +37,8 @@ def test_main_job(tmp_path):
     assert len(lines) == 2+15 and lines[1].split()[0] == '0'  # a plain row an epoch: this is no terminal
     summary = json.loads((d/'summary.json').read_text())
     assert summary['args'] == dict(data='digits', depth=20, shortcut='pool', lr='0.4', find=False, cycle_len=15, wd=1e-4,
-                                   clr_beta='10,13.68,0.95,0.8', bs=128, augment=False, seed=42, out='clrbeta_run', force=False, checkpoint=False, resume=False)
+                                   clr_beta='10,13.68,0.95,0.8', bs=128, augment=False, seed=42, out='clrbeta_run', force=False,
+                                   checkpoint=False, resume=False)
     assert {'fastai_clrbeta','fastai','torch','python'} <= set(summary['versions'])
     for o in d.glob('*.png'): assert min(Image.open(o).size) > 300
 

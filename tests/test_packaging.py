@@ -1,7 +1,7 @@
 "What is built and installed"
 import shutil, subprocess, sys, tarfile, zipfile
 from configparser import ConfigParser
-from email import message_from_bytes
+from email import message_from_string
 from pathlib import Path
 import pytest
 from conftest import root
@@ -19,7 +19,7 @@ def check_wheel(whl):
     with zipfile.ZipFile(whl) as z:
         info = {Path(o).name:z.read(o) for o in z.namelist() if '.dist-info/' in o}
         modules = {o for o in z.namelist() if '.dist-info/' not in o}
-    meta = message_from_bytes(info['METADATA'])
+    meta = message_from_string(info['METADATA'].decode())
     import fastai_clrbeta
     assert (meta['Name'], meta['Version']) == ('fastai_clrbeta', fastai_clrbeta.__version__)
     assert meta['Summary'] and meta['Author'] == cfg['author'] and meta['License'] == cfg['license']
@@ -35,7 +35,7 @@ def check_wheel(whl):
     assert points['console_scripts']['clrbeta'] == 'fastai_clrbeta.cli:main'
     assert points['nbdev']['fastai_clrbeta'] == 'fastai_clrbeta._modidx:d'
     assert 'LICENSE' in info
-    assert modules == {f'fastai_clrbeta/{o.name}' for o in (root/'fastai_clrbeta').glob('*.py')}
+    assert modules == {f'fastai_clrbeta/{o.name}' for o in (root/'fastai_clrbeta').glob('*.py')} | {'fastai_clrbeta/py.typed'}
 
 @pytest.fixture
 def source(tmp_path):
@@ -63,21 +63,22 @@ from fastai.vision.all import *
 import fastai.data.all, fastai.learner
 classes = [o for o in globals().copy().values() if isinstance(o, type)]
 before = {c:dict(vars(c)) for c in classes}
+def added(): return {k for k in vars(Learner) if k not in before[Learner]}
 callbacks = list(defaults.callbacks)
 from fastai_clrbeta.all import *
 for c,old in before.items():
     for k,v in old.items():
         if not k.startswith('__'): assert vars(c)[k] is v, (c, k)
-assert {k for k in vars(Learner) if k not in before[Learner]} == {'fit_clr_beta','plot_clr_beta','no_trace','lr_find_val','lr_find_sweep','plot_overfit'}
+ours = {'fit_clr_beta','plot_clr_beta','no_trace','lr_find_val','lr_find_sweep','plot_overfit'}
+assert added() == ours
 assert defaults.callbacks == callbacks
-for o in 'CLRBeta clr_beta_lr clr_beta_mom sgd plot_clr_beta LRFind LRSweep cifar_resnet leslie_resnet56 cifar10_dls digits_dls Checkpoint DivergenceGuard FitDiverged'.split():
-    assert o in globals(), o
+for o in ('CLRBeta clr_beta_lr clr_beta_mom sgd plot_clr_beta LRFind LRSweep cifar_resnet leslie_resnet56 cifar10_dls digits_dls '
+          'Checkpoint DivergenceGuard FitDiverged').split(): assert o in globals(), o
 import sys
 assert 'fastai_clrbeta.legacy' not in sys.modules  # what changes a method of fastai's is an import of its own
 from fastai_clrbeta.legacy import *
 assert Learner.fit is not before[Learner]['fit'] and hasattr(Learner, 'lr_find2')
 unpatch()
-assert {k for k in vars(Learner) if k not in before[Learner]} == {'fit_clr_beta','plot_clr_beta','no_trace','lr_find_val','lr_find_sweep','plot_overfit'}
-assert Learner.fit is before[Learner]['fit']
+assert added() == ours and Learner.fit is before[Learner]['fit']
 '''
     subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)
