@@ -37,6 +37,7 @@ def run(name, schedule, epochs, out, lr, clr_beta=None, wd=None, **setup):
     learn = learner(**setup)
     kwargs = {k:v for k,v in dict(clr_beta=clr_beta, wd=wd).items() if v is not None}
     config = _defaults(learner) | _defaults(schedules[schedule]) | setup | kwargs
+    del config['data']
     config = dict(schedule=schedule, epochs=epochs, lr=lr, **config, versions=_versions())
     (out/f'{name}.json').write_text(json.dumps(config, indent=1))
     with _plain(learn): schedules[schedule](learn, epochs, lr, cbs=[EpochCSV(csv)], **kwargs)
@@ -89,6 +90,6 @@ def main(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     (full_scale if full else small_scale)(out, data)
-    rows = [dict(run=o.stem, epochs=len(df), **df.iloc[-1][['train_loss','valid_loss','accuracy']]) for o in sorted(out.glob('*k_*.csv'))
-            for df in [pd.read_csv(o)]]
+    runs = {o.stem:pd.read_csv(o) for o in sorted(out.glob('*.csv')) if not o.stem.startswith('range')}
+    rows = [dict(run=k, epochs=len(df), **df.iloc[-1][['train_loss','valid_loss','accuracy']]) for k,df in runs.items()]
     print(pd.DataFrame(rows).to_string(index=False, float_format='{:.4f}'.format))

@@ -15,8 +15,9 @@ if TYPE_CHECKING:  # checkers don't see what `@patch` does: of the `Learner` tha
     class Learner(_Learner):
         def __init__(self, dls, model, *args, **kwargs): ...  # fastai's own hint for `opt_func` has no room for functions, such as its `Adam`
         fit_clr_beta  = _schedule.fit_clr_beta
-        plot_clr_beta = staticmethod(_schedule.plot_clr_beta)
         lr_find_val   = _finder.lr_find_val
         lr_find_sweep = _finder.lr_find_sweep
         no_trace      = _finder.no_trace
+        def plot_clr_beta(self, lrs:float|slice|list|tuple|np.ndarray, n_cycle:int=1, wds:float|list|None=None, cycle_len:int=1,
+            use_clr_beta:tuple|CLRBeta=(), axs=None) -> np.ndarray: ...
         def plot_overfit(self, axs=None) -> np.ndarray: ...

@@ -35,12 +35,15 @@ class EpochCSV(Callback):
         pd.DataFrame(self.rows).to_csv(self.fname, index=False)
 
 # %% ../nbs/07_cli.ipynb #47683d9c
-_files = 'history.csv schedule.png losses.png model.pth summary.json lr_find.csv lr_find.png checkpoint.ckpt checkpoint.prev.ckpt'.split()
+_files = ('history.csv schedule.png losses.png model.pth summary.json lr_find.csv lr_find.png '
+          'checkpoint.ckpt checkpoint.prev.ckpt checkpoint.tmp.ckpt').split()
 
 def _check_free(out, force):
     "A `ValueError` where the folder `out` holds a run that must not be replaced"
     old = [o for o in _files if (out/o).exists()]
-    if old and not force: raise ValueError(f"{out} already holds {', '.join(old)}. Choose another --out, or --force to replace them.")
+    if not old or force: return
+    hint = 'Go on with --resume, choose' if 'checkpoint.ckpt' in old else 'Choose'
+    raise ValueError(f"{out} already holds {', '.join(old)}. {hint} another --out, or --force to replace them.")
 
 def _dls(data, bs, augment, seed):
     if data != 'digits': return cifar10_dls(None if data=='cifar10' else data, bs=bs, augment=augment, seed=seed)
@@ -50,6 +53,14 @@ def _dls(data, bs, augment, seed):
 def _versions():
     pkgs = 'fastai_clrbeta fastai torch torchvision numpy pillow'.split()
     return {o:version(o) for o in pkgs} | dict(python=platform.python_version(), machine=platform.machine())
+
+def _check_same(out, args):
+    "A `ValueError` where `args` are not those of the run in the folder `out`"
+    try: old = json.loads((out/'summary.json').read_text())['args']
+    except (OSError,ValueError,KeyError): return
+    for k,v in json.loads(json.dumps(args, default=str)).items():
+        if k not in ('out','force','find','checkpoint','resume') and old.get(k) != v:
+            raise ValueError(f"{out} holds a run with {k} {old.get(k)}, not {v}: --resume goes on with the same options.")
 
 # %% ../nbs/07_cli.ipynb #6fca60ce
 def clrbeta(
@@ -78,6 +89,7 @@ def clrbeta(
         cifar_resnet(depth, shortcut=shortcut)
         going = resume and any(o.exists() for o in _paths(out/'checkpoint')[:2])
         _check_free(out, force or going)
+        if going: _check_same(out, args)
         set_seed(seed, reproducible=True)
         dls = _dls(data, bs, augment, seed)
         model = cifar_resnet(depth, len(dls.vocab), shortcut=shortcut)
@@ -92,11 +104,14 @@ def clrbeta(
         out.mkdir(parents=True, exist_ok=True)
         for o in _files if not going else (): (out/o).unlink(missing_ok=True)
     except (ValueError,OSError) as e: raise CliError(f'clrbeta: {e}') from None
-    if not going: axs[0].figure.savefig(out/'schedule.png', dpi=120)
-    if found:
-        print(found)
-        found.to_csv(out/'lr_find.csv')
-        found.plot()[0].figure.savefig(out/'lr_find.png', dpi=120)
+    summary = dict(args=args, versions=_versions(), result=None)
+    if found: print(found)
+    if not going:
+        _write_json(out/'summary.json', summary)
+        axs[0].figure.savefig(out/'schedule.png', dpi=120)
+        if found:
+            found.to_csv(out/'lr_find.csv')
+            found.plot()[0].figure.savefig(out/'lr_find.png', dpi=120)
     print(f"ResNet-{depth} ({shortcut}) on {data}: {len(dls.train_ds):,} images in batches of {bs}, {cycle_len} epochs, "
           f"peak learning rate {peak:g}, into {out}/")
     if checkpoint or resume: cycle |= dict(checkpoint='checkpoint', resume=resume)
@@ -110,14 +125,13 @@ def clrbeta(
     learn.save('model')
     res = dict(lr=peak, n_parameters=sum(p.numel() for p in model.parameters()), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds),
                epochs=0, total_seconds=round(time.time()-t, 1), interrupted=interrupted)
-    if (out/'history.csv').exists():
+    if learn.recorder.values:
         df = pd.read_csv(out/'history.csv')
         res['total_seconds'] = round(df.seconds.sum(), 1)
         last = df.drop(columns=['epoch','seconds']).iloc[-1]
         res |= dict(epochs=len(df), diverged=not np.isfinite(last).all(), **{k:v if math.isfinite(v) else None for k,v in last.items()})
         learn.plot_overfit()[0].figure.savefig(out/'losses.png', dpi=120)
-    summary = dict(args=args, versions=_versions(), result=res)
-    (out/'summary.json').write_text(json.dumps(summary, indent=2, allow_nan=False, default=str))
+    _write_json(out/'summary.json', summary | dict(result=res))
     plt.close('all')
     print(_result_line(res, cycle_len, out) + (' Go on with --resume.' if interrupted and 'checkpoint' in cycle else ''))
     if interrupted: sys.exit(130)
@@ -151,6 +165,8 @@ def _result_line(res, cycle_len, out):
     acc = f"accuracy {res['accuracy']:.2%}, " if res.get('accuracy') is not None else ''
     return (f"{head}{acc}{res['epochs']} of {cycle_len} epochs, {res['n_train']:,} training images, {res['total_seconds']:.0f} s. "
             f"All of it is in {out}/")
+
+def _write_json(f, o): f.write_text(json.dumps(o, indent=2, allow_nan=False, default=str))
 
 # %% ../nbs/07_cli.ipynb #e8adaadb
 def main():

@@ -143,7 +143,7 @@ def _memory_dls(items, tfms, splits, mems, stats, bs, batch_tfms=(), path='.', d
 def cifar10_dls(
     path:str|Path|None=None, # Folder of `train/<class>/*` and `{valid}/<class>/*`. None: fastai's `untar_data(URLs.CIFAR)`
     bs:int=512,              # Batch size
-    valid:str|float='test',  # Folder to validate on, or the fraction of the training images to hold out for it
+    valid:str|float='test',  # Folder to validate on, always in the same mixed order; or the fraction of the training images to hold out
     augment:bool=False,      # Train with `FlipCrop`: mirror, and crop after reflection padding by 4
     device:torch.device|str|None=None, # None: fastai's default device
     seed:int|None=None,      # For the order of batches and for drawing `n_train` or `valid`; augmentation goes by torch's own. None: left to chance

@@ -100,9 +100,9 @@ def _put(t, old):
     else: t.data = old.clone()
 
 # %% ../nbs/01_finder.ipynb #824ec6e8
-def _keep(learn):
-    "A function that puts `learn` and all random numbers back into the state of now, as often as it is called"
-    snap,states,autocast = _Snapshot(learn),get_random_states(),_autocast_state()
+def _keep(learn, *others):
+    "A function that puts `learn`, `others` and all random numbers back into the state of now, as often as it is called"
+    snap,states,autocast = _Snapshot(learn, *others),get_random_states(),_autocast_state()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     for dl in getattr(learn.dls, 'loaders', []):
         if getattr(dl, '_iterator', None) is not None: dl._iterator = None  # workers that live on would draw from their random numbers
@@ -162,7 +162,7 @@ def _cycle(dl):
 
 def _one_class(yb):
     y = yb[0] if len(yb)==1 else None
-    return isinstance(y, Tensor) and y.ndim==1 and len(y) > 1 and not y.is_floating_point() and (y==y[0]).all().item()
+    return isinstance(y, Tensor) and y.ndim==1 and len(y) >= 8 and not y.is_floating_point() and (y==y[0]).all().item()
 
 class _Search(Callback):
     "Train one step at each learning rate and measure, after each, the next validation mini-batch"
@@ -314,7 +314,7 @@ class LRFind:
             if smooth: ax.plot(df.lr, df[name], '.', ms=4, alpha=0.3, color='C0')
             ax.plot(df.lr, line, color='C0')
             ax.set_ylabel(name.replace('_', ' '))
-            _fit_y(ax, line, df[name])
+            _fit_y(ax, line, df[name], log=name.endswith('loss'))
         target = axs[min(names.index('valid_loss'), len(axs)-1)] if 'valid_loss' in names else axs[0]
         for i,(name,o) in enumerate(self.found.items()):
             if isinstance(o, str): continue
@@ -324,8 +324,8 @@ class LRFind:
         axs[-1].set_xlabel('learning rate')
         return axs
 
-def _fit_y(ax, line, raw):
-    "Let `line` fill the axis but for what explodes (Tukey's outer fences), and `raw` as far as it is near; logarithmically, where it goes far"
+def _fit_y(ax, line, raw, log=True):
+    "Let `line` fill the axis but for what explodes (Tukey's outer fences), and `raw` as far as it is near; if `log`, on a log axis where that is far"
     line,raw = (o[np.isfinite(o)] for o in (line, raw))
     if not len(line): return
     q1,q3 = line.quantile([0.25,0.75])
@@ -333,7 +333,7 @@ def _fit_y(ax, line, raw):
     lo,hi = max(line.min(), q1-fence),min(line.max(), q3+fence)
     room = hi-lo or abs(hi) or 1.
     lo,hi = min(lo, max(raw.quantile(0.02), lo-room)),max(hi, min(raw.quantile(0.95), hi+room/2))
-    if lo > 0 and hi > 30*lo:
+    if log and hi > 30*lo > 0:
         ax.set_yscale('log')
         ax.set_ylim(lo/1.1, hi*1.1)
     else: ax.set_ylim(lo-0.05*room, hi+0.05*room)

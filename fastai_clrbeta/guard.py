@@ -43,7 +43,7 @@ class DivergenceGuard(Callback):
     `factor` × its best for `n_steps` steps. What was seen is then in `report`, else None. Losses are averaged over all processes"""
     order,run_valid = MixedPrecision.order+1,False  # after `autocast` has been left
     def __init__(self,
-        factor:float|None=4, # How far above its best. None: stop at NaN and infinity only. A trained model, or a second cycle, may need more
+        factor:float|None=4, # How far above its best, where that is above 0. None: stop at NaN and infinity only. A trained model may need more
         n_steps:int=10,      # For how many steps on end
         beta:float=0.98,     # Smoothing of the loss, as in fastai's recorder
     ):
@@ -57,12 +57,11 @@ class DivergenceGuard(Callback):
 
     def after_loss(self):
         if self.quiet: return
-        loss = to_detach(self.learn.loss.mean())
-        self.smooth.accumulate(SimpleNamespace(loss=loss))
-        smooth = self.smooth.value.item()
-        if not math.isfinite(loss): self._stop(loss.item())
+        self.smooth.accumulate(self.learn)
+        smooth,loss = self.smooth.value.item(),to_detach(self.learn.loss.mean()).item()
+        if not math.isfinite(loss): self._stop(loss)
         self.best  = min(self.best, smooth)
-        self.above = self.above+1 if self.factor and smooth > self.factor*self.best else 0
+        self.above = self.above+1 if self.factor and smooth > self.factor*self.best > 0 else 0
         if self.above == self.n_steps: self._stop(smooth)
         self.step += 1
 
@@ -87,7 +86,7 @@ def _fit_guarded(learn, on_diverge, lengthen, cycle_len, cbs, checkpoint, **kwar
     cbs = L(DivergenceGuard() if o is DivergenceGuard else o for o in L(cbs))
     guard = first(cbs+learn.cbs, risinstance(DivergenceGuard))
     if guard is None: cbs = cbs + (guard := DivergenceGuard())
-    put_back,tried = _keep(learn) if on_diverge=='lengthen' else None,[]
+    put_back,tried = _keep(learn, *cbs) if on_diverge=='lengthen' else None,[]
     while True:
         learn.fit_clr_beta(cycle_len=cycle_len, cbs=cbs, checkpoint=checkpoint, **kwargs)
         if (report := guard.report) is None: return

@@ -7,9 +7,10 @@ __all__ = ['CLR', 'Sched', 'FindSched', 'unpatch', 'repatch', 'lr_find2']
 
 # %% ../nbs/06_legacy.ipynb #a5955c15
 from fastai.basics import *
+from contextlib import suppress
 from functools import wraps
 from .schedule import *
-from .schedule import _number
+from .schedule import _fresh_opt, _number, _per_group
 from .finder import *
 
 # %% ../nbs/06_legacy.ipynb #c4411ca3
@@ -79,11 +80,12 @@ class FindSched(Sched):
     "What fastai 0.7 kept at `learn.sched` after `lr_find2`"
     def __init__(self,
         found:LRFind, # What was measured
-        n_iter:int,   # Batches in an epoch
+        n_iter:int,   # Batches in an epoch, 0 where that is not known
     ):
         df,self.found = found.df,found
         names = [o for o in df.columns if o not in ('lr','train_loss') and not o.endswith('_smooth')]
-        super().__init__(df.lr.tolist(), [], df.train_loss_smooth.tolist(), list(range(n_iter, len(df)+1, n_iter)), df[names].to_numpy().tolist())
+        epochs = list(range(n_iter, len(df)+1, n_iter)) if n_iter else []
+        super().__init__(df.lr.tolist(), [], df.train_loss_smooth.tolist(), epochs, df[names].to_numpy().tolist())
 
     def plot(self,
         n_skip:int=10,      # Steps left out at the start
@@ -99,8 +101,8 @@ class _Constant(CLRBeta):
     curve = ('constant',)
     def lr_at(self, i, nb): return 1.
 
-_gone = dict(use_wd_sched='set wds', norm_wds='set wds', wds_sched_mult='set wds', use_swa='see torch.optim.swa_utils',
-             swa_start='see torch.optim.swa_utils', swa_eval_freq='see torch.optim.swa_utils', all_val='use lr_find2')
+_gone = {**dict.fromkeys(('use_wd_sched','norm_wds','wds_sched_mult'), 'set wds'), 'all_val':'use lr_find2',
+         **dict.fromkeys(('use_swa','swa_start','swa_eval_freq'), 'see torch.optim.swa_utils')}
 
 def _curve(use_clr, use_clr_beta):
     "The schedule of one of these tuples, or None"
@@ -109,7 +111,10 @@ def _curve(use_clr, use_clr_beta):
     if is_listy(use_clr) and len(use_clr) in (2,4): return CLR(*use_clr)
     raise ValueError(f"use_clr={use_clr!r}: it must be (div, cut_div), which leaves momentum alone, or (div, cut_div, mom_max, mom_min).")
 
-def _wds(learn, wds): return ifnone(wds, ifnone(learn.wd, 0.))  # none meant none
+def _wds(learn, wds):
+    "None meant none, which is not the default of today's optimisers"
+    if wds is None and learn.wd is None and 'wd' not in _fresh_opt(learn, True).hypers[-1]: return
+    return ifnone(wds, ifnone(learn.wd, 0.))
 
 def _fit07(self, lrs, n_cycle, wds=None, cycle_len=None, cycle_mult=1, use_clr=None, use_clr_beta=None, metrics=None, callbacks=None, cbs=None,
            reset_opt=True, **kwargs):
@@ -134,20 +139,20 @@ def _fit07(self, lrs, n_cycle, wds=None, cycle_len=None, cycle_mult=1, use_clr=N
 
 def _sched(rec):
     names = rec.metric_names[1:]
-    records = [list(o)[names.index('valid_loss'):] for o in rec.values] if 'valid_loss' in names else []
+    records = [o for r in rec.values if None not in (o := list(r)[names.index('valid_loss'):])] if 'valid_loss' in names else []
     moms = getattr(rec, 'hps', {}).get('mom', [])
-    return Sched(rec.lrs, moms, rec.losses, rec.iters, records)
+    return Sched(rec.lrs, moms, list(map(float, rec.losses)), rec.iters, records)
 
 # %% ../nbs/06_legacy.ipynb #9bff8824
 _words = {'lrs','n_cycle','wds','cycle_len','cycle_mult','cycle_save_name','best_save_name','use_clr','use_clr_beta','metrics','callbacks',*_gone}
 
 def unpatch():
     "Give `Learner` back the `fit` that it had, and take `lr_find2` from it"
-    ours = vars(Learner).get('_fit07')
+    ours = vars(Learner).get('_clrbeta_fit')
     if ours is None: return
     ours.on = False
     if Learner.fit is ours: Learner.fit = ours.__wrapped__
-    del Learner._fit07,Learner.lr_find2
+    del Learner._clrbeta_fit,Learner.lr_find2
 
 def repatch():
     "Patch `Learner` again, as importing this module has done"
@@ -157,12 +162,12 @@ def repatch():
         if fit.on and _words & kwargs.keys(): return _fit07(self, *args, **kwargs)
         return fit.__wrapped__(self, *args, **kwargs)
     fit.on = True
-    Learner.fit = Learner._fit07 = fit
+    Learner.fit = Learner._clrbeta_fit = fit
     Learner.lr_find2 = lr_find2
 
 # %% ../nbs/06_legacy.ipynb #89dacdaa
 def lr_find2(self:Learner,
-    start_lr:float|slice|list=1e-5,         # First learning rate
+    start_lr:float|slice|list=1e-5,         # First learning rate; a linear search starts at 0, as it did
     end_lr:float=10,                        # Learning rate that step `num_it` would have
     num_it:int=100,                         # Optimiser steps, 10 or more
     wds:float|list|None=None,               # Weight decay, a number or one a parameter group
@@ -171,10 +176,15 @@ def lr_find2(self:Learner,
     metrics:Callable|Metric|list|None=None, # Measured on each validation mini-batch. None: the Learner's
 ):
     "`lr_find_val` as fastai 0.7 called it; what it measured is at `learn.sched`, with a `plot` method"
-    before = vars(self).get('lr_find_result')
+    if linear:
+        starts = _per_group('start_lr', start_lr, len(_fresh_opt(self, False).param_lists))
+        if starts[-1]: end_lr = [end_lr*o/starts[-1] for o in starts]
+        start_lr = 0
+    before,n_iter = vars(self).get('lr_find_result'),0
+    with suppress(TypeError): n_iter = len(self.dls.train)
     try: self.lr_find_val(start_lr, end_lr, num_it, linear, wd=_wds(self, wds), stop_div=stop_dv, metrics=metrics, show_plot=False)
     finally:
         found = vars(self).get('lr_find_result')
-        if found is not before: self.sched = FindSched(found, len(self.dls.train))
+        if found is not before: self.sched = FindSched(found, n_iter)
 
 repatch()

@@ -114,7 +114,7 @@ class CLRBeta(Callback):
         store_attr()
 
     @property
-    def curve(self): return ('use_clr_beta', self.div, self.pct, self.mom_max, self.mom_min)
+    def curve(self): return ('use_clr_beta' if type(self) is CLRBeta else type(self).__name__, self.div, self.pct, self.mom_max, self.mom_min)
 
     def lr_at (self, i, nb): return clr_beta_lr (i, nb, self.div, self.pct)  # as a fraction of its peak
     def mom_at(self, i, nb): return clr_beta_mom(i, nb, self.pct, self.mom_max, self.mom_min)
@@ -159,6 +159,8 @@ def _schedule(use_clr_beta, n_cycle, cycle_len):
     "The number of cycles, and a `CLRBeta` for the tuple of fastai 0.7"
     n_cycle,cycle_len = _integer('n_cycle', n_cycle),_integer('cycle_len', cycle_len)
     if isinstance(use_clr_beta, CLRBeta):
+        if use_clr_beta.cycle_len not in (None,cycle_len) or use_clr_beta.lrs is not None:
+            raise ValueError("use_clr_beta: cycle_len and lrs are given to fit_clr_beta itself; leave them out of the callback.")
         sched = copy(use_clr_beta)
         sched.cycle_len = cycle_len
         return n_cycle,sched
@@ -237,7 +239,7 @@ def fit_clr_beta(self:Learner,
     start_epoch:int=0,                   # Enter the run at this epoch; those before it are skipped
     checkpoint:str|Path|None=None,       # Keep all that the run depends on in `{checkpoint}.ckpt`, before it and after every epoch
     every_iter:int|None=None,            # … and after every so many steps
-    resume:bool=False,                   # Go on with the run in `checkpoint`; from the beginning where there is none. See `Checkpoint`
+    resume:bool=False,                   # Go on with the run in `checkpoint`; from the beginning where there is none
     on_diverge:str|None=None,            # None: train on. Or watch with a `DivergenceGuard`: 'raise', 'stop', or 'lengthen' the cycle and start over
     lengthen:tuple=(1.5,3),              # Of 'lengthen': the factor, and how many times at most
 ):

@@ -1,5 +1,6 @@
 import os
 os.environ.setdefault('MPLBACKEND', 'agg')
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # on tasks so small, threads wait for each other, and for whatever else is running
 
 from pathlib import Path
 

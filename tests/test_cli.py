@@ -142,7 +142,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(images, tmp_path, reco
         p.kill()
         p.communicate()
         n.append(len((cut/'history.csv').read_text().splitlines()))
-    assert n[0] < n[1] < 13 and not (cut/'summary.json').exists()
+    assert n[0] < n[1] < 13 and result(cut) is None
     code,out,err = run(*args('cut'), '--resume', cwd=tmp_path)
     assert code == 0, err
     assert 'Going on from epoch' in out
@@ -155,10 +155,15 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(images, tmp_path, reco
     # with other options it is refused, and nothing is touched
     before = {o.name:o.read_bytes() for o in cut.iterdir()}
     code,_,err = run(*args('cut'), '--lr', 0.3, '--resume', cwd=tmp_path)
-    assert code and 'of another run: schedule' in err and 'Traceback' not in err
+    assert code and 'holds a run with lr 0.2, not 0.3' in err and 'Traceback' not in err
+    code,_,err = run(*args('cut'), '--seed', 7, '--find', '--resume', cwd=tmp_path)
+    assert code and 'holds a run with seed 3, not 7' in err
     code,_,err = run(*args('cut'), cwd=tmp_path)
-    assert code and 'already holds' in err
+    assert code and 'already holds' in err and 'Go on with --resume' in err
     assert {o.name:o.read_bytes() for o in cut.iterdir()} == before
+    (cut/'summary.json').unlink()  # the checkpoint knows by itself
+    code,_,err = run(*args('cut'), '--lr', 0.3, '--find', '--resume', cwd=tmp_path)
+    assert code and 'of another run: schedule' in err and 'Traceback' not in err and not list(cut.glob('lr_find*'))
     # without a checkpoint it starts from the beginning, in a folder that is free
     (tmp_path/'other').mkdir()
     (tmp_path/'other/history.csv').write_text('mine')

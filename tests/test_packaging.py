@@ -73,7 +73,7 @@ ours = {'fit_clr_beta','plot_clr_beta','no_trace','lr_find_val','lr_find_sweep',
 assert added() == ours
 assert defaults.callbacks == callbacks
 for o in ('CLRBeta clr_beta_lr clr_beta_mom sgd plot_clr_beta LRFind LRSweep cifar_resnet leslie_resnet56 cifar10_dls digits_dls '
-          'Checkpoint DivergenceGuard FitDiverged').split(): assert o in globals(), o
+          'DivergenceGuard FitDiverged').split(): assert o in globals(), o
 import sys
 assert 'fastai_clrbeta.legacy' not in sys.modules  # what changes a method of fastai's is an import of its own
 from fastai_clrbeta.legacy import *

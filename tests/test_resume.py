@@ -1,5 +1,5 @@
 "A run survives: killed, interrupted, without room on the disk, or in a folder that can't be written in"
-import json, os, signal, subprocess, sys
+import json, os, pickle, signal, subprocess, sys, warnings
 import pytest
 from conftest import root
 from fastai.callback.all import *
@@ -96,13 +96,77 @@ def test_a_plain_run_is_the_same(tmp_path, peace): same(train(learner(tmp_path),
 
 def test_stock_callbacks_keep_their_state(tmp_path):
     "In fastai's own resumed fit SaveModel and EarlyStopping crash, or forget their best value"
-    def cbs(): return [SaveModelCallback(fname='best'), EarlyStoppingCallback(patience=2, min_delta=0.5), ReduceLROnPlateau(patience=9), CSVLogger()]
+    def cbs(): return [SaveModelCallback(fname='best'), EarlyStoppingCallback(patience=2, min_delta=0.5), ReduceLROnPlateau(patience=9)]
     full = train(learner(tmp_path/'full', cbs()), cycle_len=6)
     assert len(full.recorder.values) < 6  # it has stopped early
     with pytest.raises(KeyboardInterrupt): train(learner(tmp_path/'cut', [*cbs(), Signal('after_epoch', 2)]), cycle_len=6)
     again = train(learner(tmp_path/'cut', cbs()), cycle_len=6, resume=True)
     same(again, full)
     assert again.early_stopping.wait == full.early_stopping.wait and again.save_model.best == full.save_model.best
+
+class Stateful(Callback):
+    "Keeps state of every kind, and trains by it"
+    order = -1
+    def __init__(self):
+        self.first,self.window,self.seen = True,collections.deque(maxlen=3),set()
+        self.count,self.average = defaultdict(int),nn.Linear(4,4)
+    def before_epoch(self): self.first = True
+    def after_loss(self):
+        if not self.training: return
+        self.window.append(self.loss.item()); self.seen.add(round(self.loss.item(), 1)); self.count[self.first] += 1
+        with torch.no_grad(): self.average.weight.mul_(0.9).add_(0.1*self.model[3].weight[:,:4])
+        factor = 1 + sum(self.window) + len(self.seen) + self.count[False] + self.average.weight.abs().mean().item()
+        self.learn.loss_grad = self.learn.loss_grad/factor
+        self.first = False
+
+@pytest.mark.parametrize('cut', [3,7,11])
+@pytest.mark.parametrize('same_learner', [False,True])
+def test_state_of_every_kind(cut, same_learner, tmp_path):
+    full = train(learner(tmp_path, Stateful()), checkpoint='full')
+    learn = learner(tmp_path, [Stateful(), Signal('after_batch', cut)])
+    with pytest.raises(KeyboardInterrupt): train(learn, every_iter=1)
+    if same_learner: learn.remove_cbs(learn.cbs.filter(risinstance(Signal)))
+    else: learn = learner(tmp_path, Stateful())
+    with warnings.catch_warnings():
+        warnings.filterwarnings('error', message="a checkpoint can't hold")
+        same(train(learn, every_iter=1, resume=True), full)
+    assert learn.stateful.window.maxlen == 3 and type(learn.stateful.count) is defaultdict
+
+def test_what_cannot_be_kept_is_named(tmp_path):
+    class Odd(Callback):
+        def __init__(self): self.table = pd.DataFrame()
+    with pytest.warns(UserWarning, match=r"can't hold Odd\.table"): train(learner(tmp_path, Odd()))
+
+def test_numbers_of_numpy(tmp_path):
+    def make(cbs=None):
+        learn = learner(tmp_path, cbs)
+        learn.dls = DataLoaders(DataLoader(learn.dls.train.dataset, bs=np.int64(16), shuffle=True), learn.dls.valid)
+        return learn
+    full = train(make(), checkpoint='full')
+    with pytest.raises(KeyboardInterrupt): train(make(Signal('after_batch', 8)))
+    same(train(make(), resume=True), full)
+
+def test_other_runs_are_refused(tmp_path):
+    class Mine(CLRBeta):
+        def lr_at(self, i, nb): return 0.5
+    train(learner(tmp_path).to_bf16())
+    with pytest.raises(ValueError, match='precision MixedPrecision there, float32 here'): train(learner(tmp_path), resume=True)
+    train(learner(tmp_path))
+    with pytest.raises(ValueError, match="schedule: curve .*use_clr_beta.* there, .*Mine.* here"):
+        train(learner(tmp_path), resume=True, use_clr_beta=Mine(10,13.68,0.95,0.8))
+    def augmented(*tfms):
+        learn = learner(tmp_path)
+        learn.dls = DataLoaders(TfmdDL(learn.dls.train.dataset, bs=16, shuffle=True, after_batch=list(tfms)), learn.dls.valid)
+        return learn
+    train(augmented())
+    with pytest.raises(ValueError, match='transforms .* there, IntToFloatTensor here'): train(augmented(IntToFloatTensor()), resume=True)
+    with pytest.raises(ValueError, match='leave them out'): train(learner(tmp_path), use_clr_beta=CLRBeta(10, 10, lrs=0.7))
+
+def test_the_learner_can_be_saved_in_a_resumed_run(tmp_path):
+    class Pickles(Callback):
+        def before_batch(self): pickle.dumps(self.model); assert not {'_do_fit','all_batches'} & set(vars(self.learn))
+    with pytest.raises(KeyboardInterrupt): train(learner(tmp_path, Signal('after_batch', 8)), every_iter=3)
+    train(learner(tmp_path, Pickles()), every_iter=3, resume=True)
 
 def test_other_loaders(tmp_path):
     "torch's DataLoader with a generator and a sampler of its own, through two cuts"

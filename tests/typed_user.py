@@ -56,6 +56,7 @@ learn.plot_overfit(axs=None)
 plot_clr_beta(slice(1e-3,1), cycle_len=3, n_iter=98)
 plot_overfit(pd.read_csv('history.csv'), learn.recorder.lrs)
 learn.plot_clr_beta('high')                        # error: reportArgumentType
+learn.plot_clr_beta(0.8, n_iter=98)                # error: reportCallIssue
 learn.plot_overfit(ax=None)                        # error: reportCallIssue
 plot_clr_beta(0.8, n_iters=98)                     # error: reportCallIssue
 
