@@ -20,6 +20,16 @@ _objects = (Learner, Callback, Metric, nn.Module, BaseLoss, Optimizer, OptimWrap
 _loaders = (DataLoader, torch.utils.data.DataLoader, torch.utils.data.Sampler, ReindexCollection)
 _rngs    = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
 
+def _get_rng(o):
+    "The state of a random number generator, for `_set_rng`"
+    if isinstance(o, random.Random): return o.getstate()
+    return deepcopy(o.bit_generator.state) if isinstance(o, np.random.Generator) else o.get_state()
+
+def _set_rng(o, s):
+    if   isinstance(o, random.Random):       o.setstate(s)
+    elif isinstance(o, np.random.Generator): o.bit_generator.state = s
+    else:                                    o.set_state(s)
+
 class _Snapshot:
     "What `roots` and all that they are made of hold now; `restore` puts it back. Memory: one copy of the tensors"
     def __init__(self, *roots):
@@ -53,11 +63,7 @@ class _Snapshot:
         with torch.no_grad():
             for f in reversed(self.undo): f()
 
-    def _rng(self, o):
-        if   isinstance(o, random.Random):         self._add(o.setstate, o.getstate())
-        elif isinstance(o, torch.Generator):       self._add(o.set_state, o.get_state())
-        elif isinstance(o, np.random.RandomState): self._add(o.set_state, o.get_state())
-        else:                                      self._add(setattr, o.bit_generator, 'state', deepcopy(o.bit_generator.state))
+    def _rng(self, o): self._add(_set_rng, o, _get_rng(o))
 
     def _loaders(self, dls):
         "All that the loaders can change, without a look into their data"

@@ -9,7 +9,7 @@ __all__ = []
 from fastai.basics import *
 from fastai.callback.core import *
 from fastai.callback.fp16 import MixedPrecision
-from .finder import _loader_parts, _refill, _rngs
+from .finder import _get_rng, _loader_parts, _refill, _rngs, _set_rng
 from contextlib import nullcontext, suppress
 from copy import deepcopy
 import hashlib, io, tempfile, zipfile
@@ -78,22 +78,11 @@ def _same(a, b):
     return a==b or a!=a and b!=b
 
 # %% ../nbs/04_resume.ipynb #35d1880b
-def _get_rng(o):
-    if isinstance(o, random.Random):    return _plain(o.getstate())
-    if isinstance(o, np.random.Generator): return _plain(o.bit_generator.state)
-    return _plain(o.get_state())
-
-def _set_rng(o, s):
-    s = _unplain(s)
-    if   isinstance(o, random.Random):       o.setstate(s)
-    elif isinstance(o, np.random.Generator): o.bit_generator.state = s
-    else:                                    o.set_state(s)
-
 def _get_rngs(dls):
     "The random numbers of torch, CUDA, MPS, python, numpy, and of the loaders with their samplers"
     parts = []
     for o in _loader_parts(dls.loaders):
-        part = {k:('rng', _get_rng(v)) for k,v in vars(o).items() if isinstance(v, _rngs)}
+        part = {k:('rng', _plain(_get_rng(v))) for k,v in vars(o).items() if isinstance(v, _rngs)}
         if not isinstance(o, (DataLoader, torch.utils.data.DataLoader)):  # a sampler: its place, and the order it has drawn
             part |= {k:('value', _plain(v)) for k,v in vars(o).items() if type(v) in (bool,int,float) or k=='idxs' and not isinstance(v, range)}
         parts.append(part)
@@ -105,7 +94,7 @@ def _set_rngs(dls, s):
     if s['mps'] is not None: torch.mps.set_rng_state(s['mps'])
     for o,part in zip(_loader_parts(dls.loaders), s['loaders']):
         for k,(kind,v) in part.items():
-            if kind=='rng': _set_rng(getattr(o, k), v)
+            if kind=='rng': _set_rng(getattr(o, k), _unplain(v))
             else:           setattr(o, k, _unplain(v))
 
 # %% ../nbs/04_resume.ipynb #6a4ce2d3
