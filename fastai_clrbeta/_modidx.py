@@ -211,6 +211,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fastai_clrbeta.resume._difference': ('resume.html#_difference', 'fastai_clrbeta/resume.py'),
                                        'fastai_clrbeta.resume._digest': ('resume.html#_digest', 'fastai_clrbeta/resume.py'),
                                        'fastai_clrbeta.resume._get_rngs': ('resume.html#_get_rngs', 'fastai_clrbeta/resume.py'),
+                                       'fastai_clrbeta.resume._keep_old': ('resume.html#_keep_old', 'fastai_clrbeta/resume.py'),
                                        'fastai_clrbeta.resume._load': ('resume.html#_load', 'fastai_clrbeta/resume.py'),
                                        'fastai_clrbeta.resume._loader': ('resume.html#_loader', 'fastai_clrbeta/resume.py'),
                                        'fastai_clrbeta.resume._paths': ('resume.html#_paths', 'fastai_clrbeta/resume.py'),

@@ -67,7 +67,7 @@ def clrbeta(
     data:str='digits',   # digits, cifar10, or a folder of train/<class>/* and test/<class>/*
     depth:int=20,        # Depth of the ResNet: 6n+2
     shortcut:str='pool', # Its shortcuts: pool (Leslie Smith), pad (He) or conv
-    lr:str='0.4',        # Peak learning rate, or auto: the valley that lr_find_val suggests
+    lr:str='0.4',        # Peak learning rate, or auto: the valley that lr_find_val suggests, which can be far below the best
     find:bool=False,     # Run lr_find_val first, into lr_find.csv and lr_find.png
     cycle_len:int=15,    # Epochs in the cycle
     wd:float=1e-4,       # Weight decay (L2, on all parameters)
@@ -96,7 +96,7 @@ def clrbeta(
         learn = Learner(dls, model, opt_func=sgd, metrics=accuracy, cbs=ChannelsLast(), path=out, model_dir='.')
         _check_size(learn)
         axs = learn.plot_clr_beta(ifnone(peak, 1.), **cycle)
-        found = learn.lr_find_val(1e-4, 10, wd=wd, show_plot=False) if find or peak is None else None
+        with _plain(learn): found = learn.lr_find_val(1e-4, 10, wd=wd, show_plot=False) if find or peak is None else None
         if peak is None:
             peak = found.valley
             if peak is None: raise ValueError(f"no learning rate was found ({found.reasons['valley']}): give one with --lr.")
@@ -142,7 +142,8 @@ def _numbers(name, s, n):
     try: res = tuple(float(o) for o in (s.split(',') if isinstance(s, str) else L(s)))
     except ValueError: res = ()
     if len(res) in n: return res
-    raise ValueError(f"{name} {s}: must be {' or '.join(map(str, n))} number(s), with commas between.")
+    want = 'a number, or auto' if n==(1,) else f"{' or '.join(map(str, n))} numbers, with commas between"
+    raise ValueError(f"{name} {s}: must be {want}.")
 
 @contextmanager
 def _plain(learn):
@@ -164,7 +165,7 @@ def _result_line(res, cycle_len, out):
     head = 'interrupted: ' if res['interrupted'] else 'diverged: the loss is not finite; ' if res.get('diverged') else ''
     acc = f"accuracy {res['accuracy']:.2%}, " if res.get('accuracy') is not None else ''
     return (f"{head}{acc}{res['epochs']} of {cycle_len} epochs, {res['n_train']:,} training images, {res['total_seconds']:.0f} s. "
-            f"All of it is in {out}/")
+            f"It is all in {out}/.")
 
 def _write_json(f, o): f.write_text(json.dumps(o, indent=2, allow_nan=False, default=str))
 

@@ -311,7 +311,7 @@ class LRFind:
         "Draw losses and metrics over one learning-rate axis, and mark the suggestions"
         names = [o[:-7] for o in self.df.columns if o.endswith('_smooth')]
         df = self.df.iloc[skip_start:len(self.df)-skip_end]
-        if len(df) < 2: df = self.df
+        if len(df) < skip_start+skip_end: df = self.df
         if axs is None:
             axs = plt.subplots(len(names), 1, figsize=(7.5, 1+2*len(names)), sharex=True, squeeze=False, layout='constrained')[1]
         axs = np.ravel(axs)
@@ -338,7 +338,8 @@ def _fit_y(ax, line, raw, log=True):
     fence = 3*(q3-q1) or math.inf
     lo,hi = max(line.min(), q1-fence),min(line.max(), q3+fence)
     room = hi-lo or abs(hi) or 1.
-    lo,hi = min(lo, max(raw.quantile(0.02), lo-room)),max(hi, min(raw.quantile(0.95), hi+room/2))
+    top = min(raw.quantile(0.95), hi+room/2) if log else raw.max()
+    lo,hi = min(lo, max(raw.min(), lo-3*room)),max(hi, top)
     if log and hi > 30*lo > 0:
         ax.set_yscale('log')
         ax.set_ylim(lo/1.1, hi*1.1)
@@ -416,13 +417,16 @@ def lr_find_val(self:Learner,
         wd = _per_group('wd', wd, len(opt.param_lists))
     for f in tuplify(suggest_funcs or ()):
         if not callable(f): raise ValueError(f"suggest_funcs: {f!r} is no function.")
+    for m in L(metrics):
+        if not isinstance(m, Metric) and not callable(m): raise ValueError(f"metrics: {m!r} is no metric.")
     stop_div = 4 if stop_div is True else stop_div or 0
     if stop_div: _number('stop_div', stop_div, lambda o: o>1, 'True, False or a factor above 1')
     n_batch = num_it*max([getattr(cb, 'n_acc', 1) for cb in self.cbs], default=1)  # at the most
     _check_batches(self, n_batch)
     watch = len(getattr(self.dls, 'loaders', (1,1))) > 1 and _has_batches(self.dls.valid)
     if not watch: warn("there is no validation set: only the training loss is tracked.")
-    pbar = progress_bar(range(num_it), leave=False, display=hasattr(self, 'progress') and self.create_mbar)
+    shown = hasattr(self, 'progress') and self.create_mbar
+    pbar = progress_bar(range(num_it), leave=False) if shown else SimpleNamespace(update=noop, on_iter_end=noop)
     search = _Search(lrs, ratios, stop_div, self.metrics if metrics is None else L(metrics).map(mk_metric), watch, pbar)
     pbar.update(0)
     try:

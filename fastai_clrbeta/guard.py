@@ -110,8 +110,8 @@ def plot_overfit(self:Learner,
     rec = getattr(self, 'recorder', None)
     df = pd.DataFrame([list(o) for o in getattr(rec, 'values', [])])
     df.columns = getattr(rec, 'metric_names', ['epoch'])[1:len(df.columns)+1]
-    if not {'train_loss','valid_loss'} <= set(df.columns):
-        raise ValueError("no epoch with training and validation loss has been recorded: fit first, with a validation set.")
+    if not {'train_loss','valid_loss'} <= set(df.columns) or any(o is None for o in df.valid_loss):
+        raise ValueError("no epoch with training and validation loss has been recorded: fit first, with a validation set, to the end of an epoch.")
     return plot_overfit(df, rec.lrs[:rec.iters[-1]], axs)
 
 # %% ../nbs/05_guard.ipynb #632db185

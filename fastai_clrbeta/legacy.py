@@ -119,6 +119,8 @@ def _wds(learn, wds):
 def _fit07(self, lrs, n_cycle, wds=None, cycle_len=None, cycle_mult=1, use_clr=None, use_clr_beta=None, metrics=None, callbacks=None, cbs=None,
            reset_opt=True, **kwargs):
     for o in _gone.keys() & kwargs.keys(): raise ValueError(f"{o} of fastai 0.7 has no counterpart here: leave it out ({_gone[o]}).")
+    for o in kwargs.keys() - inspect.signature(self.fit_clr_beta).parameters.keys():
+        raise TypeError(f"fit() got an unexpected keyword argument '{o}'" + (': weight decay is wds.' if o=='wd' else ''))
     curve = _curve(use_clr, use_clr_beta)
     if curve is not None:
         if cycle_len is None: raise ValueError(f"{'use_clr' if use_clr else 'use_clr_beta'} needs a cycle_len: the number of epochs in a cycle.")
@@ -160,6 +162,8 @@ def repatch():
     @wraps(Learner.fit)
     def fit(self, *args, **kwargs):
         if fit.on and _words & kwargs.keys(): return _fit07(self, *args, **kwargs)
+        if fit.on and args and not isinstance(args[0], (int,np.integer)):
+            raise TypeError(f"fit({', '.join(map(repr, args))}): without a keyword of 0.7's, such as wds, this is fastai's own fit(n_epoch, lr).")
         return fit.__wrapped__(self, *args, **kwargs)
     fit.on = True
     Learner.fit = Learner._clrbeta_fit = fit

@@ -271,7 +271,7 @@ def _load(f, run):
             warn(f"{' '.join(errs)} Going on from the one before it, {path.name}, which takes its place.")
             with suppress(OSError): os.replace(path, _paths(f)[0])  # or the next one written would replace it with the bad one
         return state
-    if errs: raise ValueError(' '.join(errs) + ' To start over, leave resume out.')
+    if errs: raise ValueError(errs[0] + ' To start over, leave resume out.')
 
 # %% ../nbs/04_resume.ipynb #6a44a12a
 class _Checkpoint(Callback):
@@ -328,6 +328,15 @@ class _Checkpoint(Callback):
             for o in ('_do_fit','all_batches'): vars(learn).pop(o, None)
 
 # %% ../nbs/04_resume.ipynb #65b7fedd
+def _keep_old(f):
+    "Put a checkpoint that would be written over out of the way"
+    path,prev,_ = _paths(f)
+    if not path.exists(): return
+    old = f.with_name(f.name+'.old.ckpt')
+    os.replace(path, old)
+    prev.unlink(missing_ok=True)
+    warn(f"there was a checkpoint {path}, which resume=True would have gone on with: it is now {old.name}.")
+
 def _checkpoint(learn, name, every_iter, resume, opt, schedule):
     "The callback for `fit_clr_beta`, and the context that its fit must run in; a `ValueError` where there can't be one"
     if num_distrib() > 1: raise ValueError("checkpoint: a run of several processes can't be resumed; leave checkpoint out.")
@@ -339,6 +348,7 @@ def _checkpoint(learn, name, every_iter, resume, opt, schedule):
     run = _unplain(_plain(_describe(learn, opt, schedule)))  # plain numbers only
     state = _load(f, run) if resume else None
     if state: print(f"Going on from epoch {state['epoch']}" + (f", step {state['iter']}" if state['iter'] else ''))
-    elif resume: print(f"No checkpoint {_paths(f)[0]}: starting from the beginning")
+    elif not resume: _keep_old(f)
+    else: print(f"No checkpoint {_paths(f)[0]}: starting from the beginning")
     cb = _Checkpoint(f, every_iter, run, state)
     return cb,cb.resuming(learn) if state else nullcontext()

@@ -177,8 +177,8 @@ def _fresh_opt(learn, reset_opt):
 
 def _check_name(k, v, folder):
     "Refuse a name under which nothing could be saved when the time comes"
-    if not v: return
-    if not isinstance(v, (str,Path)): raise ValueError(f"{k}={v!r}: must be a name.")
+    if v is None: return
+    if not isinstance(v, (str,Path)) or not Path(v).name: raise ValueError(f"{k}={v!r}: must be a name.")
     if (folder/v).parent != folder and not (folder/v).parent.is_dir(): raise ValueError(f"{k}={str(v)!r}: there is no folder {(folder/v).parent}.")
 
 def _check_fit(sched, learn, lrs, wds, reset_opt=False):

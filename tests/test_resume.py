@@ -137,6 +137,14 @@ def test_what_cannot_be_kept_is_named(tmp_path):
         def __init__(self): self.table = pd.DataFrame()
     with pytest.warns(UserWarning, match=r"can't hold Odd\.table"): train(learner(tmp_path, Odd()))
 
+def test_without_resume_the_checkpoint_that_was_there_is_kept(tmp_path, peace):
+    with pytest.raises(KeyboardInterrupt): train(learner(tmp_path, Signal('after_batch', 8)))
+    with pytest.warns(UserWarning, match='it is now run.old.ckpt'): train(learner(tmp_path, seed=5))
+    models = tmp_path/'models'
+    assert sorted(o.name for o in models.iterdir()) == ['run.ckpt','run.old.ckpt','run.prev.ckpt']
+    os.replace(models/'run.old.ckpt', models/'run.ckpt')
+    same(train(learner(tmp_path), resume=True), peace)
+
 def test_numbers_of_numpy(tmp_path):
     def make(cbs=None):
         learn = learner(tmp_path, cbs)
@@ -205,7 +213,8 @@ def test_no_good_checkpoint_is_an_error_before_anything_changes(tmp_path):
 
 @pytest.mark.parametrize('kwargs,msg', [
     (dict(checkpoint=None, resume=True, every_iter=None), "checkpoint='name'"), (dict(every_iter=0), 'every_iter=0'),
-    (dict(checkpoint='no/folder'), 'there is no folder'), (dict(on_diverge='lengthen'), 'leave checkpoint out')])
+    (dict(checkpoint='no/folder'), 'there is no folder'),
+    (dict(checkpoint=''), "checkpoint=''"), (dict(on_diverge='lengthen'), 'leave checkpoint out')])
 def test_bad_arguments(kwargs, msg, tmp_path):
     learn = learner(tmp_path)
     with pytest.raises(ValueError, match=msg): train(learn, **kwargs)
