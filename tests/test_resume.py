@@ -214,7 +214,7 @@ def test_no_good_checkpoint_is_an_error_before_anything_changes(tmp_path):
 @pytest.mark.parametrize('kwargs,msg', [
     (dict(checkpoint=None, resume=True, every_iter=None), "checkpoint='name'"), (dict(every_iter=0), 'every_iter=0'),
     (dict(checkpoint='no/folder'), 'there is no folder'),
-    (dict(checkpoint=''), "checkpoint=''"), (dict(on_diverge='lengthen'), 'leave checkpoint out')])
+    (dict(checkpoint='', every_iter=None), "checkpoint=''"), (dict(on_diverge='lengthen'), 'leave checkpoint out')])
 def test_bad_arguments(kwargs, msg, tmp_path):
     learn = learner(tmp_path)
     with pytest.raises(ValueError, match=msg): train(learn, **kwargs)
