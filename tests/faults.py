@@ -60,7 +60,8 @@ def kill(n, folder):
         code = forked(partial(run, f), kill_after=rng.uniform(0, t))
         if code == 0: continue  # it was through already
         left = sorted(o.name for o in (f/'models').glob('*.ckpt')) if (f/'models').exists() else []
-        again = forked(partial(run, f, seed=i if left else None, resume=True))
+        kept = {'run.ckpt','run.prev.ckpt'} & set(left)  # killed in its first write, a run starts over, and must have the seed it had
+        again = forked(partial(run, f, seed=i if kept else None, resume=True))
         res.append(dict(killed=code==-signal.SIGKILL, left=left, resumed=again==0, same=again==0 and read(f)==read(peace)))
     print(json.dumps(res))
 
