@@ -1,23 +1,24 @@
 "Everything of `fastai_clrbeta`, on top of everything of `fastai.vision`"
 from fastai.vision.all import *
 
-from .schedule import *
-from .finder import *
 from .resnet import *
 from .data import *
-from .resume import *
+from .found import *
+from .schedule import *
+from .finder import *
 from .guard import *
+from .fit import *
 
 from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # checkers don't see what `@patch` does: of the `Learner` that they see here, the methods are attributes of the class
     from fastai.learner import Learner as _Learner
-    from . import schedule as _schedule, finder as _finder
+    from . import fit as _fit, finder as _finder, state as _state
     class Learner(_Learner):
         def __init__(self, dls, model, *args, **kwargs): ...  # fastai's own hint for `opt_func` has no room for functions, such as its `Adam`
-        fit_clr_beta  = _schedule.fit_clr_beta
+        fit_clr_beta  = _fit.fit_clr_beta
         lr_find_val   = _finder.lr_find_val
         lr_find_sweep = _finder.lr_find_sweep
-        no_trace      = _finder.no_trace
+        no_trace      = _state.no_trace
         def plot_clr_beta(self, lrs:float|slice|list|tuple|np.ndarray, n_cycle:int=1, wds:float|list|None=None, cycle_len:int=1,
             use_clr_beta:tuple|CLRBeta=(), axs=None) -> np.ndarray: ...
         def plot_overfit(self, axs=None) -> np.ndarray: ...
