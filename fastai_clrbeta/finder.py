@@ -83,7 +83,7 @@ class _Search(Callback):
 
     def _measure(self):
         learn = self.learn
-        snap = forward_state(learn.model, getattr(learn.loss_func, 'func', learn.loss_func))
+        put_back = forward_state(learn.model, getattr(learn.loss_func, 'func', learn.loss_func))
         attrs,states = dict(vars(learn)),get_random_states()
         try:
             learn.model.eval()
@@ -98,7 +98,7 @@ class _Search(Callback):
             return res
         finally:
             refill(vars(learn), attrs)
-            snap.restore()
+            put_back()
             set_random_states(**states)
 
     def _metric(self, name, m):
