@@ -75,7 +75,8 @@ class _Frozen(Kind):
 
 class _Array(Kind):
     def read (self, o): return o.copy(),{}
-    def write(self, o, own, parts, exact=True): o[...] = own
+    def write(self, o, own, parts, exact=True):
+        if o.flags.writeable: o[...] = own
 
 # %% ../nbs/03_state.ipynb #st000009
 rng_types = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator, torch.Generator)
@@ -117,7 +118,7 @@ def place(t): return t.storage_offset(),t.size(),t.stride()
 
 class _Tensor(Kind):
     "Its memory, its place there, and of a leaf its gradient and `requires_grad`"
-    def __init__(self): self.storages = {}  # copies, each made once
+    def __init__(self, copy=True): self.storages,self.copy = {},copy  # copies, each made once
 
     def read(self, t):
         parts = {'.grad':t.grad} if t.is_leaf else {}
@@ -125,7 +126,7 @@ class _Tensor(Kind):
         parts |= {f'.{k}':v for k,v in vars(t).items()}
         if t.layout != torch.strided or t.is_quantized or t.is_meta: return (t.detach().clone(), t.requires_grad),parts
         s = t.untyped_storage()
-        if s._cdata not in self.storages: self.storages[s._cdata] = s,s.clone()
+        if s._cdata not in self.storages: self.storages[s._cdata] = s,s.clone() if self.copy else s
         return (*self.storages[s._cdata], place(t), t.dtype, t.requires_grad),parts
 
     def write(self, t, own, parts, exact=True):
@@ -164,7 +165,7 @@ _torch = ('torch.nn','torch.optim','torch.amp','torch.cuda.amp','torch.utils.dat
 @lru_cache(maxsize=None)
 def _open(cls):
     "Does the walk go into objects of this class?"
-    if issubclass(cls, (type,enum.Enum,Path)) or cls.__module__ == 'builtins': return False
+    if issubclass(cls, (type,enum.Enum,Path,Node,Walk)) or cls.__module__ == 'builtins': return False
     if issubclass(cls, (nn.Module,torch.optim.Optimizer,torch.utils.data.DataLoader)): return True
     if cls.__module__ == 'torch.utils.data.dataloader': return False  # an iterator, and its workers
     if cls.__module__.startswith('torch.'): return cls.__module__.startswith(_torch)
@@ -205,16 +206,18 @@ class Walk:
     def __init__(self,
         roots:dict,     # Where to begin, by name; paths begin with these names
         skip=lambda o: False, # Objects for which this is true are not gone into
+        hide=lambda node,k: False, # Parts for which this is true are not gone into
+        copy:bool=True, # Copy the memory of tensors? Without it they can't be put back
     ):
-        self.skip,self.nodes = skip,{}
-        self.kinds,self.tensors = {},_Tensor()
+        self.skip,self.hide,self.nodes = skip,hide,{}
+        self.kinds,self.tensors = {},_Tensor(copy)
         for name,o in roots.items(): self._from(o, name)
 
     def kind(self, o, data):
         "How to read and write `o`; None where it is not gone into"
         if type(o) not in self.kinds: self.kinds[type(o)] = self.tensors if isinstance(o, Tensor) else kind_of(o)
         kind = self.kinds[type(o)]
-        if kind is None or type(kind) is _Object and not attrs(o): return
+        if kind is None or type(kind) is _Object and not hasattr(o, '__dict__') and not attrs(o): return
         if isinstance(o, FunctionType) and not data: return
         if not data or type(kind) in (_Rng,_Object) or is_order(o): return kind
         if isinstance(o, (Tensor,np.ndarray)): return
@@ -231,7 +234,7 @@ class Walk:
             node = self.nodes[id(o)] = Node(o, path, kind, data)
             node.read()
             if data and is_order(o): continue
-            todo += [(v, f'{path}{k}', data) for k,v in node.parts.items()]
+            todo += [(v, f'{path}{k}', data) for k,v in node.parts.items() if not self.hide(node, k)]
             if data and type(kind) is _Object:  # generators that its methods know as globals
                 fs = [f for c in type(o).__mro__ if _open(c) for f in vars(c).values() if isinstance(f, FunctionType)]
                 todo += [(v, f'{path}.{f.__name__}[{i}]', data) for f in fs for i,v in enumerate(function_vars(f)) if isinstance(v, rng_types)]
