@@ -104,7 +104,7 @@ class Packing:
 
     def _node(self, node, settings):
         o,kind,own = node.o,type(node.kind).__name__[1:],None
-        parts = {k:v for k,v in node.parts.items() if not self.hide(node, k)}
+        parts = {k:v for k,v in node.links.items() if not self.hide(node, k)}
         if kind == 'Tensor': return self._tensor(node)
         if kind in ('Array','Rng'):
             with suppress(TypeError): own = plain(node.own)
@@ -128,19 +128,18 @@ class Packing:
 
     def _unchanged(self, node, parts, settings):
         "`parts` without those that the object was made with, and has still"
-        res,made = {},made_with(node.o)
-        for k,v in parts.items():
-            if k[1:] in made and id(v) not in self.nodes:
-                if isinstance(v, (str,Path)): continue
-                with suppress(TypeError): v = plain(v)
-                at = node.path,k
-                settings[at] = v
-                if at not in self.changed:
-                    if self.base is None or at in self.base and same(self.base[at], v): continue
-                    self.changed.add(at)
-                v = parts[k]
-            res[k] = v
-        return res
+        made = made_with(node.o)
+        def stays_out(k, v):
+            if k[1:] not in made or id(v) in self.nodes: return False
+            if isinstance(v, (str,Path)): return True
+            try: v = plain(v)
+            except TypeError: return False
+            at = node.path,k
+            settings[at] = v
+            if at in self.changed: return False
+            if self.base is None or at in self.base and same(self.base[at], v): return True
+            self.changed.add(at)
+        return {k:v for k,v in parts.items() if not stays_out(k, v)}
 
     def _tensor(self, node):
         t,parts = node.o,{}
@@ -171,7 +170,7 @@ class Unpacking:
         self.place,here = {},{p:o for p,o in roots.items() if p in saved}
         self._match(here)
         met = self._reachable(here)
-        self.new = [p for p in met if p not in self.place]
+        self.new,self.stay = [p for p in met if p not in self.place],set()
         self.absent = [p for p in saved if p not in met and not re.search(r'[.\[]', p)]  # parts that this run does not have
         for p in self.new: self._check_new(p)
         for p,o in self.place.items(): self._check_old(p, o)
@@ -184,7 +183,7 @@ class Unpacking:
             if p in self.place or node is None or id(o) in taken or not self._alike(self.saved[p], node): continue
             self.place[p] = o
             taken.add(id(o))
-            todo += [(v['ref'], node.parts[k]) for k,v in self.saved[p][3].items() if _is_ref(v) and k in node.parts]
+            todo += [(v['ref'], node.links[k]) for k,v in self.saved[p][3].items() if _is_ref(v) and k in node.links]
 
     def _alike(self, saved, node):
         kind,cls,own,parts = saved
@@ -203,10 +202,18 @@ class Unpacking:
         "Can what is at `p`, which this run does not have, be made?"
         kind,cls,own,parts = self.saved[p]
         ok = kind in ('Tensor','Array') or kind == 'Items' or kind == 'Dict' and (own is None or own in _factories) or \
-             kind in ('Object','Frozen') and (cls in self.classes or cls == 'builtins.tuple') or kind == 'Rng' and cls in _new_rngs
+             kind == 'Frozen' and self._is_tuple(cls) or kind == 'Object' and cls in self.classes or kind == 'Rng' and cls in _new_rngs
         if not ok or kind != 'Dict' and any(v == _keep for v in parts.values() if isinstance(v, dict)):
+            if kind == 'Frozen' or p.startswith('dls.'): self.stay.add(p); return  # whatever function or data this run has
             raise ValueError(f"it holds {pretty(p)} ({cls.rpartition('.')[2]}), which this run does not have and which can't be made from a file. "
                              "Make it before the fit, or in before_fit.")
+
+    def _is_tuple(self, cls): return issubclass(self.classes.get(cls, tuple if cls == 'builtins.tuple' else object), tuple)
+
+    def _stays(self, v):
+        "Does what is in the place of `v` stay there?"
+        if not isinstance(v, dict): return False
+        return 'keep' in v or v.get('ref') in self.stay
 
     def _check_old(self, p, o):
         kind,_,own,parts = self.saved[p]
@@ -219,7 +226,8 @@ class Unpacking:
         self.done = dict(self.place)
         with torch.no_grad():
             for p in self.place: self._put(p, self.place[p])
-            for p in self.new: self._get(p)
+            for p in self.new:
+                if p not in self.stay: self._get(p)
 
     def _get(self, p):
         "The object at path `p`, made where there is none"
@@ -232,9 +240,8 @@ class Unpacking:
         return self._tuple(p, o) if isinstance(o, tuple) and p in self.place else o
 
     def _part(self, v, old):
-        if not isinstance(v, dict): return unplain(v)
-        if 'ref' in v: return self._get(v['ref'])
-        return old if 'keep' in v else unplain(v)
+        if self._stays(v): return old
+        return self._get(v['ref']) if _is_ref(v) else unplain(v)
 
     def _new(self, p, kind, cls, own, parts):
         if kind == 'Tensor':
@@ -268,8 +275,9 @@ class Unpacking:
             values = own[1].tolist() if own[0] in ('int','float') else list(own[1].to(self.device).unbind())
             return refill(o, values)
         old = now.parts if now else {}
-        parts = {n:self._part(v, old.get(n)) for n,v in parts.items() if not (v == _keep if isinstance(v, dict) else False) or n in old}
-        if kind == 'Array':  o[...] = unplain(own)
+        parts = {n:self._part(v, old.get(n)) for n,v in parts.items() if n in old or not (self._stays(v) or '()[' in n)}
+        parts = {n:v for n,v in parts.items() if '()[' not in n}  # what methods lead to
+        if kind == 'Array': k.write(o, unplain(own), {})
         elif kind == 'Dict': refill(o, {parts['key'+n]:v for n,v in parts.items() if not n.startswith('key')})
         elif kind in ('Rng','Script'): k.write(o, unplain(own), parts)
         else: Kind.write(k, o, None, parts, exact=False) if kind == 'Object' else k.write(o, None, parts)

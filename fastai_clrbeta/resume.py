@@ -10,6 +10,8 @@ from fastai.basics import *
 from fastai.callback.core import *
 from fastai.callback.fp16 import MixedPrecision
 from contextlib import nullcontext, suppress
+from copy import deepcopy
+from fastai.callback.progress import ProgressCallback
 from .core import *
 from .state import *
 from .portable import *
@@ -172,7 +174,7 @@ def _roots(learn):
     "The parts of a run that go into a checkpoint, by name"
     roots,n = run_roots(learn),collections.Counter()
     for cb in learn.cbs:
-        if isinstance(cb, Checkpoint): continue
+        if isinstance(cb, (Checkpoint,ProgressCallback)): continue
         roots[f'{type(cb).__name__} {n[type(cb)]}'] = cb
         n[type(cb)] += 1
     roots |= {f'metric {i}':o for i,o in enumerate(learn.metrics)}
@@ -185,7 +187,7 @@ def _hide(node, k):
     if isinstance(o, Learner):  return name in _of_learner or isinstance(attrs(o)[name], Callback)
     if isinstance(o, Callback) and name == 'learn': return True
     if isinstance(o, Recorder): return name == 'start_epoch'  # a clock
-    return is_loader(o) and is_plain(attrs(o)[name])          # its settings: whoever resumes may have other ones
+    return is_loader(o) and name != '_n_inp' and (name == '_types' or is_plain(attrs(o)[name]))  # settings: whoever resumes may have other ones
 
 def _check_learner(saved):
     "Only what a run may hold is read: a checkpoint made by hand can't move the Learner's folder"
@@ -214,7 +216,7 @@ class Checkpoint(Callback):
         if self.every_iter and self.train_iter % self.every_iter == 0: self._save(self.epoch, self.iter+1)
     def after_epoch(self): self._save(self.epoch+1, 0)
 
-    def _epoch_start(self): return Packing()(dict(dls=self.dls, random=world_rng), _hide)
+    def _epoch_start(self): return deepcopy(Packing()(dict(dls=self.dls, random=world_rng), _hide))
 
     def _save(self, epoch, i, nodes=None):
         nodes = nodes or self.pack(_roots(self.learn), _hide)
@@ -224,11 +226,17 @@ class Checkpoint(Callback):
                                changed=list(self.pack.changed), nodes=nodes))
 
 # %% ../nbs/08_resume.ipynb #cp000004
+def _warm_up(dls, saved):
+    "A loader of fastai's looks at one item before its first batch, which can draw random numbers: let it, where it had"
+    for i,dl in enumerate(dls.loaders):
+        if '._n_inp' in saved.get(f'dls.loaders[{i}]', (0,0,0,{}))[3] and not getattr(dl, '_types', None): dl._one_pass()
+
 def _bring(learn, saved, roots):
     "Bring `learn` into the state `saved`, or raise a `ValueError` before anything is touched"
     _check_learner(saved)
     unpacking = Unpacking(saved, roots, _hide, next((p.device for p in learn.model.parameters()), None))
     for o in unpacking.absent: warn(f"the checkpoint holds the state of a {o.split()[0]}, which this run does not have.")
+    _warm_up(learn.dls, saved)
     unpacking.put()
 
 @contextmanager

@@ -219,3 +219,86 @@ def test_bad_arguments(kwargs, msg, tmp_path):
     learn = learner(tmp_path)
     with pytest.raises(ValueError, match=msg): train(learn, **kwargs)
     assert learn.opt is None and not (tmp_path/'models').exists()
+
+def test_more_runs_are_told_apart(tmp_path):
+    "A loss, a callback of fastai's that changes training, a schedule's own parameters"
+    train(learner(tmp_path))
+    def other(**kwargs):
+        learn = learner(tmp_path)
+        for k,v in kwargs.items(): setattr(learn, k, v)
+        return learn
+    with pytest.raises(ValueError, match='loss: settings .*eps=0.1 .*there|loss .* there'): train(other(loss_func=LabelSmoothingCrossEntropyFlat(eps=0.3)), resume=True)
+    with pytest.raises(ValueError, match='loss: settings'): train(other(loss_func=CrossEntropyLossFlat(weight=tensor([1.,2,3,4]))), resume=True)
+    with pytest.raises(ValueError, match='callbacks: kinds nothing there, MixUp here'): train(learner(tmp_path), cbs=MixUp, resume=True)
+    with pytest.raises(ValueError, match='callbacks: kinds nothing there, GradientClip here'): train(learner(tmp_path, GradientClip), resume=True)
+    train(learner(tmp_path, [TerminateOnNaNCallback(), CSVLogger(fname=tmp_path/'h.csv')]), resume=True)  # these only look on
+
+def test_a_complete_run_says_so(tmp_path, capsys):
+    whole = train(learner(tmp_path))
+    capsys.readouterr()
+    again = train(learner(tmp_path), resume=True)
+    assert 'nothing is left to do' in capsys.readouterr().out
+    same(again, whole)
+
+def test_nothing_that_was_kept_is_lost(tmp_path):
+    "However often a run is started over, and where a kill has left the checkpoint before last only"
+    models,kept = tmp_path/'models',lambda: sorted(o.name for o in (tmp_path/'models').glob('run.old*'))
+    train(learner(tmp_path))
+    long = (models/'run.ckpt').read_bytes()
+    for n in range(3):
+        with pytest.warns(UserWarning, match='it is now run.old'), pytest.raises(KeyboardInterrupt): train(learner(tmp_path, Signal('after_batch', 2)))
+        assert (models/'run.old.ckpt').read_bytes() == long and len(kept()) == n+1
+    (models/'run.ckpt').rename(models/'run.prev.ckpt')
+    with pytest.warns(UserWarning, match='it is now run.old4.ckpt'): train(learner(tmp_path))
+    assert kept() == ['run.old.ckpt','run.old2.ckpt','run.old3.ckpt','run.old4.ckpt']
+
+def break_file(path, f):
+    state = torch.load(path, weights_only=True)
+    f(state)
+    torch.save(state, path)
+
+def model_part(s, k): return first(p for p in s['nodes'] if k in p)
+broken = dict(
+    path   = (lambda s: s['nodes']['learn'][3].update({'.path':{'path':'/tmp/elsewhere'}}), 'it holds learn.path'),
+    opt    = (lambda s: s['nodes']['learn'][3].update({'.opt_func':{'keep':None}}), 'it holds learn.opt_func'),
+    key    = (lambda s: s.pop('start'), 'start is missing'),
+    node   = (lambda s: s['nodes'].pop(model_part(s, "weight']")), 'is missing'),
+    kind   = (lambda s: s['nodes'].update(model=('Code','',None,{})), 'model can.t be read'),
+    empty  = (lambda s: s.update(nodes=None), 'holds no state'),
+    shape  = (lambda s: s['nodes'].update({model_part(s, "weight']"):('Tensor','cpu',(torch.zeros(3), True, None),{})}), r'weight with shape \(3,\), not'),
+    cls    = (lambda s: s['nodes'].update(model=('Object','os.system',None,{})), 'model .system., which this run does not have'),
+    made   = (lambda s: s['nodes']['learn'][3].update({'.x1':{'ref':'evil'}}) or s['nodes'].update(evil=('Object','os.system',None,{})), 'system'),
+    old    = (lambda s: s.update(format='fastai_clrbeta 2'), 'version 0.1.0 wrote it'))
+
+@pytest.mark.parametrize('f,msg', broken.values(), ids=broken)
+def test_a_file_made_by_hand_is_refused_whole(f, msg, tmp_path):
+    "Before anything is touched"
+    with pytest.raises(KeyboardInterrupt): train(learner(tmp_path, Signal('after_batch', 9)))
+    path = tmp_path/'models'/'run.ckpt'
+    break_file(path, f)
+    (tmp_path/'models'/'run.prev.ckpt').unlink()
+    learn = learner(tmp_path)
+    before = {k:v.clone() for k,v in learn.model.state_dict().items()}
+    with pytest.raises(ValueError, match=msg): train(learn, resume=True)
+    assert all(v.equal(before[k]) for k,v in learn.model.state_dict().items()) and learn.path == tmp_path
+
+def test_what_is_made_on_the_way_and_cannot_be_kept_is_named(tmp_path):
+    class Late(Callback):
+        def after_batch(self):
+            if self.train_iter == 7: self.table = pd.DataFrame()
+    with pytest.warns(UserWarning, match=r"can't hold Late\.table, which the run has made on its way"): train(learner(tmp_path, Late()))
+
+def test_items_of_any_kind_tell_data_sets_apart(tmp_path):
+    "Rows of tables are told by what they hold, not by where they lie in memory"
+    class Rows:
+        def __init__(self, word): self.df = pd.DataFrame(dict(a=[f'{word} {i}' for i in range(64)], y=range(64)))
+        def __len__(self): return 64
+        def __getitem__(self, i): return self.df.iloc[i]
+    def rows(word):
+        learn = learner(tmp_path)
+        coll = lambda b: (torch.tensor([[float(len(r.a))]*8 for r in b]), torch.tensor([r.y%4 for r in b]))
+        learn.dls = DataLoaders(*(torch.utils.data.DataLoader(Rows(word), 16, collate_fn=coll) for _ in range(2)))
+        return learn
+    train(rows('text'))
+    train(rows('text'), resume=True)
+    with pytest.raises(ValueError, match='data: training contents'): train(rows('word'), resume=True)
