@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 # %% ../nbs/07_guard.ipynb #9adced22
 class Divergence(NamedTuple):
-    "Where a fit diverged"
+    "Where a fit diverged."
     step:int       # From 0, over all of the fit
     epoch:int      # From 0
     lr:float       # Learning rate of the last parameter group
@@ -27,34 +27,38 @@ class Divergence(NamedTuple):
         return f"{what} at step {self.step} in epoch {self.epoch}, at learning rate {self.lr:.4g}{mom}"
 
 class FitDiverged(RuntimeError):
-    "A fit has diverged"
+    "A fit has diverged."
     def __init__(self,
         msg:str,           # What happened
         report:Divergence, # Where: kept as `report`
     ):
-        super().__init__(msg)
+        super().__init__(msg, report)
         self.report = report
+    def __str__(self): return self.args[0]
 
 # %% ../nbs/07_guard.ipynb #860b24c2
 class DivergenceGuard(Callback):
     """End a `fit` that diverges: at a loss that is NaN or infinite, before it reaches the weights, or once the smoothed loss has been above
-    `factor` × its best for `n_steps` steps. What was seen is then in `report`, else None. Losses are averaged over all processes"""
-    order,run_valid = MixedPrecision.order+1,False  # after `autocast` has been left
+    `factor` × its best for `n_steps` steps. What was seen is then in `report`, else None. Losses are averaged over all processes."""
+    order,run_valid,looks_on = MixedPrecision.order+1,False,True  # after `autocast` has been left
     def __init__(self,
         factor:float|None=4, # How far above its best, where that is above 0. None: stop at NaN and infinity only. A trained model may need more
-        n_steps:int=10,      # For how many steps on end
+        n_steps:int=10,      # Consecutive steps above the threshold
         beta:float=0.98,     # Smoothing of the loss, as in fastai's recorder
     ):
         self.factor = None if factor is None else check_number('factor', factor, lambda o: o>1, 'a number above 1, or None')
         self.n_steps,self.beta = check_integer('n_steps', n_steps),check_number('beta', beta, lambda o: 0<=o<1, 'in [0,1)')
         self.report = None
 
-    def before_fit(self):
-        self.quiet = hasattr(self, 'lr_finder') or hasattr(self, 'gather_preds')
-        self.report,self.best,self.above,self.step,self.smooth = None,math.inf,0,0,AvgSmoothLoss(beta=self.beta)
+    def before_fit(self): self.aside,self.begun = is_aside(self),False  # also before `validate`, which must not forget the report
+
+    def before_train(self):
+        if self.aside or self.begun: return
+        self.begun,self.report = True,None
+        self.best,self.above,self.step,self.smooth = math.inf,0,0,AvgSmoothLoss(beta=self.beta)
 
     def after_loss(self):
-        if self.quiet: return
+        if self.aside: return
         self.smooth.accumulate(self.learn)
         smooth,loss = self.smooth.value.item(),to_detach(self.learn.loss.mean()).item()
         if not math.isfinite(loss): self._stop(loss)

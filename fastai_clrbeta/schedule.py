@@ -29,7 +29,7 @@ def clr_beta_lr(
     div:float=10,  # Peak learning rate / learning rate at step 0
     pct:float=10,  # Percentage of the cycle left to the last, annealing part
 ) -> float: # Learning rate as a fraction of its peak
-    "Learning rate of `use_clr_beta` at step `i`, after fastai 0.7's `CircularLR_beta`. A cycle too short for a peak is a `ValueError`"
+    "Learning rate of `use_clr_beta` at step `i`, after fastai 0.7's `CircularLR_beta`. Raises `ValueError` if the cycle is too short for a peak."
     c = _peak_step(nb, pct)
     i = i % nb
     if i <= 2*c: return (1 + _triangle(i,c) * (div-1)       ) / div
@@ -43,23 +43,23 @@ def clr_beta_mom(
     mom_max:float=0.95,  # Momentum where the learning rate is low
     mom_min:float=0.85,  # Momentum where the learning rate peaks
 ) -> float: # Momentum (β1 of Adam)
-    "Momentum of `use_clr_beta` at step `i`: the triangle upside down and, as in fastai 0.7, one step ahead of the learning rate"
+    "Momentum of `use_clr_beta` at step `i`: the triangle upside down and, as in fastai 0.7, one step ahead of the learning rate."
     return mom_max + _triangle((i+1)%nb, _peak_step(nb,pct)) * (mom_min-mom_max)
 
 # %% ../nbs/05_schedule.ipynb #db26da08
 def sgd(
-    params,        # Parameters, or a list of lists: one entry a parameter group
+    params,        # Parameters, or a list of lists: one entry per parameter group
     lr:float,      # Learning rate
     mom:float=0.9, # Momentum; fastai 0.7 used 0.9
     wd:float=0.,   # L2 penalty, added to the gradient of every parameter
 ) -> OptimWrapper:
-    "The optimiser of fastai 0.7, exactly: torch's SGD with momentum and L2 on all parameters. Use as `Learner(..., opt_func=sgd)`"
+    "The optimiser of fastai 0.7, exactly: torch's SGD with momentum and L2 on all parameters. Use it as `Learner(..., opt_func=sgd)`."
     return OptimWrapper(params, torch.optim.SGD, lr=lr, momentum=mom, weight_decay=wd)
 
 # %% ../nbs/05_schedule.ipynb #3c5df1eb
 class CLRBeta(Callback):
     """Run the `use_clr_beta` schedule of fastai 0.7 in any `fit`: `learn.fit(n, lr, cbs=CLRBeta(10, 13.68, 0.95, 0.8))`.
-    A bad argument is a `ValueError` at once; what depends on the Learner, before its first batch, when `fit` has already set its `lr`"""
+    Raises `ValueError` if an argument is invalid: at once, or, where that depends on the Learner, before its first batch."""
     order,run_valid = ParamScheduler.order+1,False
     def __init__(self,
         div:float=10,            # Peak learning rate / learning rate at step 0, above 0
@@ -80,31 +80,35 @@ class CLRBeta(Callback):
         store_attr()
 
     @property
-    def curve(self): return ('use_clr_beta' if type(self) is CLRBeta else type(self).__name__, self.div, self.pct, self.mom_max, self.mom_min)
+    def curve(self):
+        "Name and parameters: two schedules with the same one are the same"
+        made_with = [k for k in inspect.signature(type(self).__init__).parameters if k not in ('self','cycle_len','lrs')]
+        return ('use_clr_beta' if type(self) is CLRBeta else type(self).__name__, *(getattr(self, k, None) for k in made_with))
 
     def lr_at (self, i, nb): return clr_beta_lr (i, nb, self.div, self.pct)  # as a fraction of its peak
     def mom_at(self, i, nb): return clr_beta_mom(i, nb, self.pct, self.mom_max, self.mom_min)
 
-    def _check(self, opt, nb):
-        "Peaks for the groups of `opt`, or a `ValueError` where a cycle of `nb` steps can't run on it"
+    def check(self, opt, nb):
+        "The peaks for the groups of `opt`, or a `ValueError` where a cycle of `nb` steps can't run on it."
         self.lr_at(0, nb)
         if self.mom_max is not None: check_mom(opt)
         return [float(h['lr']) for h in opt.hypers] if self.lrs is None else per_group('lrs', self.lrs, len(opt.param_lists))
 
-    def before_fit(self):
-        self.quiet = hasattr(self, 'lr_finder') or hasattr(self, 'gather_preds')
-        self.peaks,self.hps = None,{}
+    def before_fit(self): self.aside,self.peaks,self.hps = is_aside(self),None,{}
 
     def before_train(self):
-        if self.quiet: return
-        if self.peaks is None:
-            self.epochs = self.cycle_len or self.n_epoch
-            self.peaks = self._check(self.opt, len(self.dl)*self.epochs)
-            self.hps = {k:[] for k in ('lr','mom') if k in self.opt.hypers[-1]}
-        if hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
+        if self.aside: return
+        if self.peaks is None: self._begin()
+        if hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps  # one dict for both: what is set is recorded at once
+
+    def _begin(self):
+        "The first epoch: now the number of batches and the optimiser are known"
+        self.epochs = self.cycle_len or self.n_epoch
+        self.peaks = self.check(self.opt, len(self.dl)*self.epochs)
+        self.hps = {k:[] for k in ('lr','mom') if k in self.opt.hypers[-1]}
 
     def before_batch(self):
-        if self.quiet: return
+        if self.aside: return
         i,nb = self.epoch*self.n_iter + self.iter, self.epochs*self.n_iter
         f = self.lr_at(i, nb)
         self._set('lr', [f*p for p in self.peaks])
@@ -116,7 +120,8 @@ class CLRBeta(Callback):
         self.hps[k].append(v[-1] if is_listy(v) else v)
 
     def after_fit(self):
-        if not self.quiet and hasattr(self.learn, 'recorder'): self.recorder.hps = {**getattr(self.recorder, 'hps', {}), **self.hps}
+        if self.aside or not hasattr(self.learn, 'recorder'): return
+        self.recorder.hps = {**getattr(self.recorder, 'hps', {}), **self.hps}  # beside what another scheduler has put there
 
 # %% ../nbs/05_schedule.ipynb #0cfaed12
 default_clr_beta = (10, 10, 0.95, 0.85)  # div, pct, mom_max, mom_min
@@ -145,7 +150,7 @@ def plot_clr_beta(
     n_iter:int=100,           # Batches in an epoch
     axs=None,                 # Two axes to draw on, for learning rate and momentum
 ) -> np.ndarray: # The two axes
-    "Draw learning rate and momentum of a `fit_clr_beta` with the same arguments, by epoch. Raises as it would"
+    "Draw learning rate and momentum of a `fit_clr_beta` with the same arguments, by epoch. Raises what that would raise."
     n_cycle,cb = as_schedule(use_clr_beta, n_cycle, cycle_len)
     peaks = per_group('lrs', lrs, 2 if isinstance(lrs, slice) else max(1, len(L(lrs, use_list=None))))
     if wds is not None: per_group('wds', wds, len(peaks))
