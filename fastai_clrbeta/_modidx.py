@@ -61,6 +61,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fastai_clrbeta.data._cached': ('data.html#_cached', 'fastai_clrbeta/data.py'),
                                      'fastai_clrbeta.data._cifar10_path': ('data.html#_cifar10_path', 'fastai_clrbeta/data.py'),
                                      'fastai_clrbeta.data._decode': ('data.html#_decode', 'fastai_clrbeta/data.py'),
+                                     'fastai_clrbeta.data._grey8': ('data.html#_grey8', 'fastai_clrbeta/data.py'),
                                      'fastai_clrbeta.data._image_files': ('data.html#_image_files', 'fastai_clrbeta/data.py'),
                                      'fastai_clrbeta.data._load_splits': ('data.html#_load_splits', 'fastai_clrbeta/data.py'),
                                      'fastai_clrbeta.data._memory_dls': ('data.html#_memory_dls', 'fastai_clrbeta/data.py'),

@@ -6,6 +6,11 @@
 __all__ = ['clrbeta', 'EpochCSV', 'plain_rows', 'versions', 'main']
 
 # %% ../nbs/11_cli.ipynb #f0a4053a
+import warnings
+warnings.filterwarnings('ignore', message='.torch.jit.script. is deprecated')  # of the next import: nothing to tell users of a command
+_silence = warnings.filters[0]
+import fastai.layers
+warnings.filters.remove(_silence)
 from fastai.basics import *
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.progress import *
@@ -97,7 +102,7 @@ def _locked(out):
         for o in new:
             with suppress(OSError): o.rmdir()  # only where nothing was written
 
-# %% ../nbs/11_cli.ipynb #bf148526
+# %% ../nbs/11_cli.ipynb #c74afa55
 class _Outlived:
     "A text stream that may lose its reader, as in `clrbeta | head -1`: what is written after that goes nowhere, and the run goes on."
     def __init__(self, o): self.o = o
@@ -185,7 +190,7 @@ def _save_figure(axs, f):
     axs[0].figure.savefig(f, dpi=120)
     plt.close(axs[0].figure)
 
-# %% ../nbs/11_cli.ipynb #3e88902b
+# %% ../nbs/11_cli.ipynb #114f46a1
 class _Run:
     "A run of `clrbeta`, step by step, in the order of its methods."
     def __init__(self, args):
@@ -264,7 +269,7 @@ def _result_line(res, cycle_len, out):
 
 # %% ../nbs/11_cli.ipynb #94f0a791
 class EpochCSV(Callback):
-    "Keep the history of a fit in a CSV file: for each epoch a row with the losses, the metrics and the seconds. A resumed run has all of its epochs there."
+    "Keep the history of a fit in a CSV file: a row per epoch with losses, metrics and seconds. A resumed run has all of its epochs there."
     order,looks_on = Recorder.order+1,True
     def __init__(self,
         fname:str|Path, # The file, which is written anew after every epoch
@@ -283,7 +288,7 @@ class EpochCSV(Callback):
         self.rows.append(dict(zip(rec.metric_names, [self.epoch, *rec.values[-1]])) | {'seconds':seconds})
         pd.DataFrame(self.rows).to_csv(self.fname, index=False)
 
-# %% ../nbs/11_cli.ipynb #f578d73d
+# %% ../nbs/11_cli.ipynb #ca4911fd
 @contextmanager
 def plain_rows(
     learn:Learner, # The Learner, whose fits print like this inside the block
