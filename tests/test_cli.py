@@ -120,10 +120,10 @@ def test_diverged_run_says_so(images, tmp_path, capsys):
     res = json.loads((tmp_path/'out/summary.json').read_text(), parse_constant=no)['result']
     assert res['diverged'] and res['train_loss'] is None
 
-def test_interrupt_loses_nothing(tmp_path):
-    p = start('--depth', 8, '--cycle_len', 500, '--out', 'run', cwd=tmp_path)
+def test_interrupt_loses_nothing(images, tmp_path):
+    p = start(*small(images, 'run'), '--cycle_len', 500, cwd=tmp_path)
     wait_for(tmp_path/'run/history.csv')
-    time.sleep(1)
+    time.sleep(0.5)
     p.send_signal(signal.SIGINT)
     out,err = p.communicate(timeout=120)
     assert p.returncode == 130, err
@@ -187,22 +187,23 @@ streams = {  # what becomes of stdout and stderr
     'ASCII only':    lambda: dict(env={**os.environ, 'PYTHONIOENCODING':'ascii'})}
 
 @pytest.mark.parametrize('kwargs', streams.values(), ids=streams)
-def test_a_run_outlives_its_readers(tmp_path, kwargs):
-    p = start('--depth', 8, '--cycle_len', 2, '--bs', 256, '--out', 'Läufe', '--find', cwd=tmp_path, **kwargs())
+def test_a_run_outlives_its_readers(images, tmp_path, kwargs):
+    p = start(*small(images, 'Läufe'), '--cycle_len', 2, '--bs', 20, '--find', cwd=tmp_path, **kwargs())
     p.communicate(timeout=120)
     assert p.returncode == 0
     assert {o.name for o in (tmp_path/'Läufe').iterdir()} == files | {'lr_find.csv','lr_find.png'}
     assert result(tmp_path/'Läufe')['epochs'] == 2 and len(pd.read_csv(tmp_path/'Läufe/history.csv')) == 2
 
-def test_head(tmp_path):
+def test_head(images, tmp_path):
+    args = ' '.join(small(images, 'clrbeta_run'))
     code = "from fastai_clrbeta.cli import main; main()"
-    p = subprocess.run(['bash','-o','pipefail','-c', f'{sys.executable} -W ignore -c "{code}" --depth 8 --cycle-len 2 --bs 256 | head -1'],
+    p = subprocess.run(['bash','-o','pipefail','-c', f'{sys.executable} -W ignore -c "{code}" {args} | head -1'],
                        cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (p.returncode, p.stderr, len(p.stdout.splitlines())) == (0, '', 1)
     assert {o.name for o in (tmp_path/'clrbeta_run').iterdir()} == files
 
-def test_one_folder_is_for_one_run_at_a_time(tmp_path):
-    args = '--depth 8 --cycle_len 500 --out a/run'.split()
+def test_one_folder_is_for_one_run_at_a_time(images, tmp_path):
+    args = (*small(images, 'a/run'), '--cycle_len', 5000)
     p = start(*args, cwd=tmp_path)
     with suppress(ProcessLookupError):
         wait_for(tmp_path/'a/run/history.csv')
@@ -212,21 +213,21 @@ def test_one_folder_is_for_one_run_at_a_time(tmp_path):
         assert len(pd.read_csv(tmp_path/'a/run/history.csv'))
         p.kill()
     p.communicate()
-    code,_,err = run('--depth', 8, '--cycle_len', 1, '--force', '--out', 'a/run', cwd=tmp_path)  # its lock has died with it
+    code,_,err = run(*args, '--cycle_len', 1, '--force', cwd=tmp_path)  # its lock has died with it
     assert code == 0, err
     assert {o.name for o in (tmp_path/'a/run').iterdir()} == files
 
-def test_two_started_at_once(tmp_path):
-    args = '--depth 8 --cycle_len 2 --bs 256 --out run'.split()
+def test_two_started_at_once(images, tmp_path):
+    args = small(images, 'run')
     ps = [start(*args, cwd=tmp_path) for _ in range(2)]
     errs = [o.communicate(timeout=120)[1] for o in ps]
     assert sorted(o.returncode for o in ps) == [0,1], errs
     assert 'another clrbeta is at work' in ''.join(errs) or 'already holds' in ''.join(errs)
-    assert result(tmp_path/'run')['epochs'] == 2
+    assert result(tmp_path/'run')['epochs'] == 6
 
-def test_impatient_interrupts(tmp_path):
+def test_impatient_interrupts(images, tmp_path):
     "Ctrl-C, and again, until it has ended"
-    p = start('--depth', 8, '--cycle_len', 500, '--out', 'run', cwd=tmp_path)
+    p = start(*small(images, 'run'), '--cycle_len', 5000, cwd=tmp_path)
     wait_for(tmp_path/'run/history.csv')
     deadline = time.time()+60
     while p.poll() is None and time.time() < deadline:
@@ -237,12 +238,12 @@ def test_impatient_interrupts(tmp_path):
     assert p.returncode == 130 and 'Traceback' not in err
     assert {o.name for o in (tmp_path/'run').iterdir()} == files and result(tmp_path/'run')['interrupted']
 
-def test_others_errors_keep_their_traceback(tmp_path, monkeypatch):
+def test_others_errors_keep_their_traceback(images, tmp_path, monkeypatch):
     "Only what this package says in words for its user becomes one line"
     from fastcore.script import CliError
     from fastai_clrbeta import cli
     def fail(*args, **kwargs): raise ValueError('of torch')
-    small = dict(depth=8, cycle_len=1, bs=256)
+    small = dict(data=images, depth=8, cycle_len=1, bs=50)
     for where in ('lr_find_val','fit_clr_beta','plot_clr_beta'):
         with monkeypatch.context() as m:
             m.setattr(cli.Learner, where, fail)
