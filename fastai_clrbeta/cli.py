@@ -7,9 +7,9 @@ __all__ = ['clrbeta', 'EpochCSV', 'plain_rows', 'versions', 'main']
 
 # %% ../nbs/11_cli.ipynb #f0a4053a
 import warnings
-warnings.filterwarnings('ignore', message='.torch.jit.script. is deprecated')  # of the next import: nothing to tell users of a command
+warnings.filterwarnings('ignore', message='.torch.jit.script. is deprecated')  # no news to users of a command
 _silence = warnings.filters[0]
-import fastai.layers
+import fastai.layers  # noqa: F401
 warnings.filters.remove(_silence)
 from fastai.basics import *
 from fastai.callback.channelslast import ChannelsLast
@@ -34,7 +34,7 @@ def clrbeta(
     data:str='digits',   # Training data: digits, cifar10, or a folder of train/<class>/* and test/<class>/*
     depth:int=20,        # Depth of the ResNet: 6n+2, such as 8, 20 or 56
     shortcut:str='pool', # Shortcuts of the ResNet: pool (Leslie Smith), pad (He) or conv
-    lr:str='0.4',        # Peak learning rate; or auto: the valley that lr_find_val suggests, which can be far below the best
+    lr:str='0.4',        # Peak learning rate, or auto: the valley of lr_find_val, which can be far below the best
     find:bool=False,     # Run lr_find_val first, and keep it in lr_find.csv and lr_find.png
     cycle_len:int=15,    # Number of epochs in the cycle
     wd:float=1e-4,       # Weight decay (L2, on all parameters)
@@ -45,7 +45,7 @@ def clrbeta(
     out:str='clrbeta_run', # Folder for history.csv, losses.png, schedule.png, summary.json and model.pth
     force:bool=False,    # Replace what an earlier run left in the folder
     checkpoint:bool=False, # Keep a checkpoint in the folder, written after every epoch
-    resume:bool=False,   # Go on from that checkpoint, with the other options unchanged; start from the beginning if there is none
+    resume:bool=False,   # Go on from that checkpoint, with the same other options; start anew if there is none
 ):
     "Train a CIFAR ResNet with one cycle of Leslie Smith's schedule, as fastai 0.7's use_clr_beta ran it."
     args = dict(locals())
@@ -74,7 +74,8 @@ def _check_same(out, old, args):
     "A `ValueError` where `args` are not the ones, `old`, of the run in the folder `out`."
     for k,v in json.loads(json.dumps(args, default=str)).items():
         if k not in ('out','force','find','checkpoint','resume') and old.get(k) != v:
-            raise ValueError(f"{out} holds a run with {k} {old.get(k)}, not {v}: --resume goes on with the same options.")
+            was = old.get(k)
+            raise ValueError(f"{out} holds a run with {k} {was}, not {v}: --resume goes on with the same options.")
 
 def _read_summary(out):
     "What `summary.json` says; nothing where it is missing or damaged."
@@ -92,7 +93,8 @@ def _locked(out):
         try:
             out.mkdir(parents=True, exist_ok=True)
             held = FileLock(lock, timeout=0).acquire()
-        except Timeout: raise ValueError(f"another clrbeta is at work in {out}: wait for it, or choose another --out.") from None
+        except Timeout:
+            raise ValueError(f"another clrbeta is at work in {out}: wait for it, or choose another --out.") from None
         except (OSError,NotImplementedError) as e: raise ValueError(f"can't write in {out}: {e}.") from e
         with held:
             try: yield
@@ -102,9 +104,9 @@ def _locked(out):
         for o in new:
             with suppress(OSError): o.rmdir()  # only where nothing was written
 
-# %% ../nbs/11_cli.ipynb #c74afa55
+# %% ../nbs/11_cli.ipynb #c6cfc93a
 class _Outlived:
-    "A text stream that may lose its reader, as in `clrbeta | head -1`: what is written after that goes nowhere, and the run goes on."
+    "A text stream that may lose its reader, as in `clrbeta | head -1`: what comes after that goes nowhere."
     def __init__(self, o): self.o = o
     def __getattr__(self, k): return getattr(self.o, k)
     def flush(self): self.write('')
@@ -121,10 +123,11 @@ class _Outlived:
 def _outlived_streams():
     "Let stdout and stderr be closed, now or later."
     if None in (sys.stdin,sys.stdout,sys.stderr):
-        while (fd := os.open(os.devnull, os.O_RDWR)) < 3: pass  # or the next file that is opened would take the place of stdout
+        while (fd := os.open(os.devnull, os.O_RDWR)) < 3: pass  # or the next file opened would be stdout
         os.close(fd)
     with open(os.devnull, 'w') as null:
-        with redirect_stdout(_Outlived(ifnone(sys.stdout, null))), redirect_stderr(_Outlived(ifnone(sys.stderr, null))): yield
+        out,err = (_Outlived(ifnone(o, null)) for o in (sys.stdout,sys.stderr))
+        with redirect_stdout(out), redirect_stderr(err): yield
 
 def _on_interrupt(handler):
     if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGINT, handler)
@@ -173,7 +176,8 @@ def _cycle(lr, wd, cycle_len, clr_beta):
 
 def _dls(data, bs, augment, seed):
     if data == 'digits' and augment:
-        raise ValueError("--augment mirrors images, and a mirrored digit is another digit: use it with --data cifar10 or a folder.")
+        raise ValueError("--augment mirrors images, and a mirrored digit is another digit: "
+                         "use it with --data cifar10 or a folder.")
     if data == 'digits': return digits_dls(bs=bs, seed=seed)
     try: return cifar10_dls(None if data=='cifar10' else data, bs=bs, augment=augment, seed=seed)
     except OSError as e: raise ValueError(f"--data {data}: {e}") from e
@@ -184,13 +188,15 @@ def _check_size(learn):
     with torch.no_grad():
         try: deepcopy(learn.model).eval()(x.cpu())
         except RuntimeError:
-            raise ValueError(f"images of {x.shape[-1]}×{x.shape[-2]} pixels don't fit the network: both sides must be divisible by 4.") from None
+            h,w = x.shape[-2:]
+            raise ValueError(f"images of {w}×{h} pixels don't fit the network: "
+                             "both sides must be divisible by 4.") from None
 
 def _save_figure(axs, f):
     axs[0].figure.savefig(f, dpi=120)
     plt.close(axs[0].figure)
 
-# %% ../nbs/11_cli.ipynb #114f46a1
+# %% ../nbs/11_cli.ipynb #cdb3b853
 class _Run:
     "A run of `clrbeta`, step by step, in the order of its methods."
     def __init__(self, args):
@@ -215,15 +221,18 @@ class _Run:
         set_seed(o.seed, reproducible=True)
         dls = _dls(o.data, o.bs, o.augment, o.seed)
         model = cifar_resnet(o.depth, len(dls.vocab), shortcut=o.shortcut)
-        self.learn = Learner(dls, model, opt_func=sgd, metrics=accuracy, cbs=ChannelsLast(), path=self.out, model_dir='.')
+        self.learn = Learner(dls, model, opt_func=sgd, metrics=accuracy, cbs=ChannelsLast(),
+                             path=self.out, model_dir='.')
         _check_size(self.learn)
-        plt.close(self.learn.plot_clr_beta(ifnone(self.peak, 1.), **self.cycle)[0].figure)  # refuses what can't be, before the search
+        axs = self.learn.plot_clr_beta(ifnone(self.peak, 1.), **self.cycle)  # refuses what can't be, before the search
+        plt.close(axs[0].figure)
 
     def find(self):
         if not self.o.find and self.peak is not None: return
         with plain_rows(self.learn): self.found = self.learn.lr_find_val(1e-4, 10, wd=self.o.wd, show_plot=False)
         self.peak = ifnone(self.peak, self.found.valley)
-        if self.peak is None: raise ValueError(f"no learning rate was found ({self.found.reasons['valley']}): give one with --lr.")
+        if self.peak is None:
+            raise ValueError(f"no learning rate was found ({self.found.reasons['valley']}): give one with --lr.")
         print(self.found)
 
     def begin(self):
@@ -236,9 +245,9 @@ class _Run:
             if self.found:
                 self.found.to_csv(self.out/'lr_find.csv')
                 _save_figure(self.found.plot(), self.out/'lr_find.png')
-        o = self.o
-        print(f"ResNet-{o.depth} ({o.shortcut}) on {o.data}: {len(self.learn.dls.train_ds):,} images in batches of {o.bs}, "
-              f"{o.cycle_len} epochs, peak learning rate {self.peak:g}, into {self.out}/")
+        o,n = self.o,len(self.learn.dls.train_ds)
+        print(f"ResNet-{o.depth} ({o.shortcut}) on {o.data}: {n:,} images in batches of {o.bs}, {o.cycle_len} epochs, "
+              f"peak learning rate {self.peak:g}, into {self.out}/")
 
     def train(self):
         self.csv,self.start = EpochCSV(self.out/'history.csv'),time.time()
@@ -246,15 +255,17 @@ class _Run:
         with plain_rows(self.learn): self.learn.fit_clr_beta(self.peak, cbs=self.csv, **self.cycle)
 
     def report(self):
-        "Put all results into the folder, the figures first that could not be had again."
+        "Put the results into the folder."
         learn,df = self.learn,pd.DataFrame(self.csv.rows)
+        seconds = df.seconds.sum() if len(df) else time.time()-self.start
         self.result = dict(
             lr=self.peak, n_parameters=sum(p.numel() for p in learn.model.parameters()),
-            n_train=len(learn.dls.train_ds), n_valid=len(learn.dls.valid_ds), epochs=len(df),
-            total_seconds=round(df.seconds.sum() if len(df) else time.time()-self.start, 1), interrupted=len(df) < self.o.cycle_len)
+            n_train=len(learn.dls.train_ds), n_valid=len(learn.dls.valid_ds),
+            epochs=len(df), total_seconds=round(seconds, 1), interrupted=len(df) < self.o.cycle_len)
         if len(df):
-            last = df.drop(columns=['epoch','seconds']).iloc[-1]
-            self.result |= dict(diverged=not np.isfinite(last).all(), **{k:v if math.isfinite(v) else None for k,v in last.items()})
+            last = df.drop(columns=['epoch','seconds']).iloc[-1].to_dict()
+            finite = {k:v if math.isfinite(v) else None for k,v in last.items()}
+            self.result |= dict(diverged=None in finite.values(), **finite)
         _write_summary(self.out, args=self.args, versions=versions(), result=self.result)
         learn.save('model')
         if len(df): _save_figure(learn.plot_overfit(), self.out/'losses.png')
@@ -262,14 +273,15 @@ class _Run:
         print(_result_line(self.result, self.o.cycle_len, self.out) + hint)
 
 def _result_line(res, cycle_len, out):
-    head = 'interrupted: ' if res['interrupted'] else 'diverged: the loss is not finite; ' if res.get('diverged') else ''
+    diverged = 'diverged: the loss is not finite; ' if res.get('diverged') else ''
+    head = 'interrupted: ' if res['interrupted'] else diverged
     acc = f"accuracy {res['accuracy']:.2%}, " if res.get('accuracy') is not None else ''
-    return (f"{head}{acc}{res['epochs']} of {cycle_len} epochs, {res['n_train']:,} training images, {res['total_seconds']:.0f} s. "
-            f"It is all in {out}/.")
+    return (f"{head}{acc}{res['epochs']} of {cycle_len} epochs, {res['n_train']:,} training images, "
+            f"{res['total_seconds']:.0f} s. It is all in {out}/.")
 
 # %% ../nbs/11_cli.ipynb #94f0a791
 class EpochCSV(Callback):
-    "Keep the history of a fit in a CSV file: a row per epoch with losses, metrics and seconds. A resumed run has all of its epochs there."
+    "Keep the history of a fit, also of a resumed one, in a CSV file: losses, metrics and seconds of each epoch."
     order,looks_on = Recorder.order+1,True
     def __init__(self,
         fname:str|Path, # The file, which is written anew after every epoch
@@ -278,7 +290,8 @@ class EpochCSV(Callback):
     def before_fit(self):
         self.quiet = hasattr(self, 'lr_finder') or hasattr(self, 'gather_preds')
         if self.quiet: return
-        if not hasattr(self.learn, 'recorder'): raise ValueError("EpochCSV needs the Learner's Recorder, which was removed.")
+        if not hasattr(self.learn, 'recorder'):
+            raise ValueError("EpochCSV needs the Learner's Recorder, which was removed.")
         self.rows = []
 
     def before_epoch(self): self.start_epoch = time.time()
@@ -288,21 +301,24 @@ class EpochCSV(Callback):
         self.rows.append(dict(zip(rec.metric_names, [self.epoch, *rec.values[-1]])) | {'seconds':seconds})
         pd.DataFrame(self.rows).to_csv(self.fname, index=False)
 
-# %% ../nbs/11_cli.ipynb #ca4911fd
+# %% ../nbs/11_cli.ipynb #56240554
 @contextmanager
 def plain_rows(
     learn:Learner, # The Learner, whose fits print like this inside the block
 ):
     "Where nobody watches a progress bar, as in a file or a pipe, print a plain row for each epoch, under a header."
-    shown = []
+    header = True
     def row(cells):
+        nonlocal header
         names = learn.recorder.metric_names
-        for o in [cells] if shown else [names, cells]:
-            shown.append('  '.join((f'{x:.4f}' if isinstance(x, float) else str(x)).rjust(len(n)) for n,x in zip(names, o)))
-            print(shown[-1])
+        for o in [names,cells] if header else [cells]:
+            texts = [f'{x:.4f}' if isinstance(x, float) else str(x) for x in o]
+            print(*[x.rjust(len(n)) for n,x in zip(names, texts)], sep='  ')
+        header = False
     if IN_NOTEBOOK or sys.stdout is not None and sys.stdout.isatty(): yield
     else:
-        with learn.no_bar(), _replaced(fastprogress.fastprogress, 'NO_BAR', True), _replaced(learn, 'logger', row): yield
+        no_bar = _replaced(fastprogress.fastprogress, 'NO_BAR', True)
+        with learn.no_bar(), no_bar, _replaced(learn, 'logger', row): yield
 
 _replaced = contextmanager(replacing_yield)
 

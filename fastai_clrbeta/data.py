@@ -43,7 +43,7 @@ class MemoryDL(TfmdDL):
 
 # %% ../nbs/02_data.ipynb #98398240
 class FlipCrop(DisplayedTransform):
-    "Flip every training image with probability ½, and shift it by up to `pad` pixels each way, reflecting at the border."
+    "Flip each training image with probability ½; shift it by up to `pad` pixels each way, reflecting at the border."
     order,split_idx = 5,0
     def __init__(self,
         pad:int=4, # Pixels
@@ -90,7 +90,7 @@ def _rgb(o:Path|str|Tensor|ndarray|bytes|Image.Image):
 def _grey8(o):
     "Grey of 16 bits as grey of 8 bits, which Pillow would cut off at 255."
     if not (o.mode.startswith('I;16') or o.mode=='I' and o.format in ('PNG','PPM')):
-        raise ValueError(f"its pixels have 32 bits (mode {o.mode}), so which of them is white is unknown: save it with 8 or 16.")
+        raise ValueError(f"its pixels have 32 bits (mode {o.mode}), so white is unknown: save it with 8 or 16.")
     res = Image.fromarray(((np.asarray(o).astype(np.int64)*255 + 32767)//65535).astype(np.uint8))
     res.info = {k:v for k,v in o.info.items() if k=='exif'}
     return res
@@ -130,7 +130,7 @@ def _save_cache(cache, arrays):
         with suppress(OSError): tmp.unlink()
 
 def _load_splits(path, splits):
-    "Files, classes and images of the folders `path/split`; images come from the cache beside `path`, renewed if need be."
+    "Files, classes and images of the folders `path/split`; images come from a cache beside `path`, renewed if need be."
     cache = path.resolve().with_name(path.resolve().name+'.clrbeta.npz')
     found = {s:_image_files(path/s) for s in splits}
     images = {s:_cached(cache, s, stamp, len(files)) for s,(files,_,stamp) in found.items()}
@@ -159,10 +159,10 @@ def _memory_dls(items, tfms, splits, mems, stats, bs, batch_tfms=(), path='.', d
 def cifar10_dls(
     path:str|Path|None=None, # Folder of `train/<class>/*` and `{valid}/<class>/*`. None: `untar_data(URLs.CIFAR)`
     bs:int=512,              # Batch size
-    valid:str|float='test',  # Folder to validate on, in a fixed mixed order; or the fraction of training images to hold out
+    valid:str|float='test',  # Folder to validate on, in a fixed mixed order; or the fraction of images to hold out
     augment:bool=False,      # Train with `FlipCrop`: mirror, and crop after reflection padding by 4
     device:torch.device|str|None=None, # None: fastai's default device
-    seed:int|None=None,      # Seed for the order of batches and for drawing images, not for `augment`. None: left to chance
+    seed:int|None=None,      # Seed for the order of batches and for drawing images, not for `augment`. None: chance
     n_train:int|None=None,   # Train on this many images, drawn evenly from the classes. None: on all
 ) -> DataLoaders: # Batches of (bs,3,32,32) normalised images and (bs,) classes
     """Load CIFAR-10, or another folder of small images of one size, as `DataLoaders` that hold it in memory as uint8.
@@ -190,8 +190,9 @@ def cifar10_dls(
         vfiles,vclasses,vx = data[str(valid)]
         if vx.shape[2:] != x.shape[2:]:
             (h,w),(h0,w0) = vx.shape[2:],x.shape[2:]
-            raise ValueError(f"images of {path/valid} have {w}×{h} pixels, those of {path/'train'} {w0}×{h0}: all must have one size.")
-        mix = np.random.default_rng(0).permutation(len(vx))  # files lie class by class; a range test needs mixed batches
+            raise ValueError(f"images of {path/valid} have {w}×{h} pixels, those of {path/'train'} {w0}×{h0}: "
+                             "all must have one size.")
+        mix = np.random.default_rng(0).permutation(len(vx))  # files lie class by class; a search needs mixed ones
         vfiles,vx,vy = L(vfiles)[mix],vx[mix],_targets(vclasses, vocab, path/valid)[mix]
         itrain = np.arange(len(y))
     if n_train is not None:
@@ -213,7 +214,8 @@ def _targets(classes, vocab, folder):
 def _cifar10_path():
     try: return untar_data(URLs.CIFAR)
     except Exception as e:
-        raise FileNotFoundError(f"CIFAR-10 is not in {fastai_path('data')/'cifar10'} and could not be downloaded ({e}). "
+        where = fastai_path('data')/'cifar10'
+        raise FileNotFoundError(f"CIFAR-10 is not in {where} and could not be downloaded ({e}). "
                                 "Pass the folder that holds it as `path`.") from e
 
 # %% ../nbs/02_data.ipynb #06ff8e4a

@@ -1,7 +1,6 @@
 "As it is used: with fastai's progress bars and its default callbacks, in a terminal, in a notebook and in a pipe"
 import json, os, subprocess, sys
 import pytest
-from conftest import root
 
 setup = '''
 import io, tempfile, warnings

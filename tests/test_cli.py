@@ -90,7 +90,8 @@ def test_find(images, tmp_path):
 @pytest.mark.parametrize('args,msg', [
     ('--depth 21', '--depth=21'), ('--shortcut id', "--shortcut='id'"), ('--lr -1', '--lr=-1'), ('--lr high', '--lr high'),
     ('--clr_beta 10', '--clr_beta 10'), ('--lr 0.4,9', '--lr 0.4,9'),
-    ('--clr_beta a,b', '--clr_beta a,b'), ('--clr_beta 10,120', '--clr_beta 10,120: pct=120'), ('--lr nan', '--lr=nan'), ('--data nowhere', 'nowhere/train'), ('--bs 5000', '--bs=5000'),
+    ('--clr_beta a,b', '--clr_beta a,b'),
+    ('--clr_beta 10,120', '--clr_beta 10,120: pct=120'), ('--lr nan', '--lr=nan'), ('--data nowhere', 'nowhere/train'), ('--bs 5000', '--bs=5000'),
     ('--cycle_len 0', '--cycle_len=0'), ('--wd -1', '--wd=-1'), ('--augment', '--augment'), ('--nonsense 1', '--nonsense')])
 def test_bad_input_is_one_line(args, msg, tmp_path, capsys, monkeypatch):
     from fastai_clrbeta.cli import main
@@ -203,11 +204,11 @@ def test_head(images, tmp_path):
     assert {o.name for o in (tmp_path/'clrbeta_run').iterdir()} == files
 
 def test_one_folder_is_for_one_run_at_a_time(images, tmp_path):
-    args = (*small(images, 'a/run'), '--cycle_len', 5000)
+    args = (*small(images, 'a/run'), '--cycle_len', 600)
     p = start(*args, cwd=tmp_path)
     with suppress(ProcessLookupError):
         wait_for(tmp_path/'a/run/history.csv')
-        for more in (), ('--force',), ('--resume',):
+        for more in ('--force',), ('--resume',):
             code,out,err = run(*args, *more, cwd=tmp_path)
             assert code == 1 and 'another clrbeta is at work in a/run' in err and len(err.splitlines()) == 1
         assert len(pd.read_csv(tmp_path/'a/run/history.csv'))
@@ -227,7 +228,7 @@ def test_two_started_at_once(images, tmp_path):
 
 def test_impatient_interrupts(images, tmp_path):
     "Ctrl-C, and again, until it has ended"
-    p = start(*small(images, 'run'), '--cycle_len', 5000, cwd=tmp_path)
+    p = start(*small(images, 'run'), '--cycle_len', 600, cwd=tmp_path)
     wait_for(tmp_path/'run/history.csv')
     deadline = time.time()+60
     while p.poll() is None and time.time() < deadline:
