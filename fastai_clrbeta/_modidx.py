@@ -6,6 +6,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastai_clrbeta.cli.EpochCSV.after_epoch': ('cli.html#epochcsv.after_epoch', 'fastai_clrbeta/cli.py'),
                                     'fastai_clrbeta.cli.EpochCSV.before_epoch': ('cli.html#epochcsv.before_epoch', 'fastai_clrbeta/cli.py'),
                                     'fastai_clrbeta.cli.EpochCSV.before_fit': ('cli.html#epochcsv.before_fit', 'fastai_clrbeta/cli.py'),
+                                    'fastai_clrbeta.cli.EpochCSV.before_train': ('cli.html#epochcsv.before_train', 'fastai_clrbeta/cli.py'),
                                     'fastai_clrbeta.cli._Outlived': ('cli.html#_outlived', 'fastai_clrbeta/cli.py'),
                                     'fastai_clrbeta.cli._Outlived.__getattr__': ('cli.html#_outlived.__getattr__', 'fastai_clrbeta/cli.py'),
                                     'fastai_clrbeta.cli._Outlived.__init__': ('cli.html#_outlived.__init__', 'fastai_clrbeta/cli.py'),

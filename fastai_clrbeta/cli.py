@@ -104,7 +104,7 @@ def _locked(out):
         for o in new:
             with suppress(OSError): o.rmdir()  # only where nothing was written
 
-# %% ../nbs/11_cli.ipynb #c6cfc93a
+# %% ../nbs/11_cli.ipynb #c04a137e
 class _Outlived:
     "A text stream that may lose its reader, as in `clrbeta | head -1`: what comes after that goes nowhere."
     def __init__(self, o): self.o = o
@@ -196,7 +196,7 @@ def _save_figure(axs, f):
     axs[0].figure.savefig(f, dpi=120)
     plt.close(axs[0].figure)
 
-# %% ../nbs/11_cli.ipynb #cdb3b853
+# %% ../nbs/11_cli.ipynb #b604010d
 class _Run:
     "A run of `clrbeta`, step by step, in the order of its methods."
     def __init__(self, args):
@@ -289,19 +289,23 @@ class EpochCSV(Callback):
 
     def before_fit(self):
         self.quiet = hasattr(self, 'lr_finder') or hasattr(self, 'gather_preds')
+        self.new = True
+
+    def before_epoch(self): self.start_epoch,self.trained = time.time(),False
+    def before_train(self):  # which `validate` never comes to
         if self.quiet: return
         if not hasattr(self.learn, 'recorder'):
             raise ValueError("EpochCSV needs the Learner's Recorder, which was removed.")
-        self.rows = []
+        if self.new: self.rows = []
+        self.new,self.trained = False,True
 
-    def before_epoch(self): self.start_epoch = time.time()
     def after_epoch(self):
-        if self.quiet: return
+        if self.quiet or not self.trained: return
         rec,seconds = self.recorder,round(time.time()-self.start_epoch, 3)
         self.rows.append(dict(zip(rec.metric_names, [self.epoch, *rec.values[-1]])) | {'seconds':seconds})
         pd.DataFrame(self.rows).to_csv(self.fname, index=False)
 
-# %% ../nbs/11_cli.ipynb #56240554
+# %% ../nbs/11_cli.ipynb #063b4030
 @contextmanager
 def plain_rows(
     learn:Learner, # The Learner, whose fits print like this inside the block
