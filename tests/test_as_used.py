@@ -69,7 +69,12 @@ for event,epoch,every in [('after_batch',1,None), ('after_batch',1,2), ('before_
     learn.fit_clr_beta(0.1, cycle_len=1)  # nothing is left of it
 ''',
     command = '''
-run = dict(depth=8, cycle_len=2, bs=479, lr=0.1, find=False)
+rng = np.random.default_rng(0)
+for i in range(120):
+    f = path/f"imgs/{'train' if i<80 else 'test'}/{i%2}/{i}.png"
+    f.parent.mkdir(parents=True, exist_ok=True)
+    PILImage.create(rng.integers(0, 256, (8,8,3), dtype=np.uint8)).save(f)
+run = dict(data=str(path/'imgs'), depth=8, cycle_len=2, bs=20, lr=0.1, find=False)
 clrbeta(out=path/'whole', **run)
 epoch = Learner._do_epoch
 def once(self):
@@ -89,7 +94,7 @@ script = setup + '''
 import traceback
 steps,errors = %r,{}
 for name,code in steps.items():
-    try: exec(code, globals())
+    try: exec(code, dict(globals()))  # of its own names
     except BaseException: errors[name] = traceback.format_exc()
 Path('errors.json').write_text(json.dumps(errors))
 '''.replace('json.dumps', '__import__("json").dumps') % steps
