@@ -6,7 +6,7 @@
 Every run is one CSV, a row an epoch, with its configuration and versions in the JSON beside it. A run that is
 complete is not repeated, one that was cut off starts over."""
 from fastai_clrbeta.all import *
-from fastai_clrbeta.cli import EpochCSV, _plain, _versions
+from fastai_clrbeta.cli import EpochCSV, plain_rows, versions
 from fastcore.script import call_parse
 import json
 
@@ -38,9 +38,9 @@ def run(name, schedule, epochs, out, lr, clr_beta=None, wd=None, **setup):
     kwargs = {k:v for k,v in dict(clr_beta=clr_beta, wd=wd).items() if v is not None}
     config = _defaults(learner) | _defaults(schedules[schedule]) | setup | kwargs
     del config['data']
-    config = dict(schedule=schedule, epochs=epochs, lr=lr, **config, versions=_versions())
+    config = dict(schedule=schedule, epochs=epochs, lr=lr, **config, versions=versions())
     (out/f'{name}.json').write_text(json.dumps(config, indent=1))
-    with _plain(learn): schedules[schedule](learn, epochs, lr, cbs=[EpochCSV(csv)], **kwargs)
+    with plain_rows(learn): schedules[schedule](learn, epochs, lr, cbs=[EpochCSV(csv)], **kwargs)
 
 def _defaults(f): return {k:p.default for k,p in inspect.signature(f).parameters.items() if p.default is not p.empty and k != 'cbs'}
 

@@ -8,11 +8,12 @@ __all__ = ['MemoryDL', 'FlipCrop', 'cifar10_dls', 'digits_dls']
 # %% ../nbs/02_data.ipynb #7a2da7fe
 from fastai.vision.data import *
 from fastprogress import progress_bar
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.model_selection import train_test_split
 from sklearn.utils import resample
 from contextlib import suppress
 from numbers import Integral
+from .core import check_integer
 import hashlib
 from fastai.vision.augment import Resize, ResizeMethod
 from fastai.vision.core import *
@@ -20,10 +21,10 @@ from fastai.data.all import *
 
 # %% ../nbs/02_data.ipynb #93d92e27
 class MemoryDL(TfmdDL):
-    "A `TfmdDL` whose batches are rows of tensors in memory. Without them, as in a `test_dl`, items go through their transforms as usual"
+    "Serve batches that are rows of tensors in memory. Without `mem`, as in a `test_dl`, this is an ordinary `TfmdDL`."
     def __init__(self,
         dataset,             # What `TfmdDL` takes: items with their transforms
-        mem:tuple|None=None, # Inputs (n,…) and targets (n,), row i being item i of `dataset`. None: an ordinary `TfmdDL`
+        mem:tuple|None=None, # Inputs (n,…) and targets (n,): row i is item i of `dataset`
         num_workers:int=0,   # A batch is one indexing, too little for a worker
         **kwargs
     ):
@@ -42,7 +43,7 @@ class MemoryDL(TfmdDL):
 
 # %% ../nbs/02_data.ipynb #98398240
 class FlipCrop(DisplayedTransform):
-    "Training batches only: flip every image with probability ½ and shift it by up to `pad` pixels each way, reflecting at the border"
+    "Flip each training image with probability ½; shift it by up to `pad` pixels each way, reflecting at the border."
     order,split_idx = 5,0
     def __init__(self,
         pad:int=4, # Pixels
@@ -54,7 +55,7 @@ class FlipCrop(DisplayedTransform):
         return x[torch.arange(n, device=x.device)[:,None,None], :, row[:,:,None], col[:,None,:]].permute(0,3,1,2)
 
     def _source(self, n, size, device):
-        "Shape (n,`size`): where each pixel along an axis comes from"
+        "Where each pixel along an axis comes from, in shape (n,`size`)."
         i = torch.arange(size, device=device) + torch.randint(-self.pad, self.pad+1, (n,1), device=device)
         return (size-1) - ((size-1) - i.abs()).abs()
 
@@ -62,8 +63,8 @@ class FlipCrop(DisplayedTransform):
 def _scan(d): return sorted((o for o in os.scandir(d) if not o.name.startswith('.')), key=lambda o: o.name)
 
 def _image_files(split):
-    "The images in the class folders of `split`, the class of each, and a stamp that changes when any of them does"
-    files,classes,stamp = [],[],hashlib.sha256()
+    "The images in the class folders of `split`, the class of each, and a stamp that changes when any of them does."
+    files,classes,stamp = [],[],hashlib.sha256(b'2')  # 2: images are read as since 0.2
     for d in _scan(split):
         if not d.is_dir(): continue
         imgs = [o for o in _scan(d) if os.path.splitext(o.name)[1].lower() in image_extensions]
@@ -77,29 +78,47 @@ def _image_files(split):
     return files,classes,stamp.hexdigest()
 
 # %% ../nbs/02_data.ipynb #28eae7a3
+def _rgb(o:Path|str|Tensor|ndarray|bytes|Image.Image):
+    "An RGB image with 8 bits per channel, turned the way its EXIF data say."
+    if isinstance(o, bytes): o = io.BytesIO(o)
+    if isinstance(o, (Tensor,ndarray)): o = PILImage.create(o)
+    elif not isinstance(o, Image.Image): o = Image.open(o)
+    if o.mode[0] in 'IF': o = _grey8(o)
+    with suppress(Exception): o = ImageOps.exif_transpose(o)  # EXIF data may be damaged where the image is not
+    return PILImage(o.convert('RGB'))
+
+def _grey8(o):
+    "Grey of 16 bits as grey of 8 bits, which Pillow would cut off at 255."
+    if not (o.mode.startswith('I;16') or o.mode=='I' and o.format in ('PNG','PPM')):
+        raise ValueError(f"its pixels have 32 bits (mode {o.mode}), so white is unknown: save it with 8 or 16.")
+    res = Image.fromarray(((np.asarray(o).astype(np.int64)*255 + 32767)//65535).astype(np.uint8))
+    res.info = {k:v for k,v in o.info.items() if k=='exif'}
+    return res
+
 def _read(f):
-    try: return np.asarray(PILImage.create(f)).transpose(2,0,1)
+    try: return np.asarray(_rgb(f)).transpose(2,0,1)
     except Exception as e: raise ValueError(f"cannot read image {f}: {e}") from e
 
 def _decode(files):
-    "Images of one size as uint8, shape (n,3,h,w)"
+    "Images of one size as uint8, in shape (n,3,h,w)."
     res = np.empty((len(files), *_read(files[0]).shape), np.uint8)
     for i,f in enumerate(progress_bar(files, leave=False)):
         im = _read(f)
-        if im.shape != res.shape[1:]: raise ValueError("image {} has {}×{} pixels, where {} has {}×{}: all must have one size.".format(
-            f, *im.shape[:0:-1], files[0], *res.shape[:1:-1]))
+        if im.shape != res.shape[1:]:
+            (_,h,w),(_,h0,w0) = im.shape,res.shape[1:]
+            raise ValueError(f"image {f} has {w}×{h} pixels, where {files[0]} has {w0}×{h0}: all must have one size.")
         res[i] = im
     return res
 
 # %% ../nbs/02_data.ipynb #8c99e865
 def _cached(cache, split, stamp, n):
-    "Images of `split` from the file `cache`, or None where it does not hold exactly what `stamp` stands for"
+    "Images of `split` from the file `cache`, or None if it does not hold exactly what `stamp` stands for."
     try:
         with np.load(cache) as z:
             if z[f'{split}_stamp'] != stamp: return None
             x = z[split]
         return x if len(x)==n and x.ndim==4 and x.dtype==np.uint8 else None
-    except Exception: return None  # absent, truncated, altered (zip checks a CRC), of another kind: all mean "decode again"
+    except Exception: return None  # absent, truncated, altered (zip checks a CRC), of another kind: decode again
 
 def _save_cache(cache, arrays):
     tmp = cache.with_name(f'{cache.stem}.{os.getpid()}.npz')
@@ -111,7 +130,7 @@ def _save_cache(cache, arrays):
         with suppress(OSError): tmp.unlink()
 
 def _load_splits(path, splits):
-    "Of folders `path/split`, the files, their classes and the images: from the cache beside `path` where it is good, else it is made anew"
+    "Files, classes and images of the folders `path/split`; images come from a cache beside `path`, renewed if need be."
     cache = path.resolve().with_name(path.resolve().name+'.clrbeta.npz')
     found = {s:_image_files(path/s) for s in splits}
     images = {s:_cached(cache, s, stamp, len(files)) for s,(files,_,stamp) in found.items()}
@@ -121,15 +140,12 @@ def _load_splits(path, splits):
     return {s:(*found[s][:2], images[s]) for s in splits}
 
 # %% ../nbs/02_data.ipynb #540c1bce
-def _rgb(o:Path|str|Tensor|ndarray|bytes|Image.Image):
-    return PILImage.create((o if isinstance(o, Image.Image) else PILImage.create(o)).convert('RGB'))
-
 def _within(name, v, n):
     if isinstance(v, Integral) and not isinstance(v, bool) and 0 < v <= n: return int(v)
     raise ValueError(f"{name}={v!r}: must be a whole number from 1 to {n}, the number of training images.")
 
 def _memory_dls(items, tfms, splits, mems, stats, bs, batch_tfms=(), path='.', device=None, seed=None):
-    "`DataLoaders` over `items`, whose batches come from `mems`, the training and the validation `(images, targets)`"
+    "`DataLoaders` over `items` whose batches come from `mems`, the training and the validation `(images, targets)`."
     n,_,h,w = mems[0][0].shape
     bs = _within('bs', bs, n)
     dls = Datasets(items, tfms, splits=splits).dataloaders(
@@ -141,17 +157,20 @@ def _memory_dls(items, tfms, splits, mems, stats, bs, batch_tfms=(), path='.', d
 
 # %% ../nbs/02_data.ipynb #aca12374
 def cifar10_dls(
-    path:str|Path|None=None, # Folder of `train/<class>/*` and `{valid}/<class>/*`. None: fastai's `untar_data(URLs.CIFAR)`
+    path:str|Path|None=None, # Folder of `train/<class>/*` and `{valid}/<class>/*`. None: `untar_data(URLs.CIFAR)`
     bs:int=512,              # Batch size
-    valid:str|float='test',  # Folder to validate on, always in the same mixed order; or the fraction of the training images to hold out
+    valid:str|float='test',  # Folder to validate on, in a fixed mixed order; or the fraction of images to hold out
     augment:bool=False,      # Train with `FlipCrop`: mirror, and crop after reflection padding by 4
     device:torch.device|str|None=None, # None: fastai's default device
-    seed:int|None=None,      # For the order of batches and for drawing `n_train` or `valid`; augmentation goes by torch's own. None: left to chance
+    seed:int|None=None,      # Seed for the order of batches and for drawing images, not for `augment`. None: chance
     n_train:int|None=None,   # Train on this many images, drawn evenly from the classes. None: on all
 ) -> DataLoaders: # Batches of (bs,3,32,32) normalised images and (bs,) classes
-    """CIFAR-10, or another folder of small images of one size, as `DataLoaders` held in memory as uint8.
-    The first call decodes the images into one file beside the folder, `{path}.clrbeta.npz`; a file that does not match the folder is made anew.
-    A missing folder is a `FileNotFoundError`; an empty class, a broken image or a bad argument a `ValueError`: each names what is at fault"""
+    """Load CIFAR-10, or another folder of small images of one size, as `DataLoaders` that hold it in memory as uint8.
+
+    The first call decodes the images into one file beside the folder, `{path}.clrbeta.npz`.
+    If that does not match the folder, it is made anew. Grey images of 16 bits are scaled to 8.
+    Raises `FileNotFoundError` if a folder is missing, and `ValueError` if a class is empty,
+    an image is broken or an argument is invalid."""
     path = _cifar10_path() if path is None else Path(path)
     hold_out = not isinstance(valid, (str,Path))
     if hold_out and not (isinstance(valid, float) and 0 < valid < 1):
@@ -169,43 +188,54 @@ def cifar10_dls(
         vfiles,vx,vy = L(files)[ivalid],x[ivalid],y[ivalid]
     else:
         vfiles,vclasses,vx = data[str(valid)]
-        if vx.shape[2:] != x.shape[2:]: raise ValueError("images of {} have {}×{} pixels, those of {} {}×{}: all must have one size.".format(
-            path/valid, *vx.shape[:1:-1], path/'train', *x.shape[:1:-1]))
-        mix = np.random.default_rng(0).permutation(len(vx))  # files lie class by class, and a range test needs mixed mini-batches
-        vfiles,vx,vy,itrain = L(vfiles)[mix],vx[mix],_targets(vclasses, vocab, path/valid)[mix],np.arange(len(y))
+        if vx.shape[2:] != x.shape[2:]:
+            (h,w),(h0,w0) = vx.shape[2:],x.shape[2:]
+            raise ValueError(f"images of {path/valid} have {w}×{h} pixels, those of {path/'train'} {w0}×{h0}: "
+                             "all must have one size.")
+        mix = np.random.default_rng(0).permutation(len(vx))  # files lie class by class; a search needs mixed ones
+        vfiles,vx,vy = L(vfiles)[mix],vx[mix],_targets(vclasses, vocab, path/valid)[mix]
+        itrain = np.arange(len(y))
     if n_train is not None:
-        itrain = resample(itrain, replace=False, n_samples=_within('n_train', n_train, len(itrain)), stratify=y[itrain], random_state=seed)
+        n = _within('n_train', n_train, len(itrain))
+        itrain = resample(itrain, replace=False, n_samples=n, stratify=y[itrain], random_state=seed)
     if len(itrain) < len(y): files,x,y = L(files)[itrain],x[itrain],y[itrain]
-    return _memory_dls([*files, *vfiles], [_rgb, [parent_label, Categorize(vocab)]], [range(len(y)), range(len(y), len(y)+len(vy))],
-                       [(torch.from_numpy(x), torch.from_numpy(y)), (torch.from_numpy(vx), torch.from_numpy(vy))],
-                       cifar_stats, bs, [FlipCrop()] if augment else [], path, device, seed)
+    n,nv = len(y),len(vy)
+    mems = [tuple(map(torch.from_numpy, o)) for o in ((x,y), (vx,vy))]
+    return _memory_dls([*files, *vfiles], [_rgb, [parent_label, Categorize(vocab)]], [range(n), range(n, n+nv)],
+                       mems, cifar_stats, bs, [FlipCrop()] if augment else [], path, device, seed)
 
 def _targets(classes, vocab, folder):
     unknown = set(classes) - set(vocab)
-    if unknown: raise ValueError(f"{folder} has classes that the training images do not have: {', '.join(sorted(unknown))}.")
+    if unknown:
+        raise ValueError(f"{folder} has classes that the training images do not have: {', '.join(sorted(unknown))}.")
     o2i = {o:i for i,o in enumerate(vocab)}
     return np.array([o2i[o] for o in classes])
 
 def _cifar10_path():
     try: return untar_data(URLs.CIFAR)
-    except Exception as e: raise FileNotFoundError(f"CIFAR-10 is not in {fastai_path('data')/'cifar10'} and could not be downloaded ({e}). "
-                                                   "Pass the folder that holds it as `path`.") from e
+    except Exception as e:
+        where = fastai_path('data')/'cifar10'
+        raise FileNotFoundError(f"CIFAR-10 is not in {where} and could not be downloaded ({e}). "
+                                "Pass the folder that holds it as `path`.") from e
 
 # %% ../nbs/02_data.ipynb #06ff8e4a
 def digits_dls(
     bs:int=64,                # Batch size
     size:int=32,              # Height and width, in pixels; the originals have 8
     device:torch.device|str|None=None, # None: fastai's default device
-    seed:int|None=None,       # For the order of batches. None: left to chance. The split is always the same
+    seed:int|None=None,       # Seed for the order of batches. None: left to chance. The split is always the same
 ) -> DataLoaders: # Batches of (bs,3,size,size) normalised images and (bs,) classes
-    "scikit-learn's handwritten digits as `DataLoaders` held in memory: 1,437 to train on, 360 to validate. A bad argument is a `ValueError`"
-    if not isinstance(size, int) or size < 1: raise ValueError(f"size={size!r}: must be a whole number, 1 or more.")
+    """Load scikit-learn's handwritten digits as `DataLoaders` in memory: 1,437 to train on, 360 to validate.
+
+    Raises `ValueError` if an argument is invalid."""
+    check_integer('size', size)
     from sklearn.datasets import load_digits  # here: it takes longer to import than all of this package
     digits = load_digits()
-    imgs = [_rgb(Image.fromarray((o*255/16).astype(np.uint8)).resize((size,size), Image.BILINEAR)) for o in digits.images]
+    img = lambda o: Image.fromarray((o*255/16).astype(np.uint8)).resize((size,size), Image.BILINEAR)
+    imgs = [_rgb(img(o)) for o in digits.images]
     x,y = torch.stack([image2tensor(o) for o in imgs]),torch.from_numpy(digits.target)
     splits = train_test_split(np.arange(len(y)), test_size=0.2, stratify=digits.target, random_state=42)
     std,mean = torch.std_mean(x[splits[0]]/255)
     tfms = [[ItemGetter(0), _rgb], [ItemGetter(1), Categorize([str(i) for i in range(10)])]]
-    return _memory_dls(list(zip(imgs, map(str, digits.target))), tfms, [list(o) for o in splits], [(x[i],y[i]) for i in splits],
-                       ([mean]*3,[std]*3), bs, device=device, seed=seed)
+    return _memory_dls(list(zip(imgs, map(str, digits.target))), tfms, [list(o) for o in splits],
+                       [(x[i],y[i]) for i in splits], ([mean]*3,[std]*3), bs, device=device, seed=seed)

@@ -10,32 +10,35 @@ from fastai.basics import *
 from fastai.layers import *
 from fastai.vision.models.xresnet import init_cnn
 from numbers import Integral
+from .core import check_integer
 
 # %% ../nbs/01_resnet.ipynb #478f468c
 class ZeroChannels(Module):
-    "Add channels of zeros, `before` in front and `after` behind: (N,C,H,W) → (N,`before`+C+`after`,H,W)"
+    "Add channels of zeros, `before` in front and `after` behind: (N,C,H,W) → (N,`before`+C+`after`,H,W)."
     def __init__(self,
         before:int=0, # Zero channels in front
-        after:int=0,  # … and behind
+        after:int=0,  # Zero channels behind
     ): store_attr()
     def forward(self, x): return F.pad(x, (0,0, 0,0, self.before,self.after))
     def extra_repr(self): return f'{self.before}, {self.after}'
 
 # %% ../nbs/01_resnet.ipynb #a7cf8431
 def _conv(ni, nf, stride=1, act=True, preact=False):
-    "3×3 conv, BN, ReLU; or, with `preact`, BN, ReLU, 3×3 conv"
+    "3×3 conv, BN, ReLU; with `preact`, BN, ReLU, 3×3 conv."
     if not preact: return ConvLayer(ni, nf, stride=stride, act_cls=defaults.activation if act else None)
-    return nn.Sequential(BatchNorm(ni), defaults.activation(), ConvLayer(ni, nf, stride=stride, bias=False, norm_type=None, act_cls=None))
+    conv = ConvLayer(ni, nf, stride=stride, bias=False, norm_type=None, act_cls=None)
+    return nn.Sequential(BatchNorm(ni), defaults.activation(), conv)
 
 def _shortcut(ni, nf, kind, preact):
-    "What the shortcut does where the image halves and `ni` channels become `nf`"
+    "What the shortcut does where the image halves and `ni` channels become `nf`."
     if kind=='pool': return AvgPool(3, stride=2, ceil_mode=True)
-    if kind=='pad':  return nn.Sequential(AvgPool(1, stride=2), ZeroChannels((nf-ni)//2, (nf-ni)//2))  # a 1×1/2 pool: every second pixel
+    every_second_pixel = AvgPool(1, stride=2)
+    if kind=='pad':  return nn.Sequential(every_second_pixel, ZeroChannels((nf-ni)//2, (nf-ni)//2))
     return ConvLayer(ni, nf, 1, stride=2, bias=False, norm_type=None if preact else NormType.Batch, act_cls=None)
 
 # %% ../nbs/01_resnet.ipynb #ad481b9b
 class CifarBlock(Module):
-    "Two 3×3 convs and a shortcut: (N,`ni`,H,W) → (N,`nf`,H,W), or (N,`nf`,H/2,W/2) where `nf` is more than `ni`"
+    "Two 3×3 convs and a shortcut: (N,`ni`,H,W) → (N,`nf`,H,W), or (N,`nf`,H/2,W/2) if `nf` is more than `ni`."
     def __init__(self,
         ni:int,                # Channels in
         nf:int,                # Channels out
@@ -44,7 +47,9 @@ class CifarBlock(Module):
     ):
         down = nf != ni
         width = ni if shortcut=='pool' else nf
-        self.convs = nn.Sequential(_conv(ni, width, 2 if down else 1, preact=preact), _conv(width, width, act=False, preact=preact))
+        self.convs = nn.Sequential(
+            _conv(ni, width, 2 if down else 1, preact=preact),
+            _conv(width, width, act=False, preact=preact))
         self.shortcut = _shortcut(ni, nf, shortcut, preact) if down else nn.Identity()
         self.act = nn.Identity() if preact else defaults.activation()
         self.widen = ZeroChannels(after=nf-width) if nf > width else nn.Identity()
@@ -63,20 +68,24 @@ def cifar_resnet(
     shortcut:str='pool', # 'pool': Leslie Smith, 'pad': He's option A, 'conv': 1×1 convs, option B
     preact:bool=False,   # Full pre-activation: BN–ReLU–conv
 ) -> nn.Sequential: # (N,`c_in`,H,W) → (N,`n_out`) logits; H and W divisible by 4
-    """ResNet for small images: `stem`, three stages of 16, 32 and 64 channels, `head`. Weights: Kaiming normal, fan in.
-    Another depth or shortcut is a `ValueError`. Sources: Smith & Topin, arXiv:1708.07120; He et al., arXiv:1512.03385 and 1603.05027"""
-    for k,v in dict(n_out=n_out, c_in=c_in).items():
-        if not isinstance(v, Integral) or v < 1: raise ValueError(f"{k}={v!r}: must be a whole number, 1 or more.")
+    """Build a ResNet for small images: `stem`, three stages of 16, 32 and 64 channels, `head`.
+
+    Weights are Kaiming normal, fan in. Raises `ValueError` if an argument is invalid.
+    Sources: Smith & Topin, arXiv:1708.07120; He et al., arXiv:1512.03385 and 1603.05027."""
+    for k,v in dict(n_out=n_out, c_in=c_in).items(): check_integer(k, v)
     n = (int(depth)-2)//6 if isinstance(depth, Integral) else 0
     if n < 1 or depth != 6*n+2: raise ValueError(f"depth={depth!r}: must be 6n+2, such as 8, 20, 56 or 110.")
-    if shortcut not in ('pool','pad','conv'): raise ValueError(f"shortcut={shortcut!r}: must be 'pool', 'pad' or 'conv'.")
+    if shortcut not in ('pool','pad','conv'):
+        raise ValueError(f"shortcut={shortcut!r}: must be 'pool', 'pad' or 'conv'.")
     stage = lambda ni,nf: nn.Sequential(*[CifarBlock(ni if i==0 else nf, nf, shortcut, preact) for i in range(n)])
+    stem = ConvLayer(c_in, 16, bias=False, norm_type=None, act_cls=None) if preact else ConvLayer(c_in, 16)
+    last = [BatchNorm(64), defaults.activation()] if preact else []
     model = nn.Sequential(OrderedDict(
-        stem   = ConvLayer(c_in, 16, bias=False, norm_type=None, act_cls=None) if preact else ConvLayer(c_in, 16),
+        stem   = stem,
         stage1 = stage(16, 16),
         stage2 = stage(16, 32),
         stage3 = stage(32, 64),
-        head   = nn.Sequential(*([BatchNorm(64), defaults.activation()] if preact else []), AdaptiveAvgPool(), Flatten(), nn.Linear(64, n_out))))
+        head   = nn.Sequential(*last, AdaptiveAvgPool(), Flatten(), nn.Linear(64, n_out))))
     init_cnn(model)
     return model
 
@@ -85,5 +94,5 @@ def leslie_resnet56(
     n_out:int=10, # Classes
     c_in:int=3,   # Channels of the image
 ) -> nn.Sequential: # (N,`c_in`,H,W) → (N,`n_out`) logits
-    "The network of the super-convergence experiments: `cifar_resnet(56)`"
+    "Build the network of the super-convergence experiments, `cifar_resnet(56)`."
     return cifar_resnet(56, n_out, c_in)

@@ -1,4 +1,5 @@
 "The folder of images: its cache, and what can be wrong with it"
+import hashlib
 import pytest
 from fastai_clrbeta.all import *
 
@@ -103,6 +104,54 @@ faults = {  # what is done to the folder, how it is asked for, and the error
 def test_errors_name_what_is_wrong(folder, do, kw, exc, msg):
     do(folder)
     with pytest.raises(exc, match=msg): dls(folder, **kw)
+
+ramp = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8,8)
+rgb = np.random.default_rng(0).integers(0, 256, (8,8,3), dtype=np.uint8)
+
+def turned(f):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a camera held upright: to be seen, the image must be turned by 90°
+    Image.fromarray(np.rot90(rgb).copy()).save(f, exif=exif)
+
+kinds = {  # how an image is written, and what is to be seen in it
+    'grey':       (lambda f: Image.fromarray(ramp).save(f), ramp),
+    '16 bits':    (lambda f: Image.fromarray(ramp.astype(np.uint16)*257).save(f), ramp),
+    '16 bits, transparent': (lambda f: Image.fromarray(ramp.astype(np.uint16)*257).save(f, transparency=257), ramp),
+    '16 bits, big-endian':  (lambda f: Image.fromarray((ramp.astype('>u2')*257).astype('>u2')).save(f, format='TIFF'), ramp),
+    'two colours': (lambda f: Image.fromarray(ramp > 99).save(f), np.where(ramp > 99, 255, 0)),
+    'grey, transparent':   (lambda f: Image.fromarray(np.stack([ramp, 255-ramp], -1)).save(f), ramp),
+    'colour, transparent': (lambda f: Image.fromarray(np.dstack([rgb, ramp])).save(f), rgb),
+    'palette':    (lambda f: Image.fromarray(rgb//64*64).quantize(64).save(f), rgb//64*64),
+    'CMYK':       (lambda f: Image.merge('CMYK', Image.fromarray(np.dstack([255-rgb, 0*ramp])).split()).save(f, format='TIFF'), rgb),
+    'EXIF':       (turned, rgb),
+    'damaged EXIF': (lambda f: Image.fromarray(rgb).save(f, exif=b'Exif\0\0junk'), rgb)}
+
+@pytest.mark.parametrize('save,want', kinds.values(), ids=kinds)
+def test_an_image_is_read_as_it_is_seen(folder, save, want):
+    f = folder/'train/cat/0.png'
+    save(f)
+    want = np.broadcast_to(want[...,None] if want.ndim==2 else want, (8,8,3)).transpose(2,0,1)
+    d = dls(folder)
+    assert d.train.mem[0][0].tolist() == want.tolist()
+    for o in f, f.read_bytes(): assert (d.test_dl([o]).one_batch()[0] - d.valid.after_batch((TensorImage(want.copy())[None],))[0]).abs().max() < 1e-5
+
+@pytest.mark.parametrize('mode', ['I','F'])
+def test_numbers_without_a_white_are_refused(folder, mode):
+    Image.fromarray(ramp).convert(mode).save(folder/'train/cat/0.png', format='TIFF')
+    with pytest.raises(ValueError, match=f'cannot read image .*train/cat/0.png.*32 bits .mode {mode}'): dls(folder)
+
+def test_a_cache_from_before_16_bits_were_read_is_not_used(folder):
+    Image.fromarray(ramp.astype(np.uint16)*257).save(folder/'train/cat/0.png')
+    stamps,x = {},{'train':np.zeros((12,3,8,8), np.uint8), 'test':np.zeros((4,3,8,8), np.uint8)}
+    for s in x:
+        h = hashlib.sha256()  # the stamp of 0.1.0
+        for d in sorted((folder/s).iterdir()):
+            for o in sorted(d.iterdir()):
+                st = o.stat()
+                h.update(f'{d.name}/{o.name} {st.st_size} {st.st_mtime_ns} {st.st_ctime_ns}\n'.encode())
+        stamps[f'{s}_stamp'] = h.hexdigest()
+    np.savez(folder.parent/'imgs.clrbeta.npz', **x, **stamps)
+    assert dls(folder).train.mem[0][0,0].tolist() == ramp.tolist()
 
 def test_no_data_and_no_network(tmp_path, monkeypatch):
     import fastai_clrbeta.data as data
