@@ -10,7 +10,7 @@ __all__ = ['centred', 'peak_and_why', 'peak', 'unique_names', 'func_name', 'sugg
 from fastai.basics import *
 from fastai.callback.schedule import *
 
-# %% ../nbs/04_found.ipynb #f684f4d2
+# %% ../nbs/04_found.ipynb #00cb558b
 def centred(
     y,                     # Values, one a step
     num_it:int|None=None,  # Steps that the whole test has. None: as many as there are
@@ -33,7 +33,7 @@ def _exploded(y, med, n, loss):
     noise = (y-med).abs().median()
     return away > max(-away.min(), 5*noise)
 
-# %% ../nbs/04_found.ipynb #def53976
+# %% ../nbs/04_found.ipynb #52486696
 def peak_and_why(
     lrs,                  # Learning rate of each step
     losses,               # Training loss of each step, as measured
@@ -138,7 +138,7 @@ class _Module:
         from jinja2.utils import import_string  # of torch's; the None that it gives for a missing module has no class, so there is a namespace
         return import_string,(self.name, True)
 
-# %% ../nbs/04_found.ipynb #aa4883ef
+# %% ../nbs/04_found.ipynb #ade4775c
 class LRFind(_Portable):
     "What a range test measured: `df`, `peak`, `why`, `suggestions`, `stopped`, `plot()`, `to_csv()`."
     def __init__(self,
@@ -212,8 +212,8 @@ class LRFind(_Portable):
             line,raw = pd.concat(lines),pd.concat(raws)
             _fit_y(ax, line, raw, start, loss=name.endswith('_loss'))
             _tell_hidden(ax, raw)
-            if name in twins: ax.legend(fontsize='x-small')
-        _mark(self, axs, axs[min(names.index('valid_loss'), len(axs)-1)] if 'valid_loss' in names else axs[0])
+            if name in twins: ax.legend(fontsize='x-small', loc='upper left')
+        _mark(self, axs)
         if not self.linear: axs[0].set_xscale('log')
         axs[-1].set_xlabel('learning rate')
         return axs
@@ -232,7 +232,7 @@ class LRFind(_Portable):
         lines.append(f"{'no peak' if self.peak is None else f'peak {self.peak:.2g}'}: {self.why}")
         return '\n  '.join(lines)
 
-# %% ../nbs/04_found.ipynb #3b5229c5
+# %% ../nbs/04_found.ipynb #42d62a32
 def add_centred(df, num_it):
     "`df` with a column without lag for each that has a smoothed one."
     names = [o for o in df.columns if f'{o}_smooth' in df]
@@ -285,11 +285,11 @@ def _one_stop(stops):
     if len(set(stops))==1: return f"{stops[0]}, in each of {len(stops)} runs"
     return '; '.join(f"run {i}: {o}" for i,o in enumerate(stops, 1))
 
-# %% ../nbs/04_found.ipynb #76fe2647
+# %% ../nbs/04_found.ipynb #18bbe6ac
 _kinds = {'centred':'_centred', 'legacy':'_smooth', None:'', True:'_smooth', False:''}  # as 0.1.0 had it: smoothed as by 0.7, or not
 
-def _mark(found, axs, target):
-    "Mark the suggestions in all of `axs`, and name them in `target`"
+def _mark(found, axs):
+    "Mark the suggestions in all of `axs`, and name them in the first"
     marks = []
     for ax in axs:
         marks = [ax.axvline(o, color=f'C{i+2}', lw=0.8, ls=(0,(2,3)), label=f'{name} {o:.2g}')
@@ -297,9 +297,7 @@ def _mark(found, axs, target):
         if found.peak is None: continue
         if found.band: ax.axvspan(*found.band, color='0.2', alpha=0.08, lw=0)
         marks.insert(0, ax.axvline(found.peak, color='0.2', lw=1.8, label=f'peak {found.peak:.2g}'))
-    if not marks: return
-    if target.get_legend(): target.add_artist(target.get_legend())
-    target.legend(handles=marks, fontsize='x-small', loc='lower left')
+    if marks: axs[0].legend(handles=marks, fontsize='x-small', loc='lower left')
 
 def _trimmed(df, skip_start, skip_end):
     "`df` without its first and last steps, if enough are left"
@@ -326,8 +324,8 @@ def _fit_y(ax, line, raw, start=math.nan, loss=True):
     gain = start-line.min()
     if loss and gain > 0.02*abs(start): lo,hi = line.min(),min(line.max(), start+gain/2)  # it fell: what matters is how far, and where it turned
     room = hi-lo or abs(hi) or 1.
-    top = min(raw.quantile(0.95), hi+room/2) if loss else raw.max()
-    lo,hi = min(lo, max(raw.min(), lo-3*room)),max(hi, top)
+    bottom,top = (max(raw.quantile(0.05), lo-room/2),min(raw.quantile(0.95), hi+room/2)) if loss else (max(raw.min(), lo-3*room),raw.max())
+    lo,hi = min(lo, bottom),max(hi, top)
     if loss and hi > 30*lo > 0:
         ax.set_yscale('log')
         ax.set_ylim(lo/1.1, hi*1.1)
@@ -389,7 +387,6 @@ class LRSweep(_Portable):
             if lines:
                 line = pd.concat(lines)
                 _fit_y(ax, line, line, np.median([r.df[name][:10].median() for r in shown.values()]))
-                _tell_hidden(ax, line)
             ax.set(xlabel='learning rate', ylabel=name.replace('_',' ')+' (smoothed)')
             if not first_run.linear: ax.set_xscale('log')
         if shown: axs[0].legend(fontsize='small')
