@@ -17,7 +17,7 @@ from contextlib import contextmanager,suppress
 # %% ../nbs/06_finder.ipynb #3c233f82
 _all_ = ['LRFind','LRSweep']  # where users of 0.1.0 found them
 
-# %% ../nbs/06_finder.ipynb #4445640b
+# %% ../nbs/06_finder.ipynb #d2d28acc
 _faces = dict(running={'':False}, batch={'':True}, both={'':False, '_batch':True})  # by the ending of its columns: own statistics?
 
 def _own_statistics(m):
@@ -41,7 +41,7 @@ def _undone(learn):
     try: yield undo
     finally: undo()
 
-# %% ../nbs/06_finder.ipynb #907e32af
+# %% ../nbs/06_finder.ipynb #f354369b
 def _cycle(dl):
     "Batches of `dl`, over and over"
     while True:
@@ -118,14 +118,14 @@ class _Probe:
 class _UsedLR(Callback):
     "The learning rate with which the optimiser is about to step, after all other callbacks"
     order,run_valid = sys.maxsize,False
-    lr = None
-    def before_step(self): self.lr = float(self.opt.hypers[-1]['lr'])
+    value = None
+    def before_step(self): self.value = float(self.opt.hypers[-1]['lr'])
 
 class _Search(Callback):
     "Train one step at each learning rate and measure, after each, the next validation mini-batch"
     name,order,run_valid = 'lr_finder',ParamScheduler.order,False  # by this name fastai's trackers and loggers know that they must keep quiet
-    def __init__(self, plan, used, progress):
-        self.plan,self.used,self.progress = plan,used,progress
+    def __init__(self, plan, used, show):
+        self.plan,self.used,self.show = plan,used,show
         self.rows,self.best,self.stopped = [],math.inf,None
         self.smooth,self.warned = defaultdict(AvgSmoothLoss),False
 
@@ -138,8 +138,8 @@ class _Search(Callback):
     def before_train(self): self.seen = len(self.rows)+len(self.micro)
 
     def before_batch(self):
-        self.lr,self.used.lr = self.plan.lrs[len(self.rows)],None
-        self.opt.set_hyper('lr', [self.lr*o for o in self.plan.ratios])
+        self.planned,self.used.value = self.plan.lrs[len(self.rows)],None
+        self.opt.set_hyper('lr', [self.planned*o for o in self.plan.ratios])
 
     def after_loss(self): self.fresh   = True
     def after_step(self): self.stepped = True
@@ -153,7 +153,7 @@ class _Search(Callback):
         self.rows.append(row)
         self.micro,self.stepped = [],False
         if self.probe: row.update(merge(*[self._smoothed(k, v) for k,v in self.probe.measure().items()]))
-        self.progress(row)
+        self.show(row)
         self._stop(row)
 
     def after_cancel_train(self):
@@ -163,12 +163,12 @@ class _Search(Callback):
 
     def _lr(self):
         "What the optimiser really used"
-        lr = ifnone(self.used.lr, float(self.opt.hypers[-1]['lr']))
-        if not self.warned and not math.isclose(lr, self.lr*self.plan.ratios[-1], rel_tol=1e-6):
-            warn(f"a callback replaces the learning rates of the search ({lr:.3g} where {self.lr:.3g} was to be tried): `df.lr` has what was used, "
-                 "and suggestions mean little. Take it out with `learn.removed_cbs`.")
-            self.warned = True
-        return self.lr if math.isclose(lr, self.lr, rel_tol=1e-6) else lr
+        lr = ifnone(self.used.value, float(self.opt.hypers[-1]['lr']))
+        if math.isclose(lr, self.planned, rel_tol=1e-6): return self.planned
+        if not self.warned: warn(f"a callback replaces the learning rates of the search ({lr:.3g} where {self.planned:.3g} was to be tried): "
+                                 "`df.lr` has what was used, and suggestions mean little. Take the callback out with `learn.removed_cbs`.")
+        self.warned = True
+        return lr
 
     def _stop(self, row):
         loss,n = row['train_loss_smooth'],len(self.rows)
@@ -218,10 +218,10 @@ def _own_lr(learn):
 
 def _is_adaptive(opt):
     "Does `opt` scale its steps itself, as Adam does?"
-    if isinstance(opt, Optimizer): return average_sqr_grad in opt.cbs
+    if isinstance(opt, Optimizer): return any(getattr(cb, 'func', cb) is average_sqr_grad for cb in opt.cbs)
     return not isinstance(getattr(opt, 'opt', opt), (torch.optim.SGD, torch.optim.ASGD))
 
-# %% ../nbs/06_finder.ipynb #800ea73b
+# %% ../nbs/06_finder.ipynb #fae464a5
 def check_initialised(model):
     "Refuse a `model` with parameters that have no shape yet."
     named = itertools.chain(model.named_parameters(), model.named_buffers())
@@ -275,7 +275,7 @@ class _Sized(GetAttr):
     def __len__(self): return self.length
     def __iter__(self): return iter(self.dl)
 
-# %% ../nbs/06_finder.ipynb #32aa238b
+# %% ../nbs/06_finder.ipynb #29c611b5
 def _plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn):
     "All that a search needs to know, checked"
     check_initialised(learn.model)
@@ -310,7 +310,7 @@ def _columns(mets):
     endings = [a+b for a in ('','_batch') for b in ('','_smooth','_centred')]
     return unique_names(ours+[m.name for m in mets], endings)[len(ours):]
 
-# %% ../nbs/06_finder.ipynb #de93062b
+# %% ../nbs/06_finder.ipynb #294d5d74
 def _other_numbers(learn, run):
     "Other random numbers, and so another order of batches, for each `run` but the first"
     if run == 0: return
@@ -401,6 +401,7 @@ def lr_find_sweep(self:Learner,
 ) -> LRSweep: # Also kept at `learn.lr_find_sweep_result`, in full or as far as it got
     "`lr_find_val` for each of the values, or each combination: from the same weights, with batches in the same order. Leaves no trace"
     inspect.signature(self.lr_find_val).bind(**kwargs)  # a TypeError for what it does not know
+    check_initialised(self.model)
     grid = {k:L(v) for k,v in dict(wd=wd, mom=mom, bs=bs).items() if v is not None}
     if not grid or not all(map(len, grid.values())): raise ValueError("give at least one list to compare: wd=[…], mom=[…] or bs=[…].")
     for o in grid.get('wd', []): check_number('wd', o, lambda o: o>=0, '0 or more')

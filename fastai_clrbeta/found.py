@@ -10,7 +10,7 @@ __all__ = ['centred', 'peak_and_why', 'peak', 'unique_names', 'func_name', 'sugg
 from fastai.basics import *
 from fastai.callback.schedule import *
 
-# %% ../nbs/04_found.ipynb #00cb558b
+# %% ../nbs/04_found.ipynb #372b34c9
 def centred(
     y,                     # Values, one a step
     num_it:int|None=None,  # Steps that the whole test has. None: as many as there are
@@ -33,7 +33,7 @@ def _exploded(y, med, n, loss):
     noise = (y-med).abs().median()
     return away > max(-away.min(), 5*noise)
 
-# %% ../nbs/04_found.ipynb #52486696
+# %% ../nbs/04_found.ipynb #bc1bfaae
 def peak_and_why(
     lrs,                  # Learning rate of each step
     losses,               # Training loss of each step, as measured
@@ -51,7 +51,7 @@ def peak_and_why(
     if not smooth[:n].notna().any(): return None,"the loss explodes at once: lower start_lr.",None
     low = smooth[:n].idxmin()
     gain = start-smooth[low]
-    if not gain > max(noise, 1e-3*abs(start)):
+    if not gain > max(2*noise, 1e-3*abs(start)):
         return None,"the training loss never falls clearly below its start: lower start_lr, raise num_it, or look at the data.",None
     lost = smooth[low:] > smooth[low]+gain/2
     if not lost.any() and y.iloc[-1] == y.iloc[-1] and len(y) >= num_it:
@@ -138,7 +138,7 @@ class _Module:
         from jinja2.utils import import_string  # of torch's; the None that it gives for a missing module has no class, so there is a namespace
         return import_string,(self.name, True)
 
-# %% ../nbs/04_found.ipynb #ade4775c
+# %% ../nbs/04_found.ipynb #534f3044
 class LRFind(_Portable):
     "What a range test measured: `df`, `peak`, `why`, `suggestions`, `stopped`, `plot()`, `to_csv()`."
     def __init__(self,
@@ -232,7 +232,7 @@ class LRFind(_Portable):
         lines.append(f"{'no peak' if self.peak is None else f'peak {self.peak:.2g}'}: {self.why}")
         return '\n  '.join(lines)
 
-# %% ../nbs/04_found.ipynb #42d62a32
+# %% ../nbs/04_found.ipynb #176907d6
 def add_centred(df, num_it):
     "`df` with a column without lag for each that has a smoothed one."
     names = [o for o in df.columns if f'{o}_smooth' in df]
@@ -285,7 +285,7 @@ def _one_stop(stops):
     if len(set(stops))==1: return f"{stops[0]}, in each of {len(stops)} runs"
     return '; '.join(f"run {i}: {o}" for i,o in enumerate(stops, 1))
 
-# %% ../nbs/04_found.ipynb #18bbe6ac
+# %% ../nbs/04_found.ipynb #730525b8
 _kinds = {'centred':'_centred', 'legacy':'_smooth', None:'', True:'_smooth', False:''}  # as 0.1.0 had it: smoothed as by 0.7, or not
 
 def _mark(found, axs):

@@ -1,5 +1,7 @@
 "What comes of a range test: curves without lag, several runs, BatchNorm's two faces, a peak; and rough use of it"
 import os, pickle, pty, subprocess, sys
+from contextlib import suppress
+from copy import copy, deepcopy
 import pytest
 from fastai.text.all import *
 from fastai_clrbeta.all import *
@@ -54,7 +56,12 @@ def test_suggestions_of_several_runs_are_medians():
     assert r.peak == pytest.approx(np.sqrt(ends[0]*ends[1])) and r.band == pytest.approx(tuple(ends))  # the median of two, in log10
 
 def test_interrupted_in_the_third_run():
-    learn = learner(cbs=Stop('before_step', KeyboardInterrupt, 12*2+6))
+    steps = []
+    class InThird(Callback):
+        def before_step(self):
+            steps.append(1)
+            if len(steps) == 12*2+6: raise KeyboardInterrupt
+    learn = learner(cbs=InThird())
     before = state(learn)
     with pytest.raises(KeyboardInterrupt): find(learn, n_runs=4)
     assert not diff(before, state(learn))
@@ -101,38 +108,35 @@ class Own(nn.BatchNorm2d):
         return (x-m.view(shape))/(v.view(shape)+1e-5).sqrt()
 
 norms = dict(bn2d=lambda: nn.BatchNorm2d(8), fastai=lambda: BatchNorm(8), zero=lambda: BatchNorm(8, norm_type=NormType.BatchZero), own=lambda: Own(8),
-    sync=lambda: nn.SyncBatchNorm(8), bn1d=lambda: Flat(nn.BatchNorm1d(8), 1), bn3d=lambda: Flat(nn.BatchNorm3d(8), 3),
+    sync=lambda: OnCPU(8), bn1d=lambda: Flat(nn.BatchNorm1d(8), 1), bn3d=lambda: Flat(nn.BatchNorm3d(8), 3),
     inst=lambda: nn.InstanceNorm2d(8, track_running_stats=True), inst1d=lambda: Flat(nn.InstanceNorm1d(8, affine=True, track_running_stats=True), 1),
     lazy=lambda: nn.LazyBatchNorm2d())
 
+models = []
 class KeepModel(Callback):
     "Copies of the model after each step, with the averages that it has then"
-    order = 0
-    def before_fit(self): self.models = []
-    def after_step(self): self.models.append(pickle.loads(pickle.dumps(self.model)))
+    run_valid = False
+    def after_step(self): models.append(deepcopy(self.model))
 
-def with_norm(norm, bs=32, **kwargs):
-    set_seed(3)
-    model = Norms(norm)
-    model(torch.randn(2,3,8,8)) if not isinstance(norm, nn.SyncBatchNorm) else None
-    return learner(lambda: torch_loaders() if bs==32 else None, **kwargs),model
+class OnCPU(nn.SyncBatchNorm):
+    "Trains on a CPU, as torch's doesn't"
+    def forward(self, x):
+        if not self.training: return super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, True, 0.1)
+OnCPU.__module__ = 'torch.nn'  # it's to be taken for torch's own
 
 @pytest.mark.parametrize('make', norms.values(), ids=norms)
 def test_both_faces(make):
-    learn,model = with_norm(make())
-    learn.model = model
-    if isinstance(model.norm, nn.SyncBatchNorm):  # on a CPU it can't train: as if it were an ordinary one then
-        sync = model.norm
-        sync.forward = lambda x: F.batch_norm(x, sync.running_mean, sync.running_var, sync.weight, sync.bias, True, 0.1) if sync.training \
-                                 else type(sync).forward(sync, x)
-    keep = KeepModel()
-    learn.add_cb(keep)
+    learn = learner(torch_loaders, cbs=KeepModel())
+    learn.model = model = Norms(make())
+    model(torch.randn(2,3,8,8))
+    models.clear()
     before = [o.clone() for o in model.state_dict().values()]
     both,running,batch = [find(learn, 1e-3, 1, bn=o) for o in ('both','running','batch')]
     assert all(torch.equal(a, b) for a,b in zip(before, model.state_dict().values()))
     # by hand
     valid = itertools.cycle(list(learn.dls.valid))
-    for i,m in enumerate(keep.models[-12:]):
+    for i,m in enumerate(models[-12:]):
         x,y = next(valid)
         m.eval()
         with torch.no_grad(): want = F.cross_entropy(m(x), y)
@@ -149,9 +153,6 @@ def test_both_faces(make):
     for k in 'valid_loss','accuracy':
         for o in '','_smooth','_centred': assert both.df[f'{k}_batch{o}'].equals(batch.df[f'{k}{o}'])
     assert (both.bn, len(both.plot())) == ('both', 3)
-
-if True:
-    KeepModel.run_valid = False
 
 def test_a_network_without_batchnorm_has_one_face():
     learn = learner()
@@ -201,13 +202,13 @@ def test_each_face_costs_one_forward_pass():
 def test_a_model_that_writes_into_its_input():
     class Writes(Dropped):
         def forward(self, x): return super().forward(x.mul_(2))
-    learn = learner(lambda: DataLoaders(torch_loaders().train, [b for b in torch_loaders().valid]))
+    learn = learner(torch_loaders)
     learn.model = Writes()
-    both = find(learn, num_it=10, bn='both').df
-    learn.dls.loaders[1] = [b for b in torch_loaders().valid]
-    assert both.valid_loss[0] == find(learn, num_it=10).df.valid_loss[0]
-    learn.dls.loaders[1] = [b for b in torch_loaders().valid]
-    assert both.valid_loss_batch[0] == find(learn, num_it=10, bn='batch').df.valid_loss[0]
+    def one(bn):
+        learn.dls.loaders[1] = [(torch.ones(32,3,8,8), torch.arange(32)%10)]
+        return find(learn, bn=bn).df.iloc[0]
+    both = one('both')
+    assert both.valid_loss == one('running').valid_loss and both.valid_loss_batch == one('batch').valid_loss
 
 # callbacks that act
 
@@ -338,7 +339,7 @@ def test_an_explosion_does_not_reach_back(end):
     calm = curve()[:80]
     got,want = centred([*calm,*end], 100),centred(calm, 100)
     np.testing.assert_allclose(got[:80], want, rtol=0.1)
-    np.testing.assert_allclose(got[:78], want[:78], rtol=0.02)
+    np.testing.assert_allclose(got[:75], want[:75], rtol=0.005)
 
 def test_one_spike_is_no_turn():
     from fastai_clrbeta.found import centred
@@ -397,16 +398,17 @@ def test_picture():
     r = find(learn, 1e-4, 1e3, 100)
     line = lambda **kw: r.plot(**kw)[1].get_lines()[0].get_ydata()
     cut = slice(10,95)
-    for smooth,col in dict(centred='_centred', legacy='_smooth').items(): np.testing.assert_array_equal(line(smooth=smooth), r.df['valid_loss'+col][cut])
-    for smooth,col in [(True,'_smooth'), (False,''), (None,'')]: np.testing.assert_array_equal(line(smooth=smooth), r.df['valid_loss'+col][cut])
-    np.testing.assert_array_equal(line(), r.df.valid_loss_centred[cut])
+    for smooth,col in dict(centred='_centred', legacy='_smooth').items(): np.testing.assert_array_equal(line(smooth=smooth), r.df['valid_loss'+col][cut].dropna())
+    for smooth,col in [(True,'_smooth'), (False,''), (None,'')]: np.testing.assert_array_equal(line(smooth=smooth), r.df['valid_loss'+col][cut].dropna())
+    np.testing.assert_array_equal(line(), r.df.valid_loss_centred[cut].dropna())
     for bad in 'yes',2,'':
         with pytest.raises(ValueError, match='smooth='): r.plot(smooth=bad)
     for ax,k in zip(r.plot(), ['train_loss','valid_loss','accuracy']):
         lo,hi = ax.get_ylim()
         raw = r.df[k][cut]
         told = ax.texts[0].get_text()
-        assert told == ', '.join([f'↑ {(raw>hi).sum()} above']*bool((raw>hi).any()) + [f'↓ {(raw<lo).sum()} below']*bool((raw<lo).any()))
+        assert told == ', '.join([f'↑ {(raw>hi).sum()} above']*bool((raw>hi).any()) + [f'↓ {(raw<lo).sum()} below']*bool((raw<lo).any())
+                                 + [f'{raw.isna().sum()} not a number']*bool(raw.isna().any()))
         low = r.df[f'{k}_centred'][cut].min()
         assert lo < low < hi
         if k=='train_loss': assert hi < 10  # it explodes to more than that
@@ -436,15 +438,16 @@ class No:
     def find_spec(self, n, *a):
         if n.startswith('fastai_clrbeta'): raise ModuleNotFoundError(n)
 sys.meta_path.insert(0, No())
-from fastai.vision.all import *
+from fastai.tabular.all import *
 '''
 
 def test_exported_learners_need_no_package(tmp_path):
-    learn = learner(path=tmp_path)
-    learn.model = nn.Sequential(nn.Flatten(), nn.Linear(192,10))
+    from fastai.tabular.all import tabular_learner, TabularDataLoaders, Normalize
+    df = pd.DataFrame(dict(a=np.random.randn(64), y=np.random.randn(64)))
+    dls = TabularDataLoaders.from_df(df, cont_names=['a'], procs=[Normalize], y_names='y', bs=16)
+    learn = tabular_learner(dls, layers=[4], path=tmp_path)
     find(learn, n_runs=2)
     learn.lr_find_sweep(wd=[0,1e-2], num_it=12, show_plot=False)
-    learn.opt_func = SGD
     learn.export()
     code = without + 'l = load_learner("export.pkl"); print(len(l.lr_find_result.df), list(l.lr_find_sweep_result.runs))'
     p = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=tmp_path, capture_output=True, text=True)
