@@ -246,6 +246,13 @@ def test_the_learning_rate_that_was_used():
         warnings.simplefilter('error', UserWarning)
         learn.remove_cb(Half); find(learn)
 
+def test_attributes_of_a_model_are_not_in_the_way():
+    learn = learner()
+    for o in 'rows best stopped smooth micro fresh stepped probe planned seen plan used show'.split(): setattr(learn.model, o, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        assert len(find(learn).df) == 12
+
 def test_ratios_of_the_opt_func():
     seen = []
     class See(Callback):
@@ -318,7 +325,7 @@ def test_the_real_error_is_told(monkeypatch):
     monkeypatch.setattr(finder, 'lr_find_result', broken)
     learn = learner(cbs=Stop('before_step', KeyboardInterrupt))
     before = state(learn)
-    with pytest.raises(KeyboardInterrupt) as e: find(learn)
+    with pytest.raises(KeyboardInterrupt): find(learn)
     assert not diff(before, state(learn))
 
 # curves, peak, picture
@@ -329,7 +336,7 @@ def test_curves_without_lag():
     names = ['train_loss','valid_loss','accuracy','valid_loss_batch','accuracy_batch']
     assert list(r.df.columns[-5:]) == [f'{o}_centred' for o in names]
     from fastai_clrbeta.found import centred
-    for k in names: assert r.df[f'{k}_centred'].equals(centred(r.df[k], 100, 'loss' in k).rename(None)) or True
+    for k in names: np.testing.assert_array_equal(r.df[f'{k}_centred'], centred(r.df[k], 100, 'loss' in k))
     low = r.df.train_loss_centred.idxmin()
     assert r.df.train_loss_centred[low] < 1.2*r.df.train_loss[max(0,low-3):low+4].max() and low < r.df.train_loss_smooth.idxmin()
 
@@ -347,7 +354,7 @@ def test_one_spike_is_no_turn():
     np.testing.assert_allclose(centred(spiked), centred(curve()), atol=0.1)
 
 @pytest.mark.parametrize('losses,msg', [(curve()[:60],'raise end_lr'), (np.full(100, 2.),'never falls'), (curve()[:8],'only 8 steps'),
-                                        (2+np.random.default_rng(0).normal(0, 0.1, 100),'never falls'), ([nan]*100,'only 0 steps')])
+    (2+np.random.default_rng(0).normal(0, 0.1, 100),'never falls'), ([nan]*100,'only 0 steps')])
 def test_where_the_test_cannot_tell(losses, msg):
     r = result([rows(losses)], [''], (), len(losses))
     assert r.peak is None and msg in r.why and f'no peak: {r.why}' in repr(r)
@@ -365,14 +372,16 @@ def test_adam_is_known(monkeypatch):
     from fastai_clrbeta.finder import _is_adaptive as adaptive
     from torch import optim
     p = [nn.Parameter(torch.zeros(1))]
-    for f,want in [(SGD,0), (partial(SGD,mom=.9),0), (sgd,0), (Larc,0), (Adam,1), (RAdam,1), (QHAdam,1), (Lamb,1), (RMSProp,1), (ranger,1), (partial(OptimWrapper,opt=optim.AdamW),1),
-                   (partial(OptimWrapper,opt=optim.RMSprop),1), (partial(OptimWrapper,opt=optim.SGD),0), (partial(OptimWrapper,opt=optim.Adagrad),1)]:
-        opt = f(p, lr=0.1)
-        assert bool(adaptive(opt)) == bool(want), f
+    torchs = lambda *os: [partial(OptimWrapper, opt=o) for o in os]
+    for f in SGD,partial(SGD, mom=0.9),sgd,Larc,*torchs(optim.SGD, optim.ASGD): assert not adaptive(f(p, lr=0.1)), f
+    for f in Adam,RAdam,QHAdam,Lamb,RMSProp,ranger,*torchs(optim.AdamW, optim.RMSprop, optim.Adagrad): assert adaptive(f(p, lr=0.1)), f
     funcs = peak,valley
     for opt_func,want in (sgd,False),(Adam,True):
         seen = []
-        monkeypatch.setattr('fastai_clrbeta.finder.lr_find_result', lambda t,s,f,n,adaptive,**kw: (seen.append(adaptive), result(t,s,f,n,adaptive,**kw))[1])
+        def spy(tables, stops, funcs, num_it, adaptive, **kwargs):
+            seen.append(adaptive)
+            return result(tables, stops, funcs, num_it, adaptive, **kwargs)
+        monkeypatch.setattr('fastai_clrbeta.finder.lr_find_result', spy)
         find(learner(opt_func=opt_func), suggest_funcs=funcs)
         assert seen == [want]
 
@@ -398,8 +407,8 @@ def test_picture():
     r = find(learn, 1e-4, 1e3, 100)
     line = lambda **kw: r.plot(**kw)[1].get_lines()[0].get_ydata()
     cut = slice(10,95)
-    for smooth,col in dict(centred='_centred', legacy='_smooth').items(): np.testing.assert_array_equal(line(smooth=smooth), r.df['valid_loss'+col][cut].dropna())
-    for smooth,col in [(True,'_smooth'), (False,''), (None,'')]: np.testing.assert_array_equal(line(smooth=smooth), r.df['valid_loss'+col][cut].dropna())
+    for smooth,col in [('centred','_centred'), ('legacy','_smooth'), (True,'_smooth'), (False,''), (None,'')]:
+        np.testing.assert_array_equal(line(smooth=smooth), r.df['valid_loss'+col][cut].dropna())
     np.testing.assert_array_equal(line(), r.df.valid_loss_centred[cut].dropna())
     for bad in 'yes',2,'':
         with pytest.raises(ValueError, match='smooth='): r.plot(smooth=bad)
@@ -415,13 +424,26 @@ def test_picture():
     assert r.df.train_loss.max() > 10 and 'above' in r.plot()[0].texts[0].get_text()
     plt.close('all')
 
+def test_suggestions_never_fail_and_are_fast():
+    from fastai_clrbeta.found import suggest
+    funcs = valley,minimum,steep,slide
+    for n in range(0,40):
+        for ys in [np.linspace(1,2,n), np.full(n,nan), np.r_[np.linspace(1,2,n//2), np.full(n-n//2,nan)], np.ones(n)]:
+            res = suggest(funcs, np.logspace(-5,1,n), ys, n)
+            assert all(isinstance(o, str) or math.isfinite(o) for o in res.values()) and len(res) == 4
+            result([rows(ys)], [''], (peak,*funcs), n).plot(); plt.close('all')
+    t = time.time()
+    suggest(funcs, np.logspace(-5,1,5000), np.sin(np.linspace(0,9,5000))+np.random.rand(5000), 5000)
+    assert time.time()-t < 5  # the requirement is one second on an idle machine
+
 # results travel
 
 def test_a_pickle_of_the_first_version():
     "Of the class at its old place, with a text or a tuple for each suggestion"
     df = rows(curve()).assign(valid_loss=1., valid_loss_smooth=1.)
+    old = {'valley':(0.1,(0.1,2.)), 'slide':'it is nan'}
     class Old:
-        def __reduce__(self): return object.__new__,(LRFind,),dict(df=df, stopped='finished: 100 steps', found={'valley':(0.1,(0.1,2.)), 'slide':'it is nan'}, linear=False)
+        def __reduce__(self): return object.__new__,(LRFind,),dict(df=df, stopped='finished: 100 steps', found=old, linear=False)
     txt = pickle.dumps(Old(), protocol=2)
     at = b'cfastai_clrbeta.found\nLRFind'
     assert at in txt
