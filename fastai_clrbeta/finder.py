@@ -17,7 +17,7 @@ from contextlib import contextmanager,suppress
 # %% ../nbs/06_finder.ipynb #3c233f82
 _all_ = ['LRFind','LRSweep']  # where users of 0.1.0 found them
 
-# %% ../nbs/06_finder.ipynb #02f3c1f9
+# %% ../nbs/06_finder.ipynb #2700286c
 _faces = dict(running={'':False}, batch={'':True}, both={'':False, '_batch':True})  # by the ending of its columns: own statistics?
 
 def _own_statistics(m):
@@ -41,7 +41,7 @@ def _undone(learn):
     try: yield undo
     finally: undo()
 
-# %% ../nbs/06_finder.ipynb #3bda5bda
+# %% ../nbs/06_finder.ipynb #d167bad3
 def _cycle(dl):
     "Batches of `dl`, over and over"
     while True:
@@ -129,7 +129,6 @@ class _Search(Callback):
         self.rows,self.best,self.stopped = [],math.inf,None
         self.smooth,self.warned = defaultdict(AvgSmoothLoss),False
         self.micro,self.fresh,self.stepped,self.probe = [],False,False,None
-        self.planned,self.seen = None,0  # all of them here: later, fastai warns where a model has an attribute of that name
 
     def before_fit(self):
         if hasattr(self.learn, 'recorder'): self.recorder.run_valid = False
@@ -222,7 +221,7 @@ def _is_adaptive(opt):
     if isinstance(opt, Optimizer): return any(getattr(cb, 'func', cb) is average_sqr_grad for cb in opt.cbs)
     return not isinstance(getattr(opt, 'opt', opt), (torch.optim.SGD, torch.optim.ASGD))
 
-# %% ../nbs/06_finder.ipynb #aae52b13
+# %% ../nbs/06_finder.ipynb #9c989604
 def check_initialised(model):
     "Refuse a `model` with parameters that have no shape yet."
     named = itertools.chain(model.named_parameters(), model.named_buffers())
@@ -276,7 +275,7 @@ class _Sized(GetAttr):
     def __len__(self): return self.length
     def __iter__(self): return iter(self.dl)
 
-# %% ../nbs/06_finder.ipynb #0e400ceb
+# %% ../nbs/06_finder.ipynb #2e5c9101
 def _plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn):
     "All that a search needs to know, checked"
     check_initialised(learn.model)
@@ -311,7 +310,7 @@ def _columns(mets):
     endings = [a+b for a in ('','_batch') for b in ('','_smooth','_centred')]
     return unique_names(ours+[m.name for m in mets], endings)[len(ours):]
 
-# %% ../nbs/06_finder.ipynb #a9855f5e
+# %% ../nbs/06_finder.ipynb #78548574
 def _other_numbers(learn, run):
     "Other random numbers, and so another order of batches, for each `run` but the first"
     if run == 0: return
