@@ -17,7 +17,7 @@ from contextlib import contextmanager,suppress
 # %% ../nbs/06_finder.ipynb #3c233f82
 _all_ = ['LRFind','LRSweep']  # where users of 0.1.0 found them
 
-# %% ../nbs/06_finder.ipynb #2700286c
+# %% ../nbs/06_finder.ipynb #810cabad
 _faces = dict(running={'':False}, batch={'':True}, both={'':False, '_batch':True})  # by the ending of its columns: own statistics?
 
 def _own_statistics(m):
@@ -41,7 +41,7 @@ def _undone(learn):
     try: yield undo
     finally: undo()
 
-# %% ../nbs/06_finder.ipynb #d167bad3
+# %% ../nbs/06_finder.ipynb #694de172
 def _cycle(dl):
     "Batches of `dl`, over and over"
     while True:
@@ -221,7 +221,7 @@ def _is_adaptive(opt):
     if isinstance(opt, Optimizer): return any(getattr(cb, 'func', cb) is average_sqr_grad for cb in opt.cbs)
     return not isinstance(getattr(opt, 'opt', opt), (torch.optim.SGD, torch.optim.ASGD))
 
-# %% ../nbs/06_finder.ipynb #9c989604
+# %% ../nbs/06_finder.ipynb #7b516575
 def check_initialised(model):
     "Refuse a `model` with parameters that have no shape yet."
     named = itertools.chain(model.named_parameters(), model.named_buffers())
@@ -275,7 +275,7 @@ class _Sized(GetAttr):
     def __len__(self): return self.length
     def __iter__(self): return iter(self.dl)
 
-# %% ../nbs/06_finder.ipynb #2e5c9101
+# %% ../nbs/06_finder.ipynb #1f6d6d5b
 def _plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn):
     "All that a search needs to know, checked"
     check_initialised(learn.model)
@@ -310,7 +310,7 @@ def _columns(mets):
     endings = [a+b for a in ('','_batch') for b in ('','_smooth','_centred')]
     return unique_names(ours+[m.name for m in mets], endings)[len(ours):]
 
-# %% ../nbs/06_finder.ipynb #78548574
+# %% ../nbs/06_finder.ipynb #9829f77f
 def _other_numbers(learn, run):
     "Other random numbers, and so another order of batches, for each `run` but the first"
     if run == 0: return

@@ -9,7 +9,7 @@ __all__ = ['centred', 'peak_and_why', 'peak', 'unique_names', 'suggest', 'LRFind
 from fastai.basics import *
 from fastai.callback.schedule import *
 
-# %% ../nbs/04_found.ipynb #4c9a007c
+# %% ../nbs/04_found.ipynb #39effde0
 def centred(
     y,                     # Values, one a step
     num_it:int|None=None,  # Steps that the whole test has. None: as many as there are
@@ -32,7 +32,7 @@ def _exploded(y, med, n, loss):
     noise = (y-med).abs().median()
     return away > max(-away.min(), 5*noise)
 
-# %% ../nbs/04_found.ipynb #cae62698
+# %% ../nbs/04_found.ipynb #d379d294
 def peak_and_why(
     lrs,                  # Learning rate of each step
     losses,               # Training loss of each step, as measured
@@ -137,7 +137,7 @@ class _Module:
         from jinja2.utils import import_string  # of torch's; the None that it gives for a missing module has no class, so there is a namespace
         return import_string,(self.name, True)
 
-# %% ../nbs/04_found.ipynb #23aefc7f
+# %% ../nbs/04_found.ipynb #c0b2fb45
 class LRFind(_Portable):
     "What a range test measured: `df`, `peak`, `why`, `suggestions`, `stopped`, `plot()`, `to_csv()`."
     def __init__(self,
@@ -234,7 +234,7 @@ class LRFind(_Portable):
         lines.append(f"{'no peak' if self.peak is None else f'peak {self.peak:.2g}'}: {self.why}")
         return '\n  '.join(lines)
 
-# %% ../nbs/04_found.ipynb #4781f614
+# %% ../nbs/04_found.ipynb #258c8dfd
 def _add_centred(df, num_it):
     "`df` with a column without lag for each that has a smoothed one."
     names = [o for o in df.columns if f'{o}_smooth' in df]
@@ -295,7 +295,7 @@ def _one_stop(stops):
     if len(set(stops))==1: return f"{stops[0]}, in each of {len(stops)} runs"
     return '; '.join(f"run {i}: {o}" for i,o in enumerate(stops, 1))
 
-# %% ../nbs/04_found.ipynb #2784dae2
+# %% ../nbs/04_found.ipynb #d22b3f99
 _kinds = {'centred':'_centred', 'legacy':'_smooth', None:'', True:'_smooth', False:''}  # as 0.1.0 had it: smoothed as by 0.7, or not
 
 def _mark(found, axs):
