@@ -12,11 +12,36 @@ from .core import *
 from .state import *
 from .found import *
 from fastprogress.fastprogress import progress_bar
+from contextlib import contextmanager,suppress
 
 # %% ../nbs/06_finder.ipynb #3c233f82
 _all_ = ['LRFind','LRSweep']  # where users of 0.1.0 found them
 
-# %% ../nbs/06_finder.ipynb #7294eb6f
+# %% ../nbs/06_finder.ipynb #810cabad
+_faces = dict(running={'':False}, batch={'':True}, both={'':False, '_batch':True})  # by the ending of its columns: own statistics?
+
+def _own_statistics(m):
+    "Let the layer `m` use the statistics of the mini-batch"
+    if not type(m).__module__.startswith('torch.'): m.train()  # a user's own: it has to look at `training`
+    else: m.running_mean,m.running_var,m.track_running_stats = None,None,False  # in eval mode still, so that SyncBatchNorm doesn't wait for others
+
+def _tracks(m): return isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None
+
+@contextmanager
+def _undone(learn):
+    "Put back what measuring changes, at the end and whenever the function that is given is called"
+    model,loss_func = learn.model,getattr(learn.loss_func, 'func', learn.loss_func)
+    restore,attrs,states = forward_state(model, loss_func),dict(vars(learn)),get_random_states()
+    norms = [(m, m.running_mean, m.running_var, m.track_running_stats) for m in model.modules() if _tracks(m)]
+    def undo():
+        refill(vars(learn), attrs)
+        for m,*own in norms: m.running_mean,m.running_var,m.track_running_stats = own
+        restore()
+        set_random_states(**states)
+    try: yield undo
+    finally: undo()
+
+# %% ../nbs/06_finder.ipynb #694de172
 def _cycle(dl):
     "Batches of `dl`, over and over"
     while True:
@@ -28,26 +53,93 @@ def _one_class(yb):
     y = yb[0] if len(yb)==1 else None
     return isinstance(y, Tensor) and y.ndim==1 and len(y) >= 8 and not y.is_floating_point() and (y==y[0]).all().item()
 
+class _Probe:
+    "Loss and metrics of the next validation mini-batch, by column; the Learner is left as it was"
+    def __init__(self, learn, mets, names, faces):
+        self.learn,self.mets,self.names,self.faces = learn,mets,names,faces
+        self.dl,self.told,self.count = learn.dls[1],set(),0
+        self.batches = _cycle(self.dl)
+
+    def measure(self):
+        res = {}
+        with _undone(self.learn) as undo:
+            b = next(self.batches)
+            for i,(ending,own) in enumerate(self.faces.items()):
+                if i: undo()
+                again = i+1 < len(self.faces)  # a model may write into its input
+                vals = self._face(apply(torch.clone, b) if again else b, own)
+                res.update({k+ending:v for k,v in vals.items()})
+        self.count += 1
+        return res
+
+    def _face(self, b, own):
+        learn = self.learn
+        norms = [m for m in learn.model.modules() if own and _tracks(m) and m.training]
+        learn.model.eval()
+        for m in norms: _own_statistics(m)
+        if hasattr(learn.model, 'reset'): learn.model.reset()
+        learn.training,learn.dl = False,self.dl
+        with torch.no_grad(): return self._values() if self._forward(b) else self._none()
+
+    def _forward(self, b):
+        "Was a loss computed?"
+        before = self.learn.loss
+        try: self.learn.one_batch(self.count, b)
+        except CancelValidException: pass  # such as that of `ShortEpochCallback`, when the batch is over
+        except ValueError as e:
+            if 'more than 1 value' not in str(e): raise
+            self._tell('one', "a validation mini-batch of one item has no statistics of its own, so loss and metrics are NaN there.")
+            return False
+        if self.learn.loss is before: self._tell('loss', "a callback leaves out validation mini-batches: loss and metrics are NaN there.")
+        return self.learn.loss is not before
+
+    def _values(self):
+        if self.count==0 and _one_class(self.learn.yb):
+            self._tell('class', "all items of the first validation mini-batch are of one class, so losses and metrics there say little. "
+                                "Put the validation set in a mixed order.")
+        return {'valid_loss':self.learn.loss.mean(), **{name:self._metric(name, m) for name,m in zip(self.names, self.mets)}}
+
+    def _none(self): return {name:tensor(math.nan) for name in ('valid_loss', *self.names)}
+
+    def _metric(self, name, m):
+        "Value of `m`, NaN where it says that a mini-batch is not enough; any other error is one, and ends the search"
+        try:
+            m.reset(); m.accumulate(self.learn)
+            return tensor(float(m.value))
+        except (ValueError, ArithmeticError, LookupError, TypeError, AssertionError) as e:
+            self._tell(name, f"metric {name} can't be computed on a mini-batch, so it is NaN there: {e}")
+            return tensor(math.nan)
+
+    def _tell(self, what, msg):
+        if what not in self.told: warn(msg)
+        self.told.add(what)
+
+# %% ../nbs/06_finder.ipynb #7294eb6f
+class _UsedLR(Callback):
+    "The learning rate with which the optimiser is about to step, after all other callbacks"
+    order,run_valid = sys.maxsize,False
+    value = None
+    def before_step(self): self.value = float(self.opt.hypers[-1]['lr'])
+
 class _Search(Callback):
     "Train one step at each learning rate and measure, after each, the next validation mini-batch"
     name,order,run_valid = 'lr_finder',ParamScheduler.order,False  # by this name fastai's trackers and loggers know that they must keep quiet
-    def __init__(self, lrs, ratios, stop_div, mets, watch, pbar):
-        self.lr_list,self.ratios,self.stop_div,self.mets,self.watch,self.pbar = lrs,ratios,stop_div,mets,watch,pbar
-        self.names = unique_names([m.name for m in mets])
-        self.rows,self.best,self.failed = [],math.inf,set()
-        self.stopped,self.smooth = None,defaultdict(AvgSmoothLoss)
+    def __init__(self, plan, used, show):
+        self.plan,self.used,self.show = plan,used,show
+        self.rows,self.best,self.stopped = [],math.inf,None
+        self.smooth,self.warned = defaultdict(AvgSmoothLoss),False
+        self.micro,self.fresh,self.stepped,self.probe = [],False,False,None
 
     def before_fit(self):
         if hasattr(self.learn, 'recorder'): self.recorder.run_valid = False
         self.learn.save = self.learn.export = noop  # a search writes no file, whoever asks for it
-        self.micro,self.fresh,self.stepped,self.valid_dl = [],False,False,None
-        if self.watch: self.valid_dl = self.dls[1]; self.valid = _cycle(self.valid_dl)
+        if self.plan.watch: self.probe = _Probe(self.learn, self.plan.mets, self.plan.names, self.plan.faces)
 
     def before_train(self): self.seen = len(self.rows)+len(self.micro)
 
     def before_batch(self):
-        lr = self.lr_list[len(self.rows)]
-        self.opt.set_hyper('lr', [lr*o for o in self.ratios])
+        self.planned,self.used.value = self.plan.lrs[len(self.rows)],None
+        self.opt.set_hyper('lr', [self.planned*o for o in self.plan.ratios])
 
     def after_loss(self): self.fresh   = True
     def after_step(self): self.stepped = True
@@ -57,61 +149,51 @@ class _Search(Callback):
         self.fresh = False
         if not self.stepped: return  # gradients are being accumulated: the step is not over
         loss = self.micro[0] if len(self.micro)==1 else torch.stack(self.micro).mean()
-        row = {'lr':self.lr_list[len(self.rows)], **self._smoothed('train_loss', loss)}
+        row = {'lr':self._lr(), **self._smoothed('train_loss', loss)}
         self.rows.append(row)
         self.micro,self.stepped = [],False
-        if self.watch: row.update(self._measure())
-        self.pbar.update(len(self.rows))
-        self.pbar.comment = ', '.join(f'{k} {row[k]:.3g}' for k in ('lr','train_loss_smooth','valid_loss_smooth') if k in row)
+        if self.probe: row.update(merge(*[self._smoothed(k, v) for k,v in self.probe.measure().items()]))
+        self.show(row)
         self._stop(row)
+
+    def after_cancel_train(self):
+        "A callback ends the epoch after a step, before we saw it"
+        if self.stepped: self.after_batch()
+    after_cancel_epoch = after_cancel_train
+
+    def _lr(self):
+        "What the optimiser really used"
+        lr = ifnone(self.used.value, float(self.opt.hypers[-1]['lr']))
+        if math.isclose(lr, self.planned, rel_tol=1e-6): return self.planned
+        if not self.warned: warn(f"a callback replaces the learning rates of the search ({lr:.3g} where {self.planned:.3g} was to be tried): "
+                                 "`df.lr` has what was used, and suggestions mean little. Take the callback out with `learn.removed_cbs`.")
+        self.warned = True
+        return lr
 
     def _stop(self, row):
         loss,n = row['train_loss_smooth'],len(self.rows)
         self.best = min(self.best, loss)
         if not (math.isfinite(loss) and math.isfinite(row['train_loss'])): self.stopped = f"the training loss was {row['train_loss']} at step {n}"
-        elif self.stop_div and loss > self.stop_div*self.best:
-            self.stopped = f"diverged at step {n}: the smoothed training loss, {loss:.4g}, passed {self.stop_div:g} × its best, {self.best:.4g}"
-        elif n == len(self.lr_list): self.stopped = f"finished: {n} steps"
+        elif self.plan.stop_div and loss > self._limit():
+            self.stopped = (f"diverged at step {n}: the smoothed training loss, {loss:.4g}, passed {self.plan.stop_div:g} × its best, "
+                            f"{self.best:.4g}{'' if self.best > 0 else ', counted from there in typical losses'}")
+        elif n == len(self.plan.lrs): self.stopped = f"finished: {n} steps"
         if self.stopped: raise CancelFitException()
 
+    def _limit(self):
+        "The loss that is too high: so many times the best, which means nothing where that is 0 or less; then a typical loss is the measure"
+        if self.best > 0: return self.plan.stop_div*self.best
+        return self.best + (self.plan.stop_div-1)*np.median([abs(o['train_loss']) for o in self.rows])
+
     def _smoothed(self, name, val):
-        "Raw and smoothed `val`, over all processes; a NaN metric does not spoil the ones after it"
+        "Raw and smoothed `val`, over all processes; one that can't be measured does not spoil those after it"
         raw,avg = to_detach(val).item(),self.smooth[name]
-        if raw!=raw and name in self.names: return {name:raw, f'{name}_smooth':math.nan}
+        if raw!=raw and name != 'train_loss': return {name:raw, f'{name}_smooth':math.nan}
         avg.accumulate(SimpleNamespace(loss=val))
         return {name:raw, f'{name}_smooth':avg.value.item()}
 
-    def _measure(self):
-        learn = self.learn
-        put_back = forward_state(learn.model, getattr(learn.loss_func, 'func', learn.loss_func))
-        attrs,states = dict(vars(learn)),get_random_states()
-        try:
-            learn.model.eval()
-            if hasattr(learn.model, 'reset'): learn.model.reset()
-            learn.training,learn.dl = False,self.valid_dl
-            with torch.no_grad():
-                learn.one_batch(len(self.rows), next(self.valid))
-                if len(self.rows)==1 and _one_class(learn.yb): warn("all items of the first validation mini-batch are of one class, so losses and "
-                    "metrics there say little. Put the validation set in a mixed order.")
-                res = self._smoothed('valid_loss', learn.loss.mean())
-                for name,m in zip(self.names, self.mets): res.update(self._smoothed(name, self._metric(name, m)))
-            return res
-        finally:
-            refill(vars(learn), attrs)
-            put_back()
-            set_random_states(**states)
-
-    def _metric(self, name, m):
-        "Value of `m`, NaN where it says that a mini-batch is not enough; any other error is one, and ends the search"
-        try:
-            m.reset(); m.accumulate(self.learn)
-            return tensor(float(m.value))
-        except (ValueError, ArithmeticError, LookupError, TypeError, AssertionError) as e:
-            if name not in self.failed: warn(f"metric {name} can't be computed on a mini-batch, so it is NaN there: {e}")
-            self.failed.add(name)
-            return tensor(math.nan)
-
     def before_validate(self):
+        if hasattr(self, 'gather_preds'): return  # predictions that a callback asks for
         if len(self.rows)+len(self.micro) == self.seen: raise ValueError("the training loader gave no batch that was trained on.")
         raise CancelValidException()
 
@@ -130,6 +212,38 @@ def _lrs(start_lr, end_lr, num_it, linear, groups, lr):
     lrs = [start + (end-start)*i/num_it if linear else start*(end/start)**(i/num_it) for i in range(num_it)]
     return lrs,ratios
 
+def _own_lr(learn):
+    "The Learner's learning rate, or that of its `opt_func`, which fastai takes over when it makes the optimiser"
+    given = getattr(learn.opt_func, 'keywords', {}) if learn.opt is None else {}
+    return given.get('lr', learn.lr)
+
+def _is_adaptive(opt):
+    "Does `opt` scale its steps itself, as Adam does?"
+    if isinstance(opt, Optimizer): return any(getattr(cb, 'func', cb) is average_sqr_grad for cb in opt.cbs)
+    return not isinstance(getattr(opt, 'opt', opt), (torch.optim.SGD, torch.optim.ASGD))
+
+# %% ../nbs/06_finder.ipynb #7b516575
+def _check_bn(model, bn):
+    if bn not in _faces: raise ValueError(f"bn={bn!r}: must be 'running', 'batch' or 'both'.")
+    if bn == 'running': return
+    scripted = [n for n,m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)
+                and re.search('BatchNorm|InstanceNorm', getattr(m, 'original_name', ''))]
+    if scripted: raise ValueError(f"bn={bn!r}: {scripted[0]} is scripted or traced, so its running averages can't be left out: use bn='running'.")
+
+@contextmanager
+def _quiet(learn):
+    "No trace, no log, no callback that only looks on, and a validation loader, an empty one if need be"
+    with learn.no_trace(), learn.no_logging(), valid_or_empty(learn.dls):
+        learn.remove_cbs([cb for cb in learn.cbs if looks_on(cb)])
+        yield
+
+class _OneItem(Callback):
+    "Send the first item alone through the model as training would, and stop there"
+    order = -sys.maxsize
+    def before_batch(self):
+        self.learn.xb,self.learn.yb = apply(lambda o: o[:1], (self.xb,self.yb))
+    def after_pred(self): raise CancelFitException()
+
 # %% ../nbs/06_finder.ipynb #78719907
 def _check_batches(learn, n_batch):
     "Refuse a training loader without batches, and one whose batch of one item would break in BatchNorm"
@@ -141,14 +255,12 @@ def _check_batches(learn, n_batch):
         except (AttributeError,TypeError): return
     if not bs or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in learn.model.modules()): return
     if bs > 1 and (n%bs != 1 or getattr(dl, 'drop_last', False) or n_batch < len(dl)): return
-    with learn.no_trace(), torch.no_grad():
-        try:
-            learn._split(learn._set_device(tuple(o[:1] for o in first(dl))))
-            learn.model.train()(*learn.xb)
-        except Exception as e:
-            if 'more than 1 value' not in str(e): return  # whatever it is, it is not this
-            raise ValueError(f"a training batch of one item can't go through BatchNorm (batch size {bs}, {n} items): "
-                             "use another batch size, or drop_last=True.") from e
+    try:
+        with _quiet(learn): learn.fit(1, cbs=_OneItem())
+    except Exception as e:
+        if 'more than 1 value' not in str(e): return  # whatever it is, it is not this
+        raise ValueError(f"a training batch of one item can't go through BatchNorm (batch size {bs}, {n} items): "
+                         "use another batch size, or drop_last=True.") from e
 
 class _Sized(GetAttr):
     "A loader without a length, given one"
@@ -156,6 +268,86 @@ class _Sized(GetAttr):
     def __init__(self, dl, n): self.dl,self.length = dl,n
     def __len__(self): return self.length
     def __iter__(self): return iter(self.dl)
+
+# %% ../nbs/06_finder.ipynb #1f6d6d5b
+def _plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn):
+    "All that a search needs to know, checked"
+    check_initialised(learn.model)
+    num_it,n_runs = check_integer('num_it', num_it, 10),check_integer('n_runs', n_runs)
+    try: opt = fresh_opt(learn, False)
+    except TypeError as e: raise ValueError(f"the Learner's opt_func can't be made with a learning rate: {e}") from e
+    if 'lr' not in opt.hypers[-1]: raise ValueError(f"this optimiser ({opt_name(opt)}) has no learning rate to search.")
+    groups = len(opt.param_lists)
+    lrs,ratios = _lrs(start_lr, end_lr, num_it, linear, groups, _own_lr(learn))
+    if wd is not None:
+        if 'wd' not in opt.hypers[-1]: raise ValueError(f"wd={wd}: this optimiser ({opt_name(opt)}) has no weight decay. Leave wd out.")
+        wd = per_group('wd', wd, groups)
+    funcs = tuplify(suggest_funcs or ())
+    for f in funcs:
+        if not callable(f): raise ValueError(f"suggest_funcs: {f!r} is no function.")
+    for m in L(metrics):
+        if not isinstance(m, Metric) and not callable(m): raise ValueError(f"metrics: {m!r} is no metric.")
+    mets = learn.metrics if metrics is None else L(metrics).map(mk_metric)
+    stop_div = 4 if stop_div is True else stop_div or 0
+    if stop_div: check_number('stop_div', stop_div, lambda o: o>1, 'True, False or a factor above 1')
+    _check_bn(learn.model, bn)
+    n_batch = num_it*max([getattr(cb, 'n_acc', 1) for cb in learn.cbs], default=1)  # at the most
+    _check_batches(learn, n_batch)
+    watch = len(getattr(learn.dls, 'loaders', (1,1))) > 1 and has_batches(learn.dls.valid)
+    if not watch: warn("there is no validation set: only the training loss is tracked.")
+    return SimpleNamespace(lrs=lrs, ratios=ratios, wd=wd, stop_div=stop_div, mets=mets, names=_columns(mets), faces=_faces[bn],
+                           n_batch=n_batch, watch=watch, n_runs=n_runs, funcs=funcs, linear=linear, adaptive=_is_adaptive(opt), bn=bn)
+
+def _columns(mets):
+    "A name for each of `mets`, whose columns no other column has"
+    ours = ['lr','run','train_loss','valid_loss']
+    endings = [a+b for a in ('','_batch') for b in ('','_smooth','_centred')]
+    return unique_names(ours+[m.name for m in mets], endings)[len(ours):]
+
+# %% ../nbs/06_finder.ipynb #9829f77f
+def _other_numbers(learn, run):
+    "Other random numbers, and so another order of batches, for each `run` but the first"
+    if run == 0: return
+    seed = torch.randint(2**31, (run,))[-1].item()
+    for o in loader_parts(getattr(learn.dls, 'loaders', [])):
+        for i,v in enumerate(o for o in vars(o).values() if isinstance(o, rng_types)): _reseed(v, seed+i)
+    set_seed(seed)
+
+def _reseed(rng, seed):
+    if   isinstance(rng, np.random.Generator): rng.bit_generator.state = type(rng.bit_generator)(seed).state
+    elif isinstance(rng, torch.Generator):     rng.manual_seed(seed)
+    else:                                      rng.seed(seed)
+
+def _run(learn, plan, search, run):
+    "One run of `search`, without a trace"
+    with _quiet(learn):
+        _other_numbers(learn, run)
+        try: len(learn.dls.train)
+        except TypeError: learn.dls.loaders[0] = _Sized(learn.dls.train, len(plan.lrs))
+        learn.fit(plan.n_batch+1, wd=plan.wd, cbs=[search, search.used])  # more epochs than enough: `search` stops the fit
+    search.stopped = search.stopped or f"stopped by a callback after {len(search.rows)} steps"
+
+def _table(search):
+    return pd.DataFrame(search.rows, columns=None if search.rows else ['lr','train_loss','train_loss_smooth'], dtype=float)
+
+def _result(plan, searches):
+    return lr_find_result(L(searches).map(_table), [o.stopped for o in searches], plan.funcs, len(plan.lrs), plan.adaptive,
+                          linear=plan.linear, bn=plan.bn)
+
+class _Bar:
+    "One progress bar over all runs, or none"
+    def __init__(self, plan, show):
+        self.n,self.done = len(plan.lrs)*plan.n_runs,0
+        self.bar = progress_bar(range(self.n), leave=False) if show else SimpleNamespace(update=noop, on_iter_end=noop)
+        self.bar.update(0)
+
+    def __call__(self, row):
+        self.done += 1
+        self.bar.comment = ', '.join(f'{k} {row[k]:.3g}' for k in ('lr','train_loss_smooth','valid_loss_smooth') if k in row)
+        self.bar.update(self.done)
+
+    def next_run(self, n): self.done = n
+    def close(self): self.bar.on_iter_end()
 
 # %% ../nbs/06_finder.ipynb #76b6d4e7
 @patch
@@ -168,48 +360,26 @@ def lr_find_val(self:Learner,
     stop_div:bool|float=True,       # Stop when the smoothed training loss passes this many times its best. True: 4, as fastai does
     metrics:Callable|Metric|list|None=None, # Measured on each validation mini-batch. None: the Learner's
     show_plot:bool=True,            # Plot the result?
-    suggest_funcs:Callable|tuple|list|None=(valley, minimum, steep, slide), # fastai's suggestion functions, or others of their form
+    suggest_funcs:Callable|tuple|list|None=(peak, valley, minimum, steep, slide), # `peak`, fastai's suggestion functions, or others of their form
+    n_runs:int=1,                   # Tests, each with other batches and random numbers; suggestions are medians
+    bn:str='running',               # What BatchNorm measures with: its 'running' averages, the mini-'batch', or 'both'
 ) -> LRFind: # Also kept at `learn.lr_find_result`, in full or as far as it got
     """Range test: train at rising learning rates and measure, after each step, loss and metrics on the next validation mini-batch. Leaves no trace.
     The mini-batches are those of the validation loader, in its order, which must not be class by class.
-    Smoothing is that of fastai's training loss. Bad arguments are a `ValueError` before anything runs. Source: fastai 0.7's `lr_find2`"""
-    num_it = check_integer('num_it', num_it, 10)
-    try: opt = fresh_opt(self, False)
-    except TypeError as e: raise ValueError(f"the Learner's opt_func can't be made with a learning rate: {e}") from e
-    if 'lr' not in opt.hypers[-1]: raise ValueError(f"this optimiser ({opt_name(opt)}) has no learning rate to search.")
-    lrs,ratios = _lrs(start_lr, end_lr, num_it, linear, len(opt.param_lists), self.lr)
-    if wd is not None:
-        if 'wd' not in opt.hypers[-1]: raise ValueError(f"wd={wd}: this optimiser ({opt_name(opt)}) has no weight decay. Leave wd out.")
-        wd = per_group('wd', wd, len(opt.param_lists))
-    for f in tuplify(suggest_funcs or ()):
-        if not callable(f): raise ValueError(f"suggest_funcs: {f!r} is no function.")
-    for m in L(metrics):
-        if not isinstance(m, Metric) and not callable(m): raise ValueError(f"metrics: {m!r} is no metric.")
-    stop_div = 4 if stop_div is True else stop_div or 0
-    if stop_div: check_number('stop_div', stop_div, lambda o: o>1, 'True, False or a factor above 1')
-    n_batch = num_it*max([getattr(cb, 'n_acc', 1) for cb in self.cbs], default=1)  # at the most
-    _check_batches(self, n_batch)
-    watch = len(getattr(self.dls, 'loaders', (1,1))) > 1 and has_batches(self.dls.valid)
-    if not watch: warn("there is no validation set: only the training loss is tracked.")
-    shown = hasattr(self, 'progress') and self.create_mbar
-    pbar = progress_bar(range(num_it), leave=False) if shown else SimpleNamespace(update=noop, on_iter_end=noop)
-    search = _Search(lrs, ratios, stop_div, self.metrics if metrics is None else L(metrics).map(mk_metric), watch, pbar)
-    pbar.update(0)
+    Bad arguments are a `ValueError` before anything runs. Source: fastai 0.7's `lr_find2`."""
+    plan = _plan(self, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn)
+    searches,bar = [],_Bar(plan, hasattr(self, 'progress') and self.create_mbar)
     try:
-        with self.no_trace(), self.no_logging(), valid_or_empty(self.dls):
-            self.remove_cbs([cb for cb in self.cbs if looks_on(cb)])
-            try: len(self.dls.train)
-            except TypeError: self.dls.loaders[0] = _Sized(self.dls.train, num_it)
-            self.fit(n_batch+1, wd=wd, cbs=search)  # more epochs than enough: `search` stops the fit
-        search.stopped = search.stopped or f"stopped by a callback after {len(search.rows)} steps"
+        for run in range(plan.n_runs):
+            bar.next_run(run*len(plan.lrs))
+            searches.append(_Search(plan, _UsedLR(), bar))
+            _run(self, plan, searches[-1], run)
     except BaseException as e:
-        search.stopped = f"interrupted after {len(search.rows)} steps: {type(e).__name__}"
+        searches[-1].stopped = f"interrupted after {len(searches[-1].rows)} steps: {type(e).__name__}"
+        with suppress(Exception): self.lr_find_result = _result(plan, searches)  # what ended the search is the error to tell
         raise
-    finally:
-        pbar.on_iter_end()
-        df = pd.DataFrame(search.rows, columns=None if search.rows else ['lr','train_loss','train_loss_smooth'], dtype=float)
-        y = df['valid_loss_smooth' if 'valid_loss_smooth' in df else 'train_loss_smooth']
-        self.lr_find_result = LRFind(df, search.stopped, suggest(tuplify(suggest_funcs or ()), df.lr.tolist(), y.tolist(), num_it), linear)
+    finally: bar.close()
+    self.lr_find_result = _result(plan, searches)
     if show_plot: self.lr_find_result.plot()
     return self.lr_find_result
 
@@ -225,6 +395,7 @@ def lr_find_sweep(self:Learner,
 ) -> LRSweep: # Also kept at `learn.lr_find_sweep_result`, in full or as far as it got
     "`lr_find_val` for each of the values, or each combination: from the same weights, with batches in the same order. Leaves no trace"
     inspect.signature(self.lr_find_val).bind(**kwargs)  # a TypeError for what it does not know
+    check_initialised(self.model)
     grid = {k:L(v) for k,v in dict(wd=wd, mom=mom, bs=bs).items() if v is not None}
     if not grid or not all(map(len, grid.values())): raise ValueError("give at least one list to compare: wd=[…], mom=[…] or bs=[…].")
     for o in grid.get('wd', []): check_number('wd', o, lambda o: o>=0, '0 or more')

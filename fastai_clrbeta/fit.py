@@ -109,7 +109,7 @@ def _check_diverging(on_diverge, lengthen, checkpoint):
     check_number('lengthen', lengthen[0], lambda o: o>1, 'a factor above 1, and a number of times')
     check_integer('lengthen', lengthen[1])
 
-# %% ../nbs/09_fit.ipynb #758b7f94
+# %% ../nbs/09_fit.ipynb #9056f7eb
 def _resumable(learn, plan, cbs, checkpoint, every_iter, resume):
     "The callback that keeps the run in a file, in a list, and the context in which the run goes on from it"
     if not checkpoint: return [],nullcontext()
