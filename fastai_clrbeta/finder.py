@@ -309,12 +309,13 @@ def _other_numbers(learn, run):
     "Other random numbers, and so another order of batches, for each `run` but the first"
     if run == 0: return
     seed = torch.randint(2**31, (run,))[-1].item()
-    for o in loader_parts(getattr(learn.dls, 'loaders', [])):
-        for i,v in enumerate(o for o in vars(o).values() if isinstance(o, rng_types)): _reseed(v, seed+i)
+    rngs = [n.o for n in Walk(dict(dls=learn.dls), copy=False).nodes.values() if isinstance(n.o, rng_types)]
+    for i,o in enumerate(rngs): _reseed(o, seed+i)
     set_seed(seed)
 
 def _reseed(rng, seed):
-    if   isinstance(rng, np.random.Generator): rng.bit_generator.state = type(rng.bit_generator)(seed).state
+    if isinstance(rng, np.random.BitGenerator): rng.state = type(rng)(seed).state
+    elif isinstance(rng, np.random.Generator):  _reseed(rng.bit_generator, seed)
     elif isinstance(rng, torch.Generator):     rng.manual_seed(seed)
     else:                                      rng.seed(seed)
 

@@ -153,19 +153,21 @@ def test_other_containers_in_the_model():
     assert values(learn.model) == before
 
 def test_an_interrupt_of_the_restoring_itself():
-    from fastai_clrbeta import finder
+    from fastai_clrbeta.state import Node
     learn = learner()
     train(learn)
     before = state(learn)
-    put,count = finder._put,[]
-    def once(t, old):
+    put,count = Node.put,[]
+    def once(self):
         count.append(1)
         if len(count) == 5: raise KeyboardInterrupt
-        put(t, old)
-    with pytest.MonkeyPatch.context() as m, pytest.raises(KeyboardInterrupt):
-        m.setattr(finder, '_put', once)
-        find(learn)
-    assert not diff(before, state(learn))
+        put(self)
+    def search(learn):
+        with learn.no_trace():
+            train(learn)
+            m.setattr(Node, 'put', once)
+    with pytest.MonkeyPatch.context() as m, pytest.raises(KeyboardInterrupt): search(learn)
+    assert len(count) > 5 and not diff(before, state(learn))
 
 def test_memory_is_given_back():
     "Even while the exception that ended the search, and with it its frames, is still held"
