@@ -77,7 +77,7 @@ class RangeTest(Setup):
 
 precisions = dict(fp32=[]) # Callbacks for each
 
-class Log(EpochCSV):
+class WholeCSV(EpochCSV):
     "An `EpochCSV` that a kill can't cut in two"
     def after_epoch(self):
         super().after_epoch()
@@ -173,7 +173,7 @@ class Lab:
         if f.exists() and not any(p.exists() for p in ckpts):  # without its checkpoint it can't go on, and is kept as it is
             os.replace(f, first(p for k in itertools.count(1) if not (p := f.with_suffix(f'.partial{k}')).exists()))
         sched = schedules[o.schedule](o.div, o.pct, *o.mom)
-        learn.fit_clr_beta(o.lr, cycle_len=o.epochs, wds=o.wd, use_clr_beta=sched, cbs=Log(f.with_suffix('.tmp')),
+        learn.fit_clr_beta(o.lr, cycle_len=o.epochs, wds=o.wd, use_clr_beta=sched, cbs=WholeCSV(f.with_suffix('.tmp')),
                            checkpoint=f.stem, every_iter=50, resume=True)
         for p in ckpts: p.unlink(missing_ok=True)
 
