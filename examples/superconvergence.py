@@ -1,16 +1,16 @@
 """The claims of super-convergence, rebuilt with fastai_clrbeta.
 
-    python examples/superconvergence.py                 # ResNet-20 on two cores: all experiments, the most telling first
-    python examples/superconvergence.py --only momentum # one of them
-    python examples/superconvergence.py --full          # the line of 2018 to the letter, ResNet-56: bring a GPU
-    python examples/superconvergence.py --trial         # everything in little, to see that it works
+    python examples/superconvergence.py                  # ResNet-20 on two cores, the most telling experiments first
+    python examples/superconvergence.py --only momentum  # one of them
+    python examples/superconvergence.py --full           # the line of 2018 to the letter, ResNet-56: bring a GPU
+    python examples/superconvergence.py --trial          # everything in little, to see that it works
 
 Stop it whenever you like: the same command goes on where it was. Start it twice, and two processes share the work.
 
 The protocol. Learning rate and momentum of each arm are chosen on 5,000 images held out of the training set, by the mean
-accuracy of the last epochs over two seeds, on a grid that grows until the best rate lies inside it. What is reported comes
-from other seeds and the test set. A run is known by a hash of its whole configuration, the images included: it stands in
-the name of its log, a CSV with a row an epoch, and the configuration in the JSON beside it."""
+accuracy of the last epochs over two seeds, on a grid that grows until the best rate lies inside it. What is reported
+comes from other seeds and from the test set. A run is known by a hash of its whole configuration, the images included:
+the hash is in the name of its log, a CSV with a row per epoch, and the configuration in the JSON beside it."""
 from fastai_clrbeta.all import *
 from fastai_clrbeta.cli import EpochCSV
 from fastcore.script import call_parse
@@ -73,7 +73,9 @@ class RangeTest(Setup):
     linear:bool=False
 
     @property
-    def name(self): return f"{self.label}_range_{'linear' if self.linear else 'exponential'}_{self.end_lr:g}_wd{self.wd:g}{self.ending}"
+    def name(self):
+        kind = 'linear' if self.linear else 'exponential'
+        return f'{self.label}_range_{kind}_{self.end_lr:g}_{self.num_it}steps_wd{self.wd:g}{self.ending}'
 
 precisions = dict(fp32=[]) # Callbacks for each
 
@@ -91,7 +93,10 @@ def sitting(device):
     "What a log needs to tell of the machine it was made on"
     pkgs = 'fastai_clrbeta fastai torch torchvision numpy pillow'.split()
     gpu = torch.cuda.get_device_name(device) if str(device).startswith('cuda') else None
-    return {o:version(o) for o in pkgs} | dict(python=platform.python_version(), machine=platform.machine(), gpu=gpu)
+    machine = dict(python=platform.python_version(), machine=platform.machine(), gpu=gpu)
+    return {o:version(o) for o in pkgs} | machine
+
+def plain_row(row): print('  ', *[f'{v:.4f}' if isinstance(v, float) else v for v in row], flush=True)
 
 def fingerprint(dls):
     "A hash of all images and their classes, in order"
@@ -110,11 +115,13 @@ class Lab:
         compiled=False,     # Compile the network?
         **overrides         # Settings that replace those of every run: a trial in little
     ):
-        if precision not in precisions: raise ValueError(f"precision={precision!r}: must be one of {', '.join(precisions)}.")
+        if precision not in precisions:
+            raise ValueError(f"precision={precision!r}: must be one of {', '.join(precisions)}.")
         self.data,self.out,self.overrides = data,Path(out),overrides
         self.device = str(default_device() if device is None else device)
-        self.setup = dict(data=fingerprint(cifar10_dls(data, bs=1, device='cpu')), optimiser='SGD with momentum, L2 on all parameters',
-                          memory='channels last', precision=precision, device=self.device, compiled=compiled)
+        images = fingerprint(cifar10_dls(data, bs=1, device='cpu'))
+        self.setup = dict(data=images, optimiser='SGD with momentum, L2 on all parameters', memory='channels last',
+                          precision=precision, device=self.device, compiled=compiled)
         (self.out/'checkpoints').mkdir(parents=True, exist_ok=True)
 
     def trim(self, o):
@@ -133,7 +140,9 @@ class Lab:
     def n_epochs(self, o):
         df = self.df(o)
         return 0 if df is None else len(df)
-    def done(self, o): return self.file(o).exists() if isinstance(o, RangeTest) else self.n_epochs(o) == self.trim(o).epochs
+    def done(self, o):
+        if isinstance(o, RangeTest): return self.file(o).exists()
+        return self.n_epochs(o) == self.trim(o).epochs
 
     def learner(self, o):
         "The same seed gives every schedule the same images, the same first weights and the same order of batches"
@@ -143,7 +152,7 @@ class Lab:
         if self.setup['compiled']: model.compile()
         cbs = [ChannelsLast(), *precisions[self.setup['precision']]]
         learn = Learner(dls, model, opt_func=sgd, metrics=accuracy, cbs=cbs, path=self.out, model_dir='checkpoints')
-        learn.logger = lambda row: print('  ', *[f'{v:.4f}' if isinstance(v, float) else v for v in row], flush=True)
+        learn.logger = plain_row
         return learn
 
     def run(self, o, wait=False):
@@ -156,22 +165,26 @@ class Lab:
 
     def _begin(self, f, o):
         print(f.stem, flush=True)
-        old = json.loads(f.with_suffix('.json').read_text()) if f.with_suffix('.json').exists() else dict(sittings=[])
-        write_json(f.with_suffix('.json'), self.config(o) | dict(sittings=[*old['sittings'], sitting(self.device)]))
+        about = f.with_suffix('.json')
+        sittings = json.loads(about.read_text())['sittings'] if about.exists() else []
+        write_json(about, self.config(o) | dict(sittings=[*sittings, sitting(self.device)]))
         o = self.trim(o)
         learn = self.learner(o)
-        with learn.no_bar(): self._test(learn, f, o) if isinstance(o, RangeTest) else self._train(learn, f, o)
+        go = self._test if isinstance(o, RangeTest) else self._train
+        with learn.no_bar(): go(learn, f, o)
 
     def _test(self, learn, f, o):
         "A range test is short: one that was cut off starts over"
-        learn.lr_find_val(o.start_lr, o.end_lr, o.num_it, linear=o.linear, wd=o.wd, stop_div=False, show_plot=False)
+        kwargs = dict(start_lr=o.start_lr, end_lr=o.end_lr, num_it=o.num_it, linear=o.linear)
+        learn.lr_find_val(**kwargs, wd=o.wd, stop_div=False, show_plot=False)
         learn.lr_find_result.to_csv(f.with_suffix('.tmp'))
         os.replace(f.with_suffix('.tmp'), f)
 
     def _train(self, learn, f, o):
         ckpts = [self.out/'checkpoints'/f'{f.stem}{k}.ckpt' for k in ('','.prev')]
-        if f.exists() and not any(p.exists() for p in ckpts):  # without its checkpoint it can't go on, and is kept as it is
-            os.replace(f, first(p for k in itertools.count(1) if not (p := f.with_suffix(f'.partial{k}')).exists()))
+        if f.exists() and not any(p.exists() for p in ckpts):  # it can't go on without its checkpoint, and is kept as it is
+            kept = (f.with_suffix(f'.partial{k}') for k in itertools.count(1))
+            os.replace(f, first(p for p in kept if not p.exists()))
         sched = schedules[o.schedule](o.div, o.pct, *o.mom)
         learn.fit_clr_beta(o.lr, cycle_len=o.epochs, wds=o.wd, use_clr_beta=sched, cbs=WholeCSV(f.with_suffix('.tmp')),
                            checkpoint=f.stem, every_iter=50, resume=True)
@@ -202,40 +215,48 @@ def tune(lab, arm, lrs, moms, most=6):
             found |= {(lr,mom): score(lab, held_out(lab, arm, lr, mom)) for lr in grid}
             best = max(grid, key=lambda lr: found[lr,mom])
             if best not in (grid[0],grid[-1]): break
-            new = best*best/grid[1] if best==grid[0] else best*best/grid[-2]
+            new = best*best/grid[1 if best==grid[0] else -2]
             grid = sorted([*grid, float(f'{new:.2g}')])
-        else: print(f'{arm.schedule}: the best rate is at the end of its grid, {grid[0]:g} to {grid[-1]:g}', flush=True)
+        else: print(f'{arm.schedule}: the best rate is still at an end of its grid, {grid[0]:g} to {grid[-1]:g}')
     lr,mom = max(found, key=found.get)
-    print(f'{arm.schedule}: {lr:g} with momentum {mom}, of {", ".join(f"{l:g} {m[0]}-{m[1]}: {v:.1%}" for (l,m),v in found.items())}')
+    tried = ', '.join(f'{l:g} with {m[0]}-{m[1]}: {v:.1%}' for (l,m),v in found.items())
+    print(f'{arm.schedule}: {lr:g} with momentum {mom[0]}-{mom[1]}, of {tried}', flush=True)
     return replace(arm, lr=lr, mom=mom)
 
 def seeds(arm, n=reporting): return [replace(arm, seed=s) for s in (range(n) if isinstance(n, int) else n)]
 
 def paired(a, b):
-    "Mean of `a`-`b`, half of its 95 % interval by the t distribution, and a word on it; `a` and `b` by seed"
+    "Mean of `a`-`b`, seed by seed, half of its 95 % interval by the t distribution, and a word on it"
     d = np.asarray(a)-np.asarray(b)
-    half = stats.t.ppf(0.975, len(d)-1)*d.std(ddof=1)/len(d)**0.5 if len(d) > 1 else math.inf
-    return d.mean(),half,'inconclusive' if not abs(d.mean()) > half else 'higher' if d.mean() > 0 else 'lower'
+    mean,half = d.mean(),math.inf
+    if len(d) > 1: half = stats.t.ppf(0.975, len(d)-1)*d.std(ddof=1)/len(d)**0.5
+    return mean,half,'inconclusive' if not abs(mean) > half else 'higher' if mean > 0 else 'lower'
 
-def describe(o, digits=2): return f'{np.mean(o):.{digits}f}' + (f' ± {np.std(o, ddof=1):.{digits}f}' if len(o) > 1 else '')
+def describe(o):
+    "Mean and, of several, standard deviation"
+    return f'{np.mean(o):.2f}' + (f' ± {np.std(o, ddof=1):.2f}' if len(o) > 1 else '')
+
+def difference(a, b):
+    "`a`-`b` in words, for those seeds that both have"
+    both = [s for s in a if s in b]
+    if not both: return ''
+    mean,half,word = paired([a[s] for s in both], [b[s] for s in both])
+    return f'{mean:+.2f} ± {half:.2f}, {word}' if len(both) > 1 else f'{mean:+.2f}, one run: inconclusive'
 
 def summary(lab, arms):
-    "A row for each of the `arms`, lists of runs by name: how they ended, and the first of them against each"
+    "A row for each of the `arms`, lists of runs by name: how they ended, and the first of them minus this one"
     rows,base = [],None
     for name,runs in arms.items():
         dfs = {o.seed:lab.df(o) for o in runs if lab.done(o)}
         if not dfs: continue
         acc = {s:100*df.accuracy.iloc[-1] for s,df in dfs.items()}
         late = [100*df.accuracy.tail(n_last).mean() for df in dfs.values()]
-        gap = [df.valid_loss.iloc[-1]-df.train_loss.iloc[-1] for df in dfs.values()]
-        row = {'':name, 'n':len(dfs), 'accuracy, %':describe([*acc.values()]), f'mean of last {n_last}':describe(late), 'gap':describe(gap)}
-        base = base or acc
-        both = [s for s in base if s in acc]
-        if acc is not base and both:
-            mean,half,word = paired([base[s] for s in both], [acc[s] for s in both])
-            row['first − this'] = f'{mean:+.2f} ± {half:.2f}, {word}' if len(both) > 1 else f'{mean:+.2f}, one run: inconclusive'
+        gaps = [df.valid_loss.iloc[-1]-df.train_loss.iloc[-1] for df in dfs.values()]
+        row = {'':name, 'n':len(dfs), 'accuracy, %':describe([*acc.values()]), f'mean of last {n_last}':describe(late),
+               'gap':describe(gaps), 'first − this':difference(base, acc) if base else ''}
         rows.append(row)
-    return pd.DataFrame(rows).fillna('')
+        base = base or acc
+    return pd.DataFrame(rows)
 
 # The experiments
 
@@ -260,8 +281,9 @@ def momentum(lab):
 def peaks(lab):
     "One cycle to peaks far from the best, and to 3 with a longer cycle"
     cycle = best_cycle(lab)
-    arms = {f'{lr:g}, 15 epochs':seeds(replace(cycle, lr=lr)) for lr in dict.fromkeys([cycle.lr, 0.1, 0.2, 3])}
-    return arms | {'3, 30 epochs':seeds(replace(cycle, lr=3, epochs=30))}
+    rates = dict.fromkeys([cycle.lr, 0.1, 0.2, 3])
+    longer = {'3, 30 epochs':seeds(replace(cycle, lr=3, epochs=30))}
+    return {f'{lr:g}, 15 epochs':seeds(replace(cycle, lr=lr)) for lr in rates} | longer
 
 def gap(lab):
     "All 50,000 images: validation minus training loss by epoch"
@@ -270,11 +292,14 @@ def gap(lab):
 
 def networks(lab):
     "BatchNorm after the convolution or before (pre-activation), with conv and pool shortcuts, each with its own rate"
-    return {f"{s}, {'before' if p else 'after'}":seeds(best_cycle(lab, shortcut=s, preact=p)) for s in ('pool','conv') for p in (False,True)}
+    arms = {'pool, after':('pool',False), 'pool, before':('pool',True), 'conv, after':('conv',False), 'conv, before':('conv',True)}
+    return {k:seeds(best_cycle(lab, shortcut=s, preact=p)) for k,(s,p) in arms.items()}
 
 def range_tests(lab):
-    "From 1e-4 to 10, and linear from 0 to 3"
-    lab.all([RangeTest(), RangeTest(start_lr=0, end_lr=3, num_it=400, linear=True)])
+    "From 1e-4 to 10, linear to 3, and three weight decays from 0.01 to 10"
+    decays = [RangeTest(start_lr=0.01, num_it=100, wd=wd) for wd in (1e-2,1e-3,1e-4)]
+    linear = [RangeTest(start_lr=0, end_lr=3, num_it=n, linear=True) for n in (300,400)]
+    lab.all([RangeTest(), *linear, *decays])
     return {}
 
 def resnet56(lab):
@@ -293,7 +318,8 @@ six_fits = {  # Of the 2018 notebook: peak, epochs, use_clr_beta, and the accura
     (0.8, 95, (10,13.68,0.9,0.9)):   93.39,
     (3,   50, (20,10,0.9,0.9)):      92.25}
 
-published = {'conv':'92, twice', 'pool':'92, twice', 'peak 3, 50 epochs':'"lucky"'} | {str(k):v for k,v in six_fits.items()}
+published = {'conv':'92, twice', 'pool':'92, twice', 'peak 3, 50 epochs':'"one has to be lucky"'}
+published |= {str(k):v for k,v in six_fits.items()}
 
 def clr_beta(run, lr, epochs, cycle):
     "`run` with what stood in a line of 2018"
@@ -303,14 +329,16 @@ def clr_beta(run, lr, epochs, cycle):
 def line(lab):
     "`learn.fit(0.8,1,cycle_len=95,wds=1e-4,use_clr_beta=(10,13.68,0.95,0.8))`, no augmentation, and what stands beside it"
     low = replace(post, schedule='constant', lr=0.01, mom=(0.9,0.9))
-    arms = {'conv':post, 'pool':replace(post, shortcut='pool'), 'constant 0.01':low, 'conv, pre-activation':replace(post, preact=True)}
+    pool,preact = replace(post, shortcut='pool'),replace(post, preact=True)
+    arms = {'conv':post, 'pool':pool, 'constant 0.01':low, 'conv, pre-activation':preact}
     return {k:seeds(o, 2) for k,o in arms.items()}
 
 def full_range_tests(lab):
     "The range tests of 2018: one epoch from 1e-5 to 100, three weight decays from 0.01 to 100, and linear to 3"
     test = RangeTest(depth=56, shortcut='conv', bs=512, end_lr=100)
     decays = [replace(test, start_lr=0.01, num_it=100, wd=wd) for wd in (1e-2,1e-3,1e-4)]
-    lab.all([replace(test, start_lr=1e-5, num_it=98), *decays, replace(test, start_lr=0, end_lr=3, num_it=400, linear=True)])
+    linear = replace(test, start_lr=0, end_lr=3, num_it=400, linear=True)
+    lab.all([replace(test, start_lr=1e-5, num_it=98), *decays, linear])
     return {}
 
 def notebook(lab):
@@ -330,7 +358,8 @@ def announce(lab, experiments):
     seconds = lab.df(trial).seconds.max()
     runs = [o for f in experiments if f is not full_range_tests for arm in f(lab).values() for o in arm]
     left = sum(lab.trim(o).epochs - lab.n_epochs(o) for o in runs)
-    print(f'{left} epochs are left, {seconds:.0f} s each on {lab.device}: about {left*seconds/3600:.1f} hours, and the range tests', flush=True)
+    print(f'{left} epochs are left, {seconds:.0f} s each on {lab.device}: about {left*seconds/3600:.1f} hours, '
+          "and a few epochs' time for the range tests", flush=True)
 
 @call_parse
 def main(
@@ -345,7 +374,8 @@ def main(
 ):
     experiments = {f.__name__:f for f in (full_scale if full else small_scale)}
     unknown = set(only.split(',') if only else ()) - set(experiments)
-    if unknown: raise SystemExit(f"--only {only}: there is no {', '.join(sorted(unknown))}, but {', '.join(experiments)}.")
+    if unknown:
+        raise SystemExit(f"--only {only}: there is no {', '.join(sorted(unknown))}. There is {', '.join(experiments)}.")
     chosen = [f for k,f in experiments.items() if not only or k in only.split(',')]
     little = dict(depth=8, epochs=3, bs=16, n_train=None, num_it=10) if trial else {}
     out = out or ('trial' if trial else Path(__file__).parent/'results/protocol2')
