@@ -1,95 +1,391 @@
-"""The claims of super-convergence, rebuilt with fastai_clrbeta at a scale that two cores can run.
+"""The claims of super-convergence, rebuilt with fastai_clrbeta.
 
-    python examples/superconvergence.py          # runs what `results/` does not hold yet, then prints the tables
-    python examples/superconvergence.py --full   # ResNet-56 for 95 epochs, the five configurations of 2018: bring a GPU
+    python examples/superconvergence.py                  # ResNet-20 on two cores, the most telling experiments first
+    python examples/superconvergence.py --only momentum  # one of them
+    python examples/superconvergence.py --full           # the line of 2018 to the letter, ResNet-56: bring a GPU
+    python examples/superconvergence.py --trial          # everything in little, to see that it works
 
-Every run is one CSV, a row an epoch, with its configuration and versions in the JSON beside it. A run that is
-complete is not repeated, one that was cut off starts over."""
+Stop it whenever you like: the same command goes on where it was. Start it twice, and two processes share the work.
+
+The protocol. Learning rate and momentum of each arm are chosen on 5,000 images held out of the training set, by the mean
+accuracy of the last epochs over two seeds, on a grid that grows until the best rate lies inside it. What is reported
+comes from other seeds and from the test set. A run is known by a hash of its whole configuration, the images included:
+the hash is in the name of its log, a CSV with a row per epoch, and the configuration in the JSON beside it."""
 from fastai_clrbeta.all import *
-from fastai_clrbeta.cli import EpochCSV, plain_rows, versions
+from fastai_clrbeta.cli import EpochCSV
 from fastcore.script import call_parse
-import json
+from dataclasses import asdict, dataclass, replace
+from filelock import FileLock, Timeout
+from importlib.metadata import version
+from scipy import stats
+import hashlib, json, platform
 
-def learner(depth=20, shortcut='pool', seed=0, n_train=None, bs=128, data=None, augment=False):
-    "The same seed gives every schedule the same images, the same weights and the same order of batches"
-    set_seed(seed, reproducible=True)
-    dls = cifar10_dls(data, bs=bs, seed=seed, n_train=n_train, augment=augment)
-    return Learner(dls, cifar_resnet(depth, len(dls.vocab), shortcut=shortcut), opt_func=sgd, metrics=accuracy, cbs=ChannelsLast())
+# The schedules, all of them run by `fit_clr_beta` and its checkpoints
 
-def one_cycle(learn, epochs, lr, wd=1e-4, clr_beta=(10,13.68,0.95,0.8), **kwargs):
-    learn.fit_clr_beta(lr, cycle_len=epochs, wds=wd, use_clr_beta=clr_beta, **kwargs)
+class Constant(CLRBeta):
+    "The same learning rate throughout"
+    def lr_at(self, i, nb): return 1.
 
-def constant(learn, epochs, lr, wd=1e-4, **kwargs): learn.fit(epochs, lr, wd=wd, **kwargs)
+class Steps(CLRBeta):
+    "A tenth of the learning rate after half of the steps, a hundredth after three quarters"
+    def lr_at(self, i, nb): return 1. if i < nb/2 else 0.1 if i < nb*3/4 else 0.01
 
-def step(learn, epochs, lr, wd=1e-4, cbs=()):
-    "A tenth of the learning rate after half of the epochs, a hundredth after three quarters"
-    sched = combine_scheds([0.5,0.25,0.25], [SchedNo(o,o) for o in (lr, lr/10, lr/100)])
-    learn.fit(epochs, lr, wd=wd, cbs=[ParamScheduler({'lr':sched}), *cbs])
+schedules = dict(cycle=CLRBeta, constant=Constant, steps=Steps)
 
-schedules = dict(one_cycle=one_cycle, constant=constant, step=step)
+@dataclass(frozen=True)
+class Setup:
+    "Network and data"
+    depth:int=20
+    shortcut:str='pool'
+    preact:bool=False
+    bs:int=128
+    wd:float=1e-4
+    augment:bool=False
+    n_train:int|None=10_000
+    valid:str|float='test' # The folder to judge by, or the fraction of the training images to hold out for that
+    seed:int=0             # For the images drawn, the first weights and the order of batches
 
-def run(name, schedule, epochs, out, lr, clr_beta=None, wd=None, **setup):
-    "Train one configuration into `{out}/{name}.csv`, unless that is complete"
-    csv = out/f'{name}.csv'
-    if csv.exists() and len(pd.read_csv(csv)) == epochs: return
-    csv.unlink(missing_ok=True)
-    print(f'{name}: {schedule}, {epochs} epochs, lr {lr}, {clr_beta or ""} {setup}', flush=True)
-    learn = learner(**setup)
-    kwargs = {k:v for k,v in dict(clr_beta=clr_beta, wd=wd).items() if v is not None}
-    config = _defaults(learner) | _defaults(schedules[schedule]) | setup | kwargs
-    del config['data']
-    config = dict(schedule=schedule, epochs=epochs, lr=lr, **config, versions=versions())
-    (out/f'{name}.json').write_text(json.dumps(config, indent=1))
-    with plain_rows(learn): schedules[schedule](learn, epochs, lr, cbs=[EpochCSV(csv)], **kwargs)
+    @property
+    def label(self):
+        net = f"resnet{self.depth}{self.shortcut}{'_preact' if self.preact else ''}"
+        return f"{net}_{f'{self.n_train//1000}k' if self.n_train else 'all'}"
+    @property
+    def ending(self): return f"{'' if self.valid=='test' else '_heldout'}_seed{self.seed}"
 
-def _defaults(f): return {k:p.default for k,p in inspect.signature(f).parameters.items() if p.default is not p.empty and k != 'cbs'}
+@dataclass(frozen=True)
+class Run(Setup):
+    schedule:str='cycle'
+    lr:float=0.8
+    epochs:int=15
+    mom:tuple=(0.95,0.8) # Highest and lowest; the same twice is constant
+    div:float=10
+    pct:float=13.68
 
-def range_tests(out, **setup):
-    tests = dict(exponential=dict(start_lr=1e-4, end_lr=10, num_it=200), linear=dict(start_lr=0, end_lr=3, num_it=400, linear=True))
-    for name,kwargs in tests.items():
-        csv = out/f'range_{name}.csv'
-        if csv.exists(): continue
-        print(f'{name} range test', flush=True)
-        learn = learner(**setup)
-        with learn.no_bar(): found = learn.lr_find_val(wd=1e-4, stop_div=None, show_plot=False, **kwargs)
-        found.to_csv(csv)
+    @property
+    def name(self): return f'{self.label}_{self.schedule}_{self.lr:g}_{self.epochs}epochs{self.ending}'
 
-def final(out, name):
-    "Accuracy after the last epoch of a run, None where it has not been run"
-    return pd.read_csv(out/f'{name}.csv').accuracy.iloc[-1] if (out/f'{name}.csv').exists() else None
+@dataclass(frozen=True)
+class RangeTest(Setup):
+    n_train:int|None=None
+    start_lr:float=1e-4
+    end_lr:float=10
+    num_it:int=200
+    linear:bool=False
 
-def small_scale(out, data=None):
-    "ResNet-20, batch 128. The most telling runs come first, so that what is there after an hour is worth a look"
-    lrs = dict(one_cycle=(0.4,0.8,1.6), step=(0.03,0.1,0.3), constant=(0.01,0.1,0.3))
-    small = dict(epochs=15, n_train=10_000, data=data)
-    range_tests(out, data=data)
-    for s in lrs:
-        for lr in lrs[s]: run(f'10k_{s}_{lr}_seed0', s, out=out, lr=lr, **small)
-    best = {s:max(lrs[s], key=lambda lr: final(out, f'10k_{s}_{lr}_seed0')) for s in lrs}
-    for seed in (1,2):
-        for s,lr in best.items(): run(f'10k_{s}_{lr}_seed{seed}', s, out=out, lr=lr, seed=seed, **small)
-    for seed in range(3):
-        lr = best['one_cycle']
-        run(f'10k_one_cycle_{lr}_constant_momentum_seed{seed}', 'one_cycle', out=out, lr=lr, seed=seed, clr_beta=(10,13.68), **small)
-    for wd in (1e-3,1e-2): run(f"10k_one_cycle_{best['one_cycle']}_wd{wd}_seed0", 'one_cycle', out=out, lr=best['one_cycle'], wd=wd, **small)
-    for s in ('one_cycle','step'): run(f'50k_{s}_{best[s]}_seed0', s, out=out, lr=best[s], epochs=15, data=data)
+    @property
+    def name(self):
+        kind = 'linear' if self.linear else 'exponential'
+        return f'{self.label}_range_{kind}_{self.end_lr:g}_{self.num_it}steps_wd{self.wd:g}{self.ending}'
 
-def full_scale(out, data=None):
-    "The five configurations of the 2018 notebook: ResNet-56 with convolution shortcuts, batch 512, flip and crop"
-    setup = dict(depth=56, shortcut='conv', bs=512, augment=True, data=data)
-    for lr,epochs,clr_beta in [(0.8, 95, (10,13.68,0.95,0.85)), (0.8, 95, (10,50,0.95,0.85)), (3, 50, (20,10,0.95,0.85)),
-                               (3, 70, (20,10,0.95,0.85)), (0.8, 95, (10,13.68,0.9,0.9))]:
-        run(f"full_{lr}_{epochs}_{'_'.join(map(str, clr_beta))}", 'one_cycle', epochs, out, lr, clr_beta, **setup)
+precisions = dict(fp32=[]) # Callbacks for each
+
+class WholeCSV(EpochCSV):
+    "An `EpochCSV` that a kill can't cut in two"
+    def after_epoch(self):
+        super().after_epoch()
+        os.replace(self.fname, self.fname.with_suffix('.csv'))
+
+def write_json(f, o):
+    f.with_suffix('.tmp').write_text(json.dumps(o, indent=1)+'\n')
+    os.replace(f.with_suffix('.tmp'), f)
+
+def sitting(device):
+    "What a log needs to tell of the machine it was made on"
+    pkgs = 'fastai_clrbeta fastai torch torchvision numpy pillow'.split()
+    gpu = torch.cuda.get_device_name(device) if str(device).startswith('cuda') else None
+    machine = dict(python=platform.python_version(), machine=platform.machine(), gpu=gpu)
+    return {o:version(o) for o in pkgs} | machine
+
+def plain_row(row): print('  ', *[f'{v:.4f}' if isinstance(v, float) else v for v in row], flush=True)
+
+def fingerprint(dls):
+    "A hash of all images and their classes, in order"
+    h = hashlib.sha256()
+    for dl in dls.loaders:
+        for o in dl.mem: h.update(f'{tuple(o.shape)} {o.dtype}'.encode() + o.numpy().tobytes())
+    return h.hexdigest()[:16]
+
+class Lab:
+    "Runs what is not there yet, and reads what is"
+    def __init__(self,
+        data,               # Folder of CIFAR-10, or None: fastai's own copy
+        out,                # Folder for the logs
+        device=None,        # None: fastai's default
+        precision='fp32',   # One of `precisions`
+        compiled=False,     # Compile the network?
+        **overrides         # Settings that replace those of every run: a trial in little
+    ):
+        if precision not in precisions:
+            raise ValueError(f"precision={precision!r}: must be one of {', '.join(precisions)}.")
+        self.data,self.out,self.overrides = data,Path(out),overrides
+        self.device = str(default_device() if device is None else device)
+        images = fingerprint(cifar10_dls(data, bs=1, device='cpu'))
+        self.setup = dict(data=images, optimiser='SGD with momentum, L2 on all parameters', memory='channels last',
+                          precision=precision, device=self.device, compiled=compiled)
+        (self.out/'checkpoints').mkdir(parents=True, exist_ok=True)
+
+    def trim(self, o):
+        "`o` as this lab runs it"
+        return replace(o, **{k:v for k,v in self.overrides.items() if hasattr(o, k)})
+    def config(self, o): return dict(kind=type(o).__name__, **asdict(self.trim(o)), **self.setup)
+    def file(self, o):
+        "The log of `o`: no other configuration has this name"
+        key = hashlib.sha256(json.dumps(self.config(o), sort_keys=True).encode()).hexdigest()[:8]
+        return self.out/f'{self.trim(o).name}_{key}.csv'
+
+    def df(self, o):
+        "The log as far as it got, None where there is none"
+        f = self.file(o)
+        return pd.read_csv(f) if f.exists() else None
+    def n_epochs(self, o):
+        df = self.df(o)
+        return 0 if df is None else len(df)
+    def done(self, o):
+        if isinstance(o, RangeTest): return self.file(o).exists()
+        return self.n_epochs(o) == self.trim(o).epochs
+
+    def learner(self, o):
+        "The same seed gives every schedule the same images, the same first weights and the same order of batches"
+        set_seed(o.seed, reproducible=True)
+        dls = cifar10_dls(self.data, o.bs, o.valid, o.augment, self.device, o.seed, o.n_train)
+        model = cifar_resnet(o.depth, len(dls.vocab), shortcut=o.shortcut, preact=o.preact)
+        if self.setup['compiled']: model.compile()
+        cbs = [ChannelsLast(), *precisions[self.setup['precision']]]
+        learn = Learner(dls, model, opt_func=sgd, metrics=accuracy, cbs=cbs, path=self.out, model_dir='checkpoints')
+        learn.logger = plain_row
+        return learn
+
+    def run(self, o, wait=False):
+        "Run `o` from where it was left, unless it is done, or another process is at it and we are not to `wait`"
+        f = self.file(o)
+        try:
+            with FileLock(self.out/'checkpoints'/f'{f.stem}.lock', timeout=-1 if wait else 0):
+                if not self.done(o): self._begin(f, o)
+        except Timeout: pass
+
+    def _begin(self, f, o):
+        print(f.stem, flush=True)
+        about = f.with_suffix('.json')
+        sittings = json.loads(about.read_text())['sittings'] if about.exists() else []
+        write_json(about, self.config(o) | dict(sittings=[*sittings, sitting(self.device)]))
+        o = self.trim(o)
+        learn = self.learner(o)
+        go = self._test if isinstance(o, RangeTest) else self._train
+        with learn.no_bar(): go(learn, f, o)
+
+    def _test(self, learn, f, o):
+        "A range test is short: one that was cut off starts over"
+        kwargs = dict(start_lr=o.start_lr, end_lr=o.end_lr, num_it=o.num_it, linear=o.linear)
+        learn.lr_find_val(**kwargs, wd=o.wd, stop_div=False, show_plot=False)
+        learn.lr_find_result.to_csv(f.with_suffix('.tmp'))
+        os.replace(f.with_suffix('.tmp'), f)
+
+    def _train(self, learn, f, o):
+        ckpts = [self.out/'checkpoints'/f'{f.stem}{k}.ckpt' for k in ('','.prev')]
+        if f.exists() and not any(p.exists() for p in ckpts):  # it can't go on without its checkpoint, and is kept as it is
+            kept = (f.with_suffix(f'.partial{k}') for k in itertools.count(1))
+            os.replace(f, first(p for p in kept if not p.exists()))
+        sched = schedules[o.schedule](o.div, o.pct, *o.mom)
+        learn.fit_clr_beta(o.lr, cycle_len=o.epochs, wds=o.wd, use_clr_beta=sched, cbs=WholeCSV(f.with_suffix('.tmp')),
+                           checkpoint=f.stem, every_iter=50, resume=True)
+        for p in ckpts: p.unlink(missing_ok=True)
+
+    def all(self, runs):
+        "First what nobody else is at, then wait for the others"
+        for wait in (False,True):
+            for o in runs: self.run(o, wait)
+
+# Choosing and reporting
+
+tuning,reporting,n_last = (100,101),(0,1,2),3
+
+def held_out(lab, arm, lr, mom):
+    "Runs of `arm` that its rate is chosen by"
+    return [replace(arm, lr=lr, mom=mom, valid=0.1, seed=s) for s in tuning]
+
+def score(lab, runs): return np.mean([lab.df(o).accuracy.tail(n_last).mean() for o in runs])
+
+def tune(lab, arm, lrs, moms, most=6):
+    "`arm` with the learning rate and momentum that do best on held-out images, the rate inside of its grid"
+    found = {}
+    for mom in moms:
+        grid = sorted(lrs)
+        for _ in range(most):
+            for lr in grid: lab.all(held_out(lab, arm, lr, mom))
+            found |= {(lr,mom): score(lab, held_out(lab, arm, lr, mom)) for lr in grid}
+            best = max(grid, key=lambda lr: found[lr,mom])
+            if best not in (grid[0],grid[-1]): break
+            new = best*best/grid[1 if best==grid[0] else -2]
+            grid = sorted([*grid, float(f'{new:.2g}')])
+        else: print(f'{arm.schedule}: the best rate is still at an end of its grid, {grid[0]:g} to {grid[-1]:g}')
+    lr,mom = max(found, key=found.get)
+    tried = ', '.join(f'{l:g} with {m[0]}-{m[1]}: {v:.1%}' for (l,m),v in found.items())
+    print(f'{arm.schedule}: {lr:g} with momentum {mom[0]}-{mom[1]}, of {tried}', flush=True)
+    return replace(arm, lr=lr, mom=mom)
+
+def seeds(arm, n=reporting): return [replace(arm, seed=s) for s in (range(n) if isinstance(n, int) else n)]
+
+def paired(a, b):
+    "Mean of `a`-`b`, seed by seed, half of its 95 % interval by the t distribution, and a word on it"
+    d = np.asarray(a)-np.asarray(b)
+    mean,half = d.mean(),math.inf
+    if len(d) > 1: half = stats.t.ppf(0.975, len(d)-1)*d.std(ddof=1)/len(d)**0.5
+    return mean,half,'inconclusive' if not abs(mean) > half else 'higher' if mean > 0 else 'lower'
+
+def describe(o):
+    "Mean and, of several, standard deviation"
+    return f'{np.mean(o):.2f}' + (f' ± {np.std(o, ddof=1):.2f}' if len(o) > 1 else '')
+
+def difference(a, b):
+    "`a`-`b` in words, for those seeds that both have"
+    both = [s for s in a if s in b]
+    if not both: return ''
+    mean,half,word = paired([a[s] for s in both], [b[s] for s in both])
+    return f'{mean:+.2f} ± {half:.2f}, {word}' if len(both) > 1 else f'{mean:+.2f}, one run: inconclusive'
+
+def summary(lab, arms):
+    "A row for each of the `arms`, lists of runs by name: how they ended, and the first of them minus this one"
+    rows,base = [],None
+    for name,runs in arms.items():
+        dfs = {o.seed:lab.df(o) for o in runs if lab.done(o)}
+        if not dfs: continue
+        acc = {s:100*df.accuracy.iloc[-1] for s,df in dfs.items()}
+        late = [100*df.accuracy.tail(n_last).mean() for df in dfs.values()]
+        gaps = [df.valid_loss.iloc[-1]-df.train_loss.iloc[-1] for df in dfs.values()]
+        row = {'':name, 'n':len(dfs), 'accuracy, %':describe([*acc.values()]), f'mean of last {n_last}':describe(late),
+               'gap':describe(gaps), 'first − this':difference(base, acc) if base else ''}
+        rows.append(row)
+        base = base or acc
+    return pd.DataFrame(rows)
+
+# The experiments
+
+def best_cycle(lab, **kwargs): return tune(lab, Run(**kwargs), (0.4,0.8,1.6), [(0.95,0.8),(0.95,0.85)])
+def best_steps(lab): return tune(lab, Run(schedule='steps'), (0.05,0.1,0.2), [(0.9,0.9),(0.95,0.95)])
+
+def super_convergence(lab):
+    "One cycle against steps that have once, twice and four times its epochs"
+    cycle,steps = best_cycle(lab),best_steps(lab)
+    return {'cycle, 15 epochs':seeds(cycle)} | {f'steps, {n} epochs':seeds(replace(steps, epochs=n)) for n in (15,30,60)}
+
+def constant_rate(lab):
+    "One cycle against a constant rate"
+    constant = tune(lab, Run(schedule='constant'), (0.03,0.05,0.1), [(0.9,0.9),(0.95,0.95)])
+    return dict(cycle=seeds(best_cycle(lab)), constant=seeds(constant))
+
+def momentum(lab):
+    "Cyclical against constant momentum, each with its own rate"
+    constant = tune(lab, Run(), (0.4,0.8,1.6), [(0.8,0.8),(0.9,0.9),(0.95,0.95)])
+    return dict(cyclical=seeds(best_cycle(lab)), constant=seeds(constant))
+
+def peaks(lab):
+    "One cycle to peaks far from the best, and to 3 with a longer cycle"
+    cycle = best_cycle(lab)
+    rates = dict.fromkeys([cycle.lr, 0.1, 0.2, 3])
+    longer = {'3, 30 epochs':seeds(replace(cycle, lr=3, epochs=30))}
+    return {f'{lr:g}, 15 epochs':seeds(replace(cycle, lr=lr)) for lr in rates} | longer
+
+def gap(lab):
+    "All 50,000 images: validation minus training loss by epoch"
+    arms = dict(cycle=best_cycle(lab), steps=best_steps(lab), constant=Run(schedule='constant', lr=0.01, mom=(0.9,0.9)))
+    return {k:seeds(replace(o, n_train=None)) for k,o in arms.items()}
+
+def networks(lab):
+    "BatchNorm after the convolution or before (pre-activation), with conv and pool shortcuts, each with its own rate"
+    arms = {'pool, after':('pool',False), 'pool, before':('pool',True), 'conv, after':('conv',False), 'conv, before':('conv',True)}
+    return {k:seeds(best_cycle(lab, shortcut=s, preact=p)) for k,(s,p) in arms.items()}
+
+def range_tests(lab):
+    "From 1e-4 to 10, linear to 3, and three weight decays from 0.01 to 10"
+    decays = [RangeTest(start_lr=0.01, num_it=100, wd=wd) for wd in (1e-2,1e-3,1e-4)]
+    linear = [RangeTest(start_lr=0, end_lr=3, num_it=n, linear=True) for n in (300,400)]
+    lab.all([RangeTest(), *linear, *decays])
+    return {}
+
+def resnet56(lab):
+    "The gap at the network and batch size of 2018: all images, 30 epochs"
+    big = Run(depth=56, shortcut='conv', bs=512, n_train=None, epochs=30)
+    return {'cycle to 0.8':[big], 'constant 0.01':[replace(big, schedule='constant', lr=0.01, mom=(0.9,0.9))]}
+
+small_scale = [super_convergence, constant_rate, momentum, peaks, gap, networks, range_tests, resnet56]
+
+post = Run(depth=56, shortcut='conv', bs=512, n_train=None, epochs=95)
+six_fits = {  # Of the 2018 notebook: peak, epochs, use_clr_beta, and the accuracy it shows, one run each
+    (0.8, 95, (10,13.68,0.95,0.85)): 93.53,
+    (0.8, 95, (10,50,0.95,0.85)):    92.58,
+    (3,   50, (20,10,0.95,0.85)):    92.31,
+    (3,   70, (20,10,0.95,0.85)):    93.08,
+    (0.8, 95, (10,13.68,0.9,0.9)):   93.39,
+    (3,   50, (20,10,0.9,0.9)):      92.25}
+
+published = {'conv':'92, twice', 'pool':'92, twice', 'peak 3, 50 epochs':'"one has to be lucky"'}
+published |= {str(k):v for k,v in six_fits.items()}
+
+def clr_beta(run, lr, epochs, cycle):
+    "`run` with what stood in a line of 2018"
+    div,pct,*mom = cycle
+    return replace(run, lr=lr, epochs=epochs, div=div, pct=pct, mom=tuple(mom))
+
+def line(lab):
+    "`learn.fit(0.8,1,cycle_len=95,wds=1e-4,use_clr_beta=(10,13.68,0.95,0.8))`, no augmentation, and what stands beside it"
+    low = replace(post, schedule='constant', lr=0.01, mom=(0.9,0.9))
+    pool,preact = replace(post, shortcut='pool'),replace(post, preact=True)
+    arms = {'conv':post, 'pool':pool, 'constant 0.01':low, 'conv, pre-activation':preact}
+    return {k:seeds(o, 2) for k,o in arms.items()}
+
+def full_range_tests(lab):
+    "The range tests of 2018: one epoch from 1e-5 to 100, three weight decays from 0.01 to 100, and linear to 3"
+    test = RangeTest(depth=56, shortcut='conv', bs=512, end_lr=100)
+    decays = [replace(test, start_lr=0.01, num_it=100, wd=wd) for wd in (1e-2,1e-3,1e-4)]
+    linear = replace(test, start_lr=0, end_lr=3, num_it=400, linear=True)
+    lab.all([replace(test, start_lr=1e-5, num_it=98), *decays, linear])
+    return {}
+
+def notebook(lab):
+    "The six fits of the 2018 notebook, with flip and crop"
+    return {str(k):[clr_beta(replace(post, augment=True), *k)] for k in six_fits}
+
+def lucky(lab):
+    "A peak of 3 over 50 epochs, no augmentation: how often does it go well?"
+    return {'peak 3, 50 epochs':seeds(clr_beta(post, 3, 50, (20,10,0.95,0.85)), 4)}
+
+full_scale = [line, full_range_tests, notebook, lucky]
+
+def announce(lab, experiments):
+    "Say how long `experiments` will take, by two timed epochs of the first run"
+    trial = replace(post, epochs=2)
+    lab.run(trial, wait=True)
+    seconds = lab.df(trial).seconds.max()
+    runs = [o for f in experiments if f is not full_range_tests for arm in f(lab).values() for o in arm]
+    left = sum(lab.trim(o).epochs - lab.n_epochs(o) for o in runs)
+    print(f'{left} epochs are left, {seconds:.0f} s each on {lab.device}: about {left*seconds/3600:.1f} hours, '
+          "and a few epochs' time for the range tests", flush=True)
 
 @call_parse
 def main(
-    data:str=None,  # Folder of CIFAR-10. None: fastai's own copy, downloaded where there is none
-    out:str=str(Path(__file__).parent/'results'), # Folder for the logs
-    full:bool=False,  # The configurations of 2018 at their full size
+    data:str=None,        # Folder of CIFAR-10. None: fastai's own copy, downloaded where there is none
+    out:str=None,         # Folder for the logs. None: results/protocol2 beside this script, or ./trial
+    full:bool=False,      # The line and the notebook of 2018 at their full size
+    only:str=None,        # Names of experiments, with commas between
+    trial:bool=False,     # All in little: ResNet-8, three epochs, all images of --data, which should be few
+    device:str=None,      # cpu, cuda, cuda:1, … None: fastai's default
+    precision:str='fp32', # Only fp32 so far
+    compile:bool=False,   # Compile the network with torch.compile
 ):
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (full_scale if full else small_scale)(out, data)
-    runs = {o.stem:pd.read_csv(o) for o in sorted(out.glob('*.csv')) if not o.stem.startswith('range')}
-    rows = [dict(run=k, epochs=len(df), **df.iloc[-1][['train_loss','valid_loss','accuracy']]) for k,df in runs.items()]
-    print(pd.DataFrame(rows).to_string(index=False, float_format='{:.4f}'.format))
+    experiments = {f.__name__:f for f in (full_scale if full else small_scale)}
+    unknown = set(only.split(',') if only else ()) - set(experiments)
+    if unknown:
+        raise SystemExit(f"--only {only}: there is no {', '.join(sorted(unknown))}. There is {', '.join(experiments)}.")
+    chosen = [f for k,f in experiments.items() if not only or k in only.split(',')]
+    little = dict(depth=8, epochs=3, bs=16, n_train=None, num_it=10) if trial else {}
+    out = out or ('trial' if trial else Path(__file__).parent/'results/protocol2')
+    lab = Lab(data, out, device, precision, compile, **little)
+    if full: announce(lab, chosen)
+    for f in chosen:
+        arms = f(lab)
+        lab.all([o for runs in arms.values() for o in runs])
+        print(f'\n{f.__name__}: {f.__doc__}')
+        if not arms: continue
+        df = summary(lab, arms)
+        if full: df.insert(3, '2018', df[''].map(published).fillna(''))
+        print(df.to_string(index=False), '\n', flush=True)

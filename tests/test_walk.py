@@ -1,6 +1,6 @@
 "What a run can hold, in memory and in a checkpoint alike: each run here is whole, or cut and resumed, or interrupted by a range test"
 import warnings
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 import pytest
