@@ -32,8 +32,9 @@ def per_group(name, v, n):
     try: given = [v.start or v.stop, v.stop] if ends else list(L(v))
     except TypeError: given = [None]
     if not given or not all(_is_number(o) and o >= 0 for o in given):
-        raise ValueError(f"{name}={v!r}: must be a number, 0 or more, or a slice or list of them, one for each of the {n} parameter group(s).")
-    if ends: given = [v.stop/10]*(n-1) + [v.stop] if not v.start else list(even_mults(*given, n)) if n > 1 else [v.stop]
+        raise ValueError(f"{name}={v!r}: must be a number, 0 or more, or a slice or list of them, "
+                         f"one for each of the {n} parameter group(s).")
+    if ends: given = even_mults(*given, n) if n > 1 and v.start else [v.stop/10]*(n-1) + [v.stop]
     elif len(given) == 1: given = given*n
     if len(given) != n: raise ValueError(f"{name}={v!r}: {len(given)} values for {n} parameter group(s).")
     return [float(o) for o in given]
@@ -42,10 +43,12 @@ def per_group(name, v, n):
 def check_mom(opt):
     "Raise where a momentum schedule would fail, or silently do nothing, in `opt`"
     hint = "Use opt_func=sgd or Adam, or leave momentum alone: use_clr_beta=(div, pct)."
-    if 'mom' not in opt.hypers[-1]: raise ValueError(f"this optimiser ({opt_name(opt)}) has no momentum to schedule. {hint}")
+    if 'mom' not in opt.hypers[-1]:
+        raise ValueError(f"this optimiser ({opt_name(opt)}) has no momentum to schedule. {hint}")
     if isinstance(opt, Optimizer) and not any('mom' in inspect.signature(cb).parameters for cb in opt.cbs):
-        raise ValueError(f"this optimiser was made without momentum (fastai's SGD and RMSProp are, unless mom is given), "
-                         f"so scheduling its momentum would do nothing. {hint} Or opt_func=partial(SGD, mom=0.9).")
+        raise ValueError("this optimiser was made without momentum (fastai's SGD and RMSProp are, unless mom is "
+                         f"given), so scheduling its momentum would do nothing. {hint} "
+                         "Or opt_func=partial(SGD, mom=0.9).")
 
 def opt_name(opt): return type(getattr(opt, 'opt', opt)).__name__
 
@@ -81,7 +84,7 @@ def check_name(k, v, folder):
     if v is None: return
     if not isinstance(v, (str,Path)) or not Path(v).name: raise ValueError(f"{k}={v!r}: must be a name.")
     if len(os.fsencode(Path(v).name)) > _longest:
-        raise ValueError(f"{k}={truncstr(str(v), 40)!r}: this name is too long for a file: {_longest} characters at most.")
+        raise ValueError(f"{k}={truncstr(str(v), 40)!r}: this name is too long, a file's can have {_longest} characters.")
     parent = (folder/v).parent
     if parent != folder and not parent.is_dir(): raise ValueError(f"{k}={str(v)!r}: there is no folder {parent}.")
 
@@ -90,7 +93,7 @@ _longest = 230  # file systems take 255, and what is saved has an ending
 # %% ../nbs/00_core.ipynb #9950e29c
 def looks_on(cb):
     """Does `cb` only look on, so that a search goes better without it?
-    Ours declare it; fastai's are told by their module; a user's changes training if it acts before or within the batches of an epoch."""
+    Ours declare it; fastai's are told by their module; a user's changes training if it acts within an epoch."""
     cls = type(cb)
     if hasattr(cls, 'looks_on'): return cls.looks_on
     base = next(c for c in cls.__mro__ if c.__module__.startswith('fastai.'))
@@ -105,4 +108,4 @@ _ends = {'after_train','after_validate','after_epoch','after_fit'}
 _watching = {f'fastai.callback.{o}' for o in
     'progress tracker schedule tensorboard wandb comet neptune azureml captum preds data'.split()}
 
-def is_aside(cb): return hasattr(cb, 'lr_finder') or hasattr(cb, 'gather_preds')  # is this a search, or predictions, rather than a fit?
+def is_aside(cb): return hasattr(cb, 'lr_finder') or hasattr(cb, 'gather_preds')  # a search, or predictions, no fit

@@ -19,13 +19,15 @@ def _plan(learn, lrs, n_cycle, wds, cycle_len, use_clr_beta, start_epoch=0, rese
     "What `learn.fit` is to be called with, or a `ValueError` where `learn` can't train so; nothing is changed"
     n_cycle,sched = as_schedule(use_clr_beta, n_cycle, cycle_len)
     n_epoch,start_epoch = n_cycle*sched.cycle_len,check_integer('start_epoch', start_epoch, 0)
-    if start_epoch >= n_epoch: raise ValueError(f"start_epoch={start_epoch}: the run has {n_epoch} epochs, the last is number {n_epoch-1}.")
+    if start_epoch >= n_epoch:
+        raise ValueError(f"start_epoch={start_epoch}: the run has {n_epoch} epochs, the last is number {n_epoch-1}.")
     opt = fresh_opt(learn, reset_opt)
     n = len(opt.param_lists)
     sched.lrs = per_group('lrs', lrs, n)
     sched.check(opt, len(learn.dls.train)*sched.cycle_len)
     if wds is not None:
-        if 'wd' not in opt.hypers[-1]: raise ValueError(f"wds={wds}: this optimiser ({opt_name(opt)}) has no weight decay. Leave wds out.")
+        if 'wd' not in opt.hypers[-1]:
+            raise ValueError(f"wds={wds}: this optimiser ({opt_name(opt)}) has no weight decay. Leave wds out.")
         wds = per_group('wds', wds, n)
     return SimpleNamespace(sched=sched, opt=opt, n_cycle=n_cycle, cycle_len=sched.cycle_len, call=dict(
         n_epoch=n_epoch, lr=sched.lrs, wd=wds, reset_opt=reset_opt, start_epoch=start_epoch))
@@ -33,8 +35,8 @@ def _plan(learn, lrs, n_cycle, wds, cycle_len, use_clr_beta, start_epoch=0, rese
 def _describe(learn, plan):
     "The part of `plan` that a run and the one that goes on from its checkpoint must share"
     moms = [h.get('mom') for h in plan.opt.hypers] if plan.sched.mom_max is None else None
-    return dict(lrs=plan.sched.lrs, wds=ifnone(plan.call['wd'], learn.wd), n_cycle=plan.n_cycle, cycle_len=plan.cycle_len,
-                curve=plan.sched.curve, start_epoch=plan.call['start_epoch'], moms=moms)
+    return dict(lrs=plan.sched.lrs, wds=ifnone(plan.call['wd'], learn.wd), moms=moms, curve=plan.sched.curve,
+                n_cycle=plan.n_cycle, cycle_len=plan.cycle_len, start_epoch=plan.call['start_epoch'])
 
 # %% ../nbs/10_fit.ipynb #abbb9a59
 class _SaveCycles(Callback):
@@ -46,16 +48,16 @@ class _SaveCycles(Callback):
         if rest == 0: self.learn.save(f'{self.fname}_cyc_{k-1}')
 
 # %% ../nbs/10_fit.ipynb #5057e347
-_lower = set('''loss losses error errors err mse rmse mae mape smape wape mase msle rmsle rmspe perplexity ppl brier nll bpc bpb kl kld
-    divergence distance dist hausdorff hd hd95 assd asd fid kid fpr fnr fdr far frr eer wer cer ter ece mce crps pinball deviance false miss
-    misclassification'''.split())
+_lower = set('''loss losses error errors err mse rmse mae mape smape wape mase msle rmsle rmspe perplexity ppl
+    brier nll bpc bpb kl kld divergence distance dist hausdorff hd hd95 assd asd fid kid fpr fnr fdr far frr eer wer
+    cer ter ece mce crps pinball deviance false miss misclassification'''.split())
 
 def lower_is_better(name):
     "Is the metric `name` one of those that should be low, going by the words in it?"
     return bool(_lower & set(re.findall('[a-z0-9]+', camel2snake(name))))
 
 class _SaveBest(Callback):
-    "Save the model as `fname` at its best first metric, or best loss where there is no metric; ties go to the lower loss"
+    "Save the model as `fname` at its best first metric, or best loss without one; ties go to the lower loss"
     order,looks_on = Recorder.order+2,True
     def __init__(self, fname, lower=None): self.fname,self.lower,self.best = fname,lower,None
 
@@ -88,9 +90,11 @@ def _check(learn, cbs, saves, best_save_lower, every_iter, resume, on_diverge, l
     "Check what is not about the schedule; the callbacks, as a list"
     cbs = L(cbs)
     for o in cbs:
-        if not isinstance(o, Callback) and not (isinstance(o, type) and issubclass(o, Callback)): raise ValueError(f"cbs: {o!r} is no Callback.")
+        cls = o if isinstance(o, type) else type(o)
+        if not issubclass(cls, Callback): raise ValueError(f"cbs: {o!r} is no Callback.")
     for k,v in saves.items(): check_name(k, v, learn.path/learn.model_dir)
-    if best_save_lower not in (None,True,False): raise ValueError(f"best_save_lower={best_save_lower!r}: must be True, False or None.")
+    if best_save_lower not in (None,True,False):
+        raise ValueError(f"best_save_lower={best_save_lower!r}: must be True, False or None.")
     if saves['best_save_name'] and not hasattr(learn, 'recorder'):
         raise ValueError("best_save_name needs the Learner's Recorder, which was removed.")
     if every_iter is not None: check_integer('every_iter', every_iter)
@@ -101,11 +105,13 @@ def _check(learn, cbs, saves, best_save_lower, every_iter, resume, on_diverge, l
     return L(DivergenceGuard() if o is DivergenceGuard else o for o in cbs)
 
 def _check_diverging(on_diverge, lengthen, checkpoint):
-    if on_diverge not in ('raise','stop','lengthen'): raise ValueError(f"on_diverge={on_diverge!r}: must be 'raise', 'stop', 'lengthen' or None.")
+    if on_diverge not in ('raise','stop','lengthen'):
+        raise ValueError(f"on_diverge={on_diverge!r}: must be 'raise', 'stop', 'lengthen' or None.")
     if on_diverge == 'lengthen' and checkpoint:
-        raise ValueError("on_diverge='lengthen' starts over with another schedule, and a checkpoint belongs to one: leave checkpoint out, "
-                         "or use on_diverge='raise'.")
-    if not is_listy(lengthen) or len(lengthen) != 2: raise ValueError(f"lengthen={lengthen!r}: must be (factor, number of times).")
+        raise ValueError("on_diverge='lengthen' starts over with another schedule, and a checkpoint belongs to one: "
+                         "leave checkpoint out, or use on_diverge='raise'.")
+    if not is_listy(lengthen) or len(lengthen) != 2:
+        raise ValueError(f"lengthen={lengthen!r}: must be (factor, number of times).")
     check_number('lengthen', lengthen[0], lambda o: o>1, 'a factor above 1, and a number of times')
     check_integer('lengthen', lengthen[1])
 
@@ -130,7 +136,8 @@ def _act(learn, on_diverge, lengthen, guard, fit, plan, cycle_len):
         guard.report = report  # the Learner's own guard was put back, too
         tried.append(cycle_len)
         if len(tried) > lengthen[1]:
-            raise FitDiverged(f"{report}. It diverged with cycle_len={', '.join(map(str, tried))}; the Learner is as it was before the call. "
+            lens = ', '.join(map(str, tried))
+            raise FitDiverged(f"{report}. It diverged with cycle_len={lens}; the Learner is as it was before the call. "
                               "A lower learning rate may do.", report)
         cycle_len = math.ceil(cycle_len*lengthen[0])
         print(f"Diverged with cycle_len={tried[-1]}: {report}. Starting over with cycle_len={cycle_len}")
@@ -138,25 +145,25 @@ def _act(learn, on_diverge, lengthen, guard, fit, plan, cycle_len):
 # %% ../nbs/10_fit.ipynb #a0781e1b
 @patch
 def fit_clr_beta(self:Learner,
-    lrs:float|slice|list|tuple|np.ndarray, # Peak learning rate: a number, a `slice`, or one a parameter group
+    lrs:float|slice|list|tuple|np.ndarray, # Peak learning rate: a number, a `slice`, or one per parameter group
     n_cycle:int=1,                       # Number of cycles
-    wds:float|list|None=None,            # Weight decay, a number or one a parameter group. None: the Learner's `wd`, else as the optimiser has it
+    wds:float|list|None=None,            # Weight decay, or one per group. None: the Learner's, or the optimiser's
     cycle_len:int=1,                     # Epochs in a cycle
-    use_clr_beta:tuple|CLRBeta=default_clr_beta, # (div, pct) or (div, pct, mom_max, mom_min), see `CLRBeta`; or a `CLRBeta` or one of its kind
-    cycle_save_name:str|Path|None=None,  # Save after the last step of each cycle k, from 0, as `{cycle_save_name}_cyc_{k}`
-    best_save_name:str|Path|None=None,   # Save at the best first metric: the lowest of losses and errors, else the highest; ties go to the lower loss
+    use_clr_beta:tuple|CLRBeta=default_clr_beta, # (div, pct), (div, pct, mom_max, mom_min), or a kind of `CLRBeta`
+    cycle_save_name:str|Path|None=None,  # Save after each cycle k, from 0, as `{cycle_save_name}_cyc_{k}`
+    best_save_name:str|Path|None=None,   # Save at the best first metric, or best loss; ties go to the lower loss
     cbs:Callback|list|None=None,         # More callbacks
     reset_opt:bool=False,                # Start with a new optimiser, as every `fit` of fastai 0.7 did
     start_epoch:int=0,                   # Enter the run at this epoch; those before it are skipped
-    checkpoint:str|Path|None=None,       # Keep all that the run depends on in `{checkpoint}.ckpt`, before it and after every epoch
+    checkpoint:str|Path|None=None,       # Keep all that the run depends on in `{checkpoint}.ckpt`, after every epoch
     every_iter:int|None=None,            # … and after every so many steps
     resume:bool=False,                   # Go on with the run in `checkpoint`; from the beginning where there is none
-    on_diverge:str|None=None,            # None: train on. Or watch with a `DivergenceGuard`: 'raise', 'stop', or 'lengthen' the cycle and start over
+    on_diverge:str|None=None,            # Guard the fit: 'raise', 'stop', or 'lengthen' the cycle and start over
     lengthen:tuple=(1.5,3),              # Of 'lengthen': the factor, and how many times at most
-    best_save_lower:bool|None=None,      # Is a low metric the best? None: by its name, which is told; losses and errors are
+    best_save_lower:bool|None=None,      # Is a low metric the best? None: by its name, and it is told
 ):
     """Train `n_cycle` cycles of `cycle_len` epochs with the schedule of fastai 0.7's `fit(..., use_clr_beta=)`.
-    Raises `ValueError` if an argument is invalid, before anything is changed; `FitDiverged` where `on_diverge` asks for it."""
+    Raises `ValueError` if an argument is invalid, before anything is changed; `FitDiverged` as `on_diverge` says."""
     saves = dict(cycle_save_name=cycle_save_name, best_save_name=best_save_name, checkpoint=checkpoint)
     cbs   = _check(self, cbs, saves, best_save_lower, every_iter, resume, on_diverge, lengthen)
     plan  = lambda n: _plan(self, lrs, n_cycle, wds, n, use_clr_beta, start_epoch, reset_opt)
@@ -177,7 +184,7 @@ def plot_clr_beta(self:Learner,
     n_cycle:int=1,                       # Number of cycles
     wds:float|list|None=None,            # Weight decay, for the title
     cycle_len:int=1,                     # Epochs in a cycle
-    use_clr_beta:tuple|CLRBeta=default_clr_beta, # (div, pct) or (div, pct, mom_max, mom_min); or a `CLRBeta` or one of its kind
+    use_clr_beta:tuple|CLRBeta=default_clr_beta, # (div, pct) or (div, pct, mom_max, mom_min); or a `CLRBeta`
     axs=None,                            # Two axes to draw on, for learning rate and momentum
 ) -> np.ndarray: # The two axes
     "`plot_clr_beta` with this Learner's number of batches and parameter groups, after the checks of `fit_clr_beta`."

@@ -16,13 +16,14 @@ _native = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch
 _keep = {'keep':None}  # the object in its place stays
 
 def plain(o):
-    "`o` as a value that `torch.load(weights_only=True)` reads, and `unplain` understands. Raises `TypeError` where there is none."
+    "`o` as a value that `torch.load(weights_only=True)` reads. Raises `TypeError` where there is none."
     if type(o) in _native: return o
     if isinstance(o, Tensor): return o.detach().as_subclass(Tensor)
     if isinstance(o, Path): return {'path':str(o)}
     if isinstance(o, (np.ndarray,np.generic)) and not o.dtype.hasobject:
         scalar,o = isinstance(o, np.generic),np.asarray(o)
-        return {'number' if scalar else 'array': (o.dtype.str, o.shape, torch.from_numpy(np.frombuffer(o.tobytes(), np.uint8).copy()))}
+        data = torch.from_numpy(np.frombuffer(o.tobytes(), np.uint8).copy())
+        return {'number' if scalar else 'array': (o.dtype.str, o.shape, data)}
     if type(o) is range: return {'range':(o.start, o.stop, o.step)}
     if type(o) is slice: return {'slice':(plain(o.start), plain(o.stop), plain(o.step))}
     if type(o) is tuple: return tuple(map(plain, o))
@@ -47,7 +48,7 @@ def unplain(o):
 def same(a, b):
     "Are two plain values equal? NaN equals NaN."
     if type(a) is not type(b):   return False
-    if isinstance(a, Tensor):    return a.dtype == b.dtype and a.shape == b.shape and a.device == b.device and torch.equal(a, b)
+    if isinstance(a, Tensor):    return (a.dtype,a.shape,a.device) == (b.dtype,b.shape,b.device) and torch.equal(a, b)
     if isinstance(a, (tuple,list)): return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict):      return a.keys() == b.keys() and all(same(v, b[k]) for k,v in a.items())
     return a == b or a != a and b != b
@@ -71,13 +72,13 @@ def _packed(o):
     if t in (int,float) and all(type(x) is t for x in o):
         if t is int and not all(-2**63 <= x < 2**63 for x in o): return
         return t.__name__,torch.tensor(o, dtype=torch.int64 if t is int else torch.float64)
-    if isinstance(o[0], Tensor) and all(isinstance(x, Tensor) and x.ndim == 0 and x.dtype == o[0].dtype and x.device == o[0].device for x in o):
+    if all(isinstance(x, Tensor) and x.ndim == 0 and (x.dtype,x.device) == (o[0].dtype,o[0].device) for x in o):
         return 'tensor',torch.stack([x.detach().as_subclass(Tensor) for x in o])
 
 class Packing:
     "Says what runs hold. One for all checkpoints of a run, since it remembers what its objects were made with."
     def __init__(self,
-        changed=(), # What a former checkpoint of the run holds, by path and name, though its object was made with it
+        changed=(), # What a former checkpoint holds, by path and name, though its object was made with it
     ): self.changed,self.base,self.lost = set(changed),None,[]
 
     def __call__(self,
@@ -122,8 +123,10 @@ class Packing:
     def _part(self, node, k, v):
         if (ref := self._ref(v)) is not None: return ref
         with suppress(TypeError): return plain(v)
-        own = _is_object(node) and not qualname(type(node.o)).startswith(('fastai.','torch.','fastcore.')) or node.path == 'learn'
-        if own and not node.data and not callable(v) and k[1:] not in made_with(node.o): self.lost.append(f'{type(node.o).__name__}{k}')
+        cls = type(node.o)
+        library = cls.__module__.startswith(('fastai.','torch.','fastcore.'))
+        own = node.path == 'learn' or _is_object(node) and not library
+        if own and not (node.data or callable(v) or k[1:] in made_with(node.o)): self.lost.append(f'{cls.__name__}{k}')
         return _keep
 
     def _unchanged(self, node, parts, settings):
@@ -152,12 +155,14 @@ class Packing:
             first = self.storages.setdefault(s._cdata, node)
             if first is not node and not isinstance(t, nn.Parameter) and first.o.dtype == t.dtype:
                 parts['base'],at = {'ref':first.path},(t.storage_offset(), tuple(t.size()), t.stride())
-            elif first is node and s.nbytes() > 2*t.nbytes: t = t.clone()  # the memory of a slice can be that of a data set
-        return 'Tensor',str(t.device.type),(t.detach().as_subclass(Tensor), node.o.requires_grad if node.o.is_leaf else None, at),parts
+            elif first is node and s.nbytes() > 2*t.nbytes: t = t.clone()  # a slice, perhaps of a data set
+        needs_grad = node.o.requires_grad if node.o.is_leaf else None
+        return 'Tensor',str(t.device.type),(t.detach().as_subclass(Tensor), needs_grad, at),parts
 
 # %% ../nbs/04_portable.ipynb #pt000012
 class Unpacking:
-    "Finds the place of everything in `saved`; `put` then brings it there. Raises `ValueError`, before anything is touched, where there is no place."
+    """Finds the place of everything in `saved`; `put` then brings it there.
+    Raises `ValueError`, before anything is touched, where there is no place."""
     def __init__(self,
         saved:dict,   # What a `Packing` said
         roots:dict,   # The same parts, by name, of the run that resumes
@@ -166,12 +171,12 @@ class Unpacking:
     ):
         self.saved,self.device = saved,device
         self.walk = Walk(roots, hide=hide, copy=False)
-        self.classes = {qualname(type(n.o)):type(n.o) for n in self.walk.nodes.values()} | {qualname(o):o for o in (SimpleNamespace,L)}
+        self.classes = {qualname(o):o for o in (SimpleNamespace, L, *(type(n.o) for n in self.walk.nodes.values()))}
         self.place,here = {},{p:o for p,o in roots.items() if p in saved}
         self._match(here)
         met = self._reachable(here)
         self.new,self.stay = [p for p in met if p not in self.place],set()
-        self.absent = [p for p in saved if p not in met and not re.search(r'[.\[]', p)]  # parts that this run does not have
+        self.absent = [p for p in saved if p not in met and not re.search(r'[.\[]', p)]  # what this run doesn't have
         for p in self.new: self._check_new(p)
         for p,o in self.place.items(): self._check_old(p, o)
 
@@ -201,14 +206,15 @@ class Unpacking:
     def _check_new(self, p):
         "Can what is at `p`, which this run does not have, be made?"
         kind,cls,own,parts = self.saved[p]
-        ok = kind in ('Tensor','Array') or kind == 'Items' or kind == 'Dict' and (own is None or own in _factories) or \
-             kind == 'Frozen' and self._is_tuple(cls) or kind == 'Object' and cls in self.classes or kind == 'Rng' and cls in _new_rngs
-        if not ok or kind != 'Dict' and any(v == _keep for v in parts.values() if isinstance(v, dict)):
-            if kind == 'Frozen' or p.startswith('dls.'): self.stay.add(p); return  # whatever function or data this run has
-            raise ValueError(f"it holds {pretty(p)} ({cls.rpartition('.')[2]}), which this run does not have and which can't be made from a file. "
-                             "Make it before the fit, or in before_fit.")
+        ok = dict(Dict=own is None or own in _factories, Frozen=self._is_tuple(cls), Object=cls in self.classes,
+                  Rng=cls in _new_rngs)
+        whole = kind == 'Dict' or not any(v == _keep for v in parts.values() if isinstance(v, dict))
+        if whole and ok.get(kind, kind in ('Tensor','Array','Items')): return
+        if kind == 'Frozen' or p.startswith('dls.'): self.stay.add(p)  # whatever function or data this run has
+        else: raise ValueError(f"it holds {pretty(p)} ({cls.rpartition('.')[2]}), which this run does not have and which "
+                               "can't be made from a file. Make it before the fit, or in before_fit.")
 
-    def _is_tuple(self, cls): return issubclass(self.classes.get(cls, tuple if cls == 'builtins.tuple' else object), tuple)
+    def _is_tuple(self, cls): return cls == 'builtins.tuple' or issubclass(self.classes.get(cls, object), tuple)
 
     def _stays(self, v):
         "Does what is in the place of `v` stay there?"
@@ -218,8 +224,8 @@ class Unpacking:
     def _check_old(self, p, o):
         kind,_,own,parts = self.saved[p]
         if kind != 'Tensor' or own is None: return
-        if isinstance(o, nn.parameter.UninitializedTensorMixin) or isinstance(o, nn.Parameter) and o.shape != own[0].shape:
-            raise ValueError(f"it holds {pretty(p)} with shape {tuple(own[0].shape)}, not {tuple(getattr(o, 'shape', ()))}.")
+        if torch.nn.parameter.is_lazy(o) or isinstance(o, nn.Parameter) and o.shape != own[0].shape:
+            raise ValueError(f"it holds {pretty(p)} with shape {tuple(own[0].shape)}, which is another one here.")
 
     def put(self):
         "Bring everything to its place."
@@ -247,7 +253,8 @@ class Unpacking:
         if kind == 'Tensor':
             t,needs_grad,at = own
             base = self._get(parts['base']['ref']) if at else None
-            if base is not None and base.untyped_storage().nbytes() >= t.untyped_storage().nbytes(): return base.detach().as_strided(at[1], at[2], at[0])
+            if base is not None and base.untyped_storage().nbytes() >= t.untyped_storage().nbytes():
+                return base.detach().as_strided(at[1], at[2], at[0])
             return t.clone().to(self.device if cls != 'cpu' else 'cpu').requires_grad_(bool(needs_grad))
         if kind == 'Array':  return unplain(own)
         if kind == 'Rng':    return _new_rngs[cls]()
@@ -276,7 +283,6 @@ class Unpacking:
             return refill(o, values)
         old = now.parts if now else {}
         parts = {n:self._part(v, old.get(n)) for n,v in parts.items() if n in old or not (self._stays(v) or '()[' in n)}
-        parts = {n:v for n,v in parts.items() if '()[' not in n}  # what methods lead to
         if kind == 'Array': k.write(o, unplain(own), {})
         elif kind == 'Dict': refill(o, {parts['key'+n]:v for n,v in parts.items() if not n.startswith('key')})
         elif kind in ('Rng','Script'): k.write(o, unplain(own), parts)
@@ -297,9 +303,9 @@ class Unpacking:
 
 def _is_ref(v): return isinstance(v, dict) and 'ref' in v
 
-_containers = {qualname(o):o for o in (list,set,dict,collections.deque,defaultdict,collections.OrderedDict,collections.Counter)}
-_new_rngs = {'random.Random':random.Random, 'torch._C.Generator':torch.Generator, 'numpy.random._generator.Generator':np.random.default_rng,
-             'numpy.random.mtrand.RandomState':np.random.RandomState}
+_containers = {qualname(o):o for o in (list, set, dict, defaultdict, *(getattr(collections, k) for k in
+    ('deque','OrderedDict','Counter')))}
+_new_rngs = {qualname(type(f())):f for f in (random.Random,torch.Generator,np.random.default_rng,np.random.RandomState)}
 
 def pretty(path):
     "A path as one would write it."
@@ -310,7 +316,7 @@ def check_saved(saved):
     kinds = {'Tensor','Array','Rng','Script','Items','Dict','Frozen','Object'}
     if not isinstance(saved, dict): raise ValueError("it holds no state")
     for p,node in saved.items():
-        if not (isinstance(node, tuple) and len(node) == 4 and node[0] in kinds and isinstance(node[1], str) and isinstance(node[3], dict)):
-            raise ValueError(f"{p} can't be read")
+        ok = isinstance(node, tuple) and len(node) == 4 and node[0] in kinds
+        if not (ok and isinstance(node[1], str) and isinstance(node[3], dict)): raise ValueError(f"{p} can't be read")
         for v in node[3].values():
             if _is_ref(v) and v['ref'] not in saved: raise ValueError(f"{v['ref']} is missing")

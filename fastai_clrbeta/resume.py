@@ -29,7 +29,8 @@ def _digest(o, h):
     if is_listy(o):
         h.update(f'{len(o)}'.encode())
         for x in o: _digest(x, h)
-    else: h.update((repr(o) if isinstance(o, (str,bytes,int,float,complex,type(None),Path)) else type(o).__name__).encode())
+    elif isinstance(o, (str,bytes,int,float,complex,type(None),Path)): h.update(repr(o).encode())
+    else: h.update(type(o).__name__.encode())
 
 def _hash(o):
     h = hashlib.sha256()
@@ -47,9 +48,12 @@ def _contents(ds):
 def _loader(dl):
     if not hasattr(dl, 'dataset'): return dict(batches=len(dl))
     ds = dl.dataset
-    return dict(kind=type(ds).__name__, items=len(ds) if hasattr(ds, '__len__') else None, batches=len(dl), contents=_contents(ds),
-                batch_size=getattr(dl, 'bs', getattr(dl, 'batch_size', None)), drop_last=getattr(dl, 'drop_last', None),
-                transforms=[type(o).__name__ for k in ('after_item','after_batch') for o in getattr(getattr(dl, k, None), 'fs', [])])
+    tfms = [o for k in ('after_item','after_batch') for o in getattr(getattr(dl, k, None), 'fs', [])]
+    return dict(
+        kind=type(ds).__name__, contents=_contents(ds),
+        items=len(ds) if hasattr(ds, '__len__') else None, batches=len(dl),
+        batch_size=getattr(dl, 'bs', getattr(dl, 'batch_size', None)), drop_last=getattr(dl, 'drop_last', None),
+        transforms=[type(o).__name__ for o in tfms])
 
 # %% ../nbs/09_resume.ipynb #80115b86
 def _name(o): return getattr(o, '__name__', type(o).__name__)
@@ -59,32 +63,38 @@ def _settings(o):
     def word(v):
         if isinstance(v, Tensor): return _hash(v)
         if is_plain(v) or isinstance(v, torch.distributions.Distribution): return repr(v)
-    o = o.keywords if isinstance(o, partial) else attrs(o)
+    o = o.keywords if isinstance(o, partial) else attrs(o) | attrs(o).get('_buffers', {})
     return [f'{k}={word(v)}' for k,v in o.items() if k not in ('training','learn') and word(v)]
 
 def _losses(f): return [f'{_name(o)} {k}' for o in (f, getattr(f, 'func', None)) if o is not None for k in _settings(o)]
 
 def _acting(cb):
     "Is `cb` one of fastai's callbacks that change training?"
-    return type(cb).__module__.startswith('fastai.callback.') and type(cb) not in defaults.callbacks and not looks_on(cb)
+    cls = type(cb)
+    return cls.__module__.startswith('fastai.callback.') and cls not in defaults.callbacks and not looks_on(cb)
 
 def _describe(learn, opt, schedule, cbs):
     "What a checkpoint and the run that goes on from it must have in common"
-    kind = ' '.join(map(_name, opt.cbs)) if isinstance(opt, Optimizer) else _name(getattr(opt, 'opt', opt))
-    vocab,cbs = getattr(learn.dls, 'vocab', None),[o() if isinstance(o, type) else o for o in learn.cbs+L(cbs)]
-    model = nn.ModuleDict({'model':learn.model} | ({'loss':learn.loss_func} if isinstance(learn.loss_func, nn.Module) else {}))
+    cbs   = [o() if isinstance(o, type) else o for o in learn.cbs+L(cbs)]
+    loss  = {'loss':learn.loss_func} if isinstance(learn.loss_func, nn.Module) else {}
+    model = nn.ModuleDict({'model':learn.model} | loss)
+    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+    vocab,loaders = getattr(learn.dls, 'vocab', None),zip(('training','validation'), learn.dls.loaders)
     return dict(
-        network   = dict(tensors=[f'{n} {tuple(t.shape)}' for n,t in itertools.chain(model.named_parameters(), model.named_buffers())],
-                         layers=re.sub(' at 0x[0-9a-fA-F]+', '', repr(learn.model)).split('\n')),
-        optimiser = dict(kind=kind, loss=_name(learn.loss_func), precision=str(first(cbs, risinstance(MixedPrecision)) or 'float32'),
-                         groups=[len(list(o)) for o in opt.param_lists], trained=[sum(p.requires_grad for p in o) for o in opt.param_lists],
-                         settings=[f'{k}={v}' for h in opt.hypers for k,v in h.items() if k not in ('lr','wd','mom')]),
-        loss      = dict(settings=_losses(learn.loss_func)),
+        network   = dict(tensors = [f'{n} {tuple(t.shape)}' for n,t in tensors],
+                         layers  = re.sub(' at 0x[0-9a-fA-F]+', '', repr(learn.model)).split('\n')),
+        optimiser = dict(kind    = ' '.join(map(_name, opt.cbs)) if isinstance(opt, Optimizer) else opt_name(opt),
+                         loss    = _name(learn.loss_func),
+                         precision = str(first(cbs, risinstance(MixedPrecision)) or 'float32'),
+                         groups  = [len(list(o)) for o in opt.param_lists],
+                         trained = [sum(p.requires_grad for p in o) for o in opt.param_lists],
+                         settings= [f'{k}={v}' for h in opt.hypers for k,v in h.items() if k not in ('lr','wd','mom')]),
+        loss      = dict(settings= _losses(learn.loss_func)),
         schedule  = schedule,
-        metrics   = dict(names=list(learn.metrics.attrgot('name'))),
-        callbacks = dict(kinds=sorted(_name(o) for o in cbs if _acting(o))),
-        data      = {f'{n} {k}':v for n,dl in zip(('training','validation'), learn.dls.loaders) for k,v in _loader(dl).items()}
-                    | dict(classes=None if vocab is None else len(vocab)))
+        metrics   = dict(names   = list(learn.metrics.attrgot('name'))),
+        callbacks = dict(kinds   = sorted(_name(o) for o in cbs if _acting(o))),
+        data      = dict(classes = None if vocab is None else len(vocab)) |
+                    {f'{n} {k}':v for n,dl in loaders for k,v in _loader(dl).items()})
 
 def _difference(old, new):
     "The first difference between two descriptions in each of their parts, in words"
@@ -100,7 +110,7 @@ def _difference(old, new):
     return '; '.join(res)
 
 # %% ../nbs/09_resume.ipynb #613cc5bf
-def checkpoint_paths(f): return f.with_name(f.name+'.ckpt'),f.with_name(f.name+'.prev.ckpt'),f.with_name(f.name+'.tmp.ckpt')
+def checkpoint_paths(f): return [f.with_name(f.name+o) for o in ('.ckpt','.prev.ckpt','.tmp.ckpt')]
 
 _format = 'fastai_clrbeta 3'
 _keys = {'format','run','epoch','iter','start','changed','nodes'}
@@ -118,7 +128,8 @@ def _write(f, state):
         os.replace(tmp, path)
         with suppress(OSError): _sync_folder(path.parent)  # not every system opens a folder
     except (OSError,RuntimeError,ValueError) as e:
-        warn(f"no checkpoint was written at epoch {state['epoch']}, step {state['iter']} of it, and the last one stands: {e}")
+        where = f"epoch {state['epoch']}, step {state['iter']} of it"
+        warn(f"no checkpoint was written at {where}, and the last one stands: {e}")
     finally:
         with suppress(OSError): tmp.unlink()
 
@@ -133,16 +144,18 @@ def _read(path):
         with zipfile.ZipFile(path) as z: bad = z.testzip()
         if bad: raise ValueError(f"{bad} is damaged")
         state = torch.load(path, map_location='cpu', weights_only=True)
-        if state['format'] == 'fastai_clrbeta 2': raise ValueError("version 0.1.0 wrote it, and only that can go on with it")
+        if state['format'] == 'fastai_clrbeta 2':
+            raise ValueError("version 0.1.0 wrote it, and only that can go on with it")
         if state['format'] != _format: raise ValueError(f"its format is {state['format']}")
         if missing := _keys - state.keys(): raise ValueError(f"{', '.join(missing)} is missing")
         for o in (state['nodes'], ifnone(state['start'], {})): check_saved(o)
     except Exception as e:
-        raise ValueError(f"{path} is damaged or no checkpoint of fit_clr_beta ({type(e).__name__}: {truncstr(str(e), 100)}).") from e
+        why = f"{type(e).__name__}: {truncstr(str(e), 100)}"
+        raise ValueError(f"{path} is damaged or no checkpoint of fit_clr_beta ({why}).") from e
     return state
 
 def _load(f, run):
-    "The newest good checkpoint for `run`, None where there is no file at all, or a `ValueError` where there is no good one"
+    "The newest good checkpoint for `run`, None where there is no file, or a `ValueError` where there is no good one"
     errs = []
     for path in checkpoint_paths(f)[:2]:
         if not path.exists(): continue
@@ -152,7 +165,7 @@ def _load(f, run):
         except ValueError as e: errs.append(str(e)); continue
         if errs:
             warn(f"{' '.join(errs)} Going on from the one before it, {path.name}, which takes its place.")
-            with suppress(OSError): os.replace(path, checkpoint_paths(f)[0])  # or the next one written would replace it with the bad one
+            with suppress(OSError): os.replace(path, checkpoint_paths(f)[0])  # or the bad one would take its place next
         return state
     if errs: raise ValueError(errs[0] + ' To start over, leave resume out.')
 
@@ -160,7 +173,8 @@ def _put_aside(f):
     "Rename a checkpoint that would be written over, to a name that is free"
     path,prev,_ = checkpoint_paths(f)
     if not (path.exists() or prev.exists()): return
-    old = first(o for i in itertools.count(1) if not (o := f.with_name(f"{f.name}.old{'' if i==1 else i}.ckpt")).exists())
+    names = (f"{f.name}.old{'' if i == 1 else i}.ckpt" for i in itertools.count(1))
+    old = first(o for o in map(f.with_name, names) if not o.exists())
     os.replace(path if path.exists() else prev, old)
     prev.unlink(missing_ok=True)
     warn(f"there was a checkpoint {path}, which resume=True would have gone on with: it is now {old.name}.")
@@ -185,13 +199,15 @@ def _hide(node, k):
     "What stays out of a checkpoint although it could be in"
     o,name = node.o,k[1:]
     if isinstance(o, Learner):  return name in _of_learner or isinstance(attrs(o)[name], Callback)
-    if isinstance(o, Callback) and name == 'learn': return True
-    if isinstance(o, Recorder): return name == 'start_epoch'  # a clock
-    return is_loader(o) and name != '_n_inp' and (name == '_types' or is_plain(attrs(o)[name]))  # settings: whoever resumes may have other ones
+    if isinstance(o, Callback) and name in ('learn','start_epoch'): return True  # the latter is a clock
+    if is_loader(o): return name == '_types' or is_plain(attrs(o)[name]) and name != '_n_inp'  # its settings
 
 def _check_learner(saved):
     "Only what a run may hold is read: a checkpoint made by hand can't move the Learner's folder"
-    if bad := {k[1:] for k in saved.get('learn', (0,0,0,{}))[3]} & _of_learner: raise ValueError(f"it holds learn.{min(bad)}.")
+    bad = {k[1:] for k in _parts(saved, 'learn')} & _of_learner
+    if bad: raise ValueError(f"it holds learn.{min(bad)}.")
+
+def _parts(saved, path): return saved[path][3] if path in saved else {}
 
 # %% ../nbs/09_resume.ipynb #6a44a12a
 class Checkpoint(Callback):
@@ -207,8 +223,8 @@ class Checkpoint(Callback):
     def before_fit(self):
         self.pack = Packing([] if self.state is None else self.state['changed'])
         nodes = self.pack(_roots(self.learn), _hide)
-        if lost := self.pack.lost: warn(f"a checkpoint can't hold {', '.join(lost)}: a resumed run has what its own objects have there.")
-        self.told,self.start = set(lost),None
+        self.told,self.start = set(),None
+        self._tell(": a resumed run has what its own objects have there.")
         if self.state is None: self._save(0, 0, nodes)
 
     def before_train(self): self.start = self._epoch_start() if self.every_iter else None
@@ -220,28 +236,33 @@ class Checkpoint(Callback):
 
     def _save(self, epoch, i, nodes=None):
         nodes = nodes or self.pack(_roots(self.learn), _hide)
-        if lost := set(self.pack.lost) - self.told: warn(f"a checkpoint can't hold {', '.join(lost)}, which the run has made on its way.")
-        self.told |= lost
+        self._tell(", which the run has made on its way.")
         _write(self.file, dict(format=_format, run=self.described, epoch=epoch, iter=i, start=self.start if i else None,
                                changed=list(self.pack.changed), nodes=nodes))
+
+    def _tell(self, what):
+        lost = [o for o in self.pack.lost if o not in self.told]
+        if lost: warn(f"a checkpoint can't hold {', '.join(lost)}{what}")
+        self.told.update(lost)
 
 # %% ../nbs/09_resume.ipynb #cp000004
 def _warm_up(dls, saved):
     "A loader of fastai's looks at one item before its first batch, which can draw random numbers: let it, where it had"
     for i,dl in enumerate(dls.loaders):
-        if '._n_inp' in saved.get(f'dls.loaders[{i}]', (0,0,0,{}))[3] and not getattr(dl, '_types', None): dl._one_pass()
+        if '._n_inp' in _parts(saved, f'dls.loaders[{i}]') and not getattr(dl, '_types', None): dl._one_pass()
 
 def _bring(learn, saved, roots):
     "Bring `learn` into the state `saved`, or raise a `ValueError` before anything is touched"
     _check_learner(saved)
     unpacking = Unpacking(saved, roots, _hide, next((p.device for p in learn.model.parameters()), None))
-    for o in unpacking.absent: warn(f"the checkpoint holds the state of a {o.split()[0]}, which this run does not have.")
+    for o in unpacking.absent:
+        warn(f"the checkpoint holds the state of a {o.split()[0]}, which this run does not have.")
     _warm_up(learn.dls, saved)
     unpacking.put()
 
 @contextmanager
 def resuming(learn, cb, file):
-    "Make the `fit` of `learn` go on from the state of `cb`: no epoch before it fires an event, no batch before it is trained on."
+    "Make the `fit` of `learn` go on from the state of `cb`: nothing before fires an event or is trained on."
     state = cb.state
     def _do_fit():
         del learn._do_fit
@@ -254,7 +275,7 @@ def resuming(learn, cb, file):
             learn.epoch = epoch
             learn._with_events(learn._do_epoch, 'epoch', CancelEpochException)
     def all_batches():
-        if learn.dl is not learn.dls.train: return Learner.all_batches(learn)  # something is validated before the training goes on
+        if learn.dl is not learn.dls.train: return Learner.all_batches(learn)  # something is validated before
         del learn.all_batches
         learn.n_iter = len(learn.dl)
         cb.start = state['start']
@@ -279,7 +300,8 @@ def checkpointing(
     cbs=(),              # Callbacks that the fit will have besides the Learner's
 ) -> tuple: # The callback, and the context that the fit must run in
     "What a fit needs to write checkpoints and to go on from one. Raises `ValueError` where there can't be one."
-    if num_distrib() > 1: raise ValueError("checkpoint: a run of several processes can't be resumed; leave checkpoint out.")
+    if num_distrib() > 1:
+        raise ValueError("checkpoint: a run of several processes can't be resumed; leave checkpoint out.")
     f = learn.path/learn.model_dir/name
     try:
         f.parent.mkdir(parents=True, exist_ok=True)
@@ -296,7 +318,7 @@ def checkpointing(
     return cb,resuming(learn, cb, f) if state else nullcontext()
 
 def keep_data(dls):
-    "A function that puts back what looking at the data changes: the random numbers, and the counters of loaders and data sets."
+    "A function that puts back what looking at the data changes: random numbers, and counters of loaders and data sets."
     return Walk(dict(dls=dls, random=world_rng)).put_back
 
 def _numbers(o):

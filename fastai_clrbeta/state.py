@@ -113,16 +113,18 @@ Dispatcher = type(Transform(noop).encodes)  # a function with an implementation 
 def function_vars(f):
     "What the function `f` has closed over or has as defaults, and the random number generators among its globals."
     if isinstance(f, Dispatcher): return [o for o,*_ in f._pending+f._resolved]
-    cells = [c.cell_contents for c in f.__closure__ or () if c != type(c)()] + [*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()]
+    cells = [c.cell_contents for c in f.__closure__ or () if c != type(c)()]
+    given = [*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()]
     world = [f.__globals__.get(k) for k in f.__code__.co_names]
-    return [*cells, *(o for o in world if isinstance(o, rng_types))]
+    return [*cells, *given, *(o for o in world if isinstance(o, rng_types))]
 
 @lru_cache(maxsize=None)
 def method_vars(cls):
     "The random number generators that the methods of `cls` know as globals, by name."
     own = [c for c in cls.__mro__ if not c.__module__.startswith(('fastai.','fastcore.','fasttransform.','torch.'))]
-    fs = [f for c in own for o in vars(c).values() for f in (function_vars(o) if isinstance(o, Dispatcher) else [o]) if isinstance(f, FunctionType)]
-    return {f'.{f.__name__}()[{i}]':v for f in fs for i,v in enumerate(function_vars(f)) if isinstance(v, rng_types)}
+    fs = [f for c in own for o in vars(c).values() for f in (function_vars(o) if isinstance(o, Dispatcher) else [o])]
+    return {f'.{f.__name__}()[{i}]':v for f in fs if isinstance(f, FunctionType)
+            for i,v in enumerate(function_vars(f)) if isinstance(v, rng_types)}
 
 # %% ../nbs/03_state.ipynb #st000011
 def place(t): return t.storage_offset(),t.size(),t.stride()
@@ -162,18 +164,20 @@ class _Tensor(Kind):
 class _Script(Kind):
     "A scripted or traced module: its state is torch's, and is reached by name"
     def read(self, o):
-        own = getattr(o, '_concrete_type', None)
-        names = [k for k,_ in own.get_attributes().items()] if own else ['training']
-        parts = {**dict(o.named_parameters(recurse=False)), **dict(o.named_buffers(recurse=False)), **dict(o.named_children())}
-        return {k:o._c.getattr(k) for k in names if o._c.hasattr(k) and k not in parts},{f'.{k}':v for k,v in parts.items()}
+        typ = getattr(o, '_concrete_type', None)
+        names = list(typ.get_attributes()) if typ else ['training']
+        tensors = o.named_parameters(recurse=False),o.named_buffers(recurse=False)
+        parts = dict(itertools.chain(*tensors, o.named_children()))
+        own = {k:o._c.getattr(k) for k in names if o._c.hasattr(k) and k not in parts}
+        return own,{f'.{k}':v for k,v in parts.items()}
     def write(self, o, own, parts, exact=True):
         tensors = {k[1:]:v for k,v in parts.items() if isinstance(v, Tensor)}
         for k,v in (own | tensors).items():
             if o._c.getattr(k) is not v: o._c.setattr(k, v)
 
 # %% ../nbs/03_state.ipynb #st000013
-_shut = {'accelerate','matplotlib','PIL','pandas','fastprogress','IPython','ipywidgets','plum','tensorboard','tensorboardX','wandb',
-         'comet_ml','neptune','azureml','captum'} | sys.stdlib_module_names - {'types','collections','dataclasses'}
+_shut = set('''accelerate matplotlib PIL pandas fastprogress IPython ipywidgets plum tensorboard tensorboardX wandb
+    comet_ml neptune azureml captum'''.split()) | sys.stdlib_module_names - {'types','collections','dataclasses'}
 _torch = ('torch.nn','torch.optim','torch.amp','torch.cuda.amp','torch.utils.data','torch.distributions')
 
 @lru_cache(maxsize=None)
@@ -200,8 +204,9 @@ def is_order(o):
 
 def is_loader(o): return isinstance(o, (DataLoader,torch.utils.data.DataLoader))
 
-_kinds = (np.ndarray,_Array()), ((*rng_types,WorldRng),_Rng()), (torch.jit.ScriptModule,_Script()), ((list,set,collections.deque),_Items()), \
-    (dict,_Dict()), ((tuple,partial,MethodType,FunctionType,Dispatcher),_Frozen()), (object,_Object())
+_kinds = [((tuple,partial,MethodType,FunctionType,Dispatcher),_Frozen()), (np.ndarray,_Array()), (dict,_Dict()),
+    ((*rng_types,WorldRng),_Rng()), (torch.jit.ScriptModule,_Script()),
+    ((list,set,collections.deque),_Items()), (object,_Object())]
 
 def kind_of(o):
     "How objects of the type of `o` are read and written; None where they are not gone into."
@@ -261,14 +266,15 @@ class Walk:
 def run_roots(learn):
     "The parts of a run by name. What two of them hold is known by the first one's."
     loss = getattr(learn.loss_func, 'func', None)
-    return dict(model=learn.model, opt=learn.opt, loss=learn.loss_func, loss_func=loss, dls=learn.dls, learn=learn, random=world_rng)
+    return dict(model=learn.model, opt=learn.opt, loss=learn.loss_func, loss_func=loss, dls=learn.dls, learn=learn,
+                random=world_rng)
 
 def keep(learn, *others):
-    "A function that puts `learn`, `others` and all random numbers back into the state of now, as often as it is called."
+    "A function that puts `learn`, `others` and all random numbers back as they are now, as often as it is called."
     walk = Walk(run_roots(learn) | {f'other {i}':o for i,o in enumerate(others)})
     autocast = _autocast_state()
     for dl in getattr(learn.dls, 'loaders', []):
-        if getattr(dl, '_iterator', None) is not None: dl._iterator = None  # workers that live on would draw from their random numbers
+        if getattr(dl, '_iterator', None): dl._iterator = None  # or its workers would go on with their random numbers
     def put_back():
         walk.put_back()
         _leave_autocast(*autocast)
@@ -277,9 +283,9 @@ def keep(learn, *others):
 @patch
 @contextmanager
 def no_trace(self:Learner):
-    """Put everything back when the block ends, however it ends: weights, buffers, gradients, optimiser (also "none yet"), hypers, recorder,
-    counters, callbacks, modes, and the random numbers of torch, CUDA, MPS, Python, NumPy, the loaders and what they are made of.
-    It happens in memory and in place; no file is written."""
+    """Put everything back when the block ends, however it ends: weights, buffers, gradients, optimiser (also none),
+    recorder, counters, callbacks, modes, and the random numbers of torch, CUDA, MPS, Python, NumPy, the loaders
+    and what they are made of. It happens in memory and in place; no file is written."""
     put_back = keep(self)
     try: yield self
     finally:
@@ -310,13 +316,14 @@ def _leave_autocast(nesting, states):
 _plumbing = set(vars(nn.Module())) - {'_buffers','training'}
 
 def forward_state(*models):
-    "A function that puts back what a forward pass can change in `models`: buffers, modes, and attributes such as a hidden state."
+    "A function that puts back what a forward pass changes in `models`: buffers, modes, attributes (a hidden state)."
     modules = {m:None for o in models if isinstance(o, nn.Module) for m in o.modules()}
     weights = {p.untyped_storage()._cdata for m in modules for p in m.parameters(recurse=False)}
     script = [m for m in modules if isinstance(m, torch.jit.ScriptModule)]
     own = [(vars(m), dict(vars(m))) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
     def skip(o):
-        if isinstance(o, Tensor): return isinstance(o, nn.Parameter) or o.layout == torch.strided and o.untyped_storage()._cdata in weights
+        if isinstance(o, nn.Parameter): return True
+        if isinstance(o, Tensor): return o.layout == torch.strided and o.untyped_storage()._cdata in weights
         return isinstance(o, nn.Module) and o not in script
     roots = script + [v for _,d in own for k,v in d.items() if k not in _plumbing and not is_plain(v)]
     walk = Walk(dict(enumerate(roots)), skip)
