@@ -3,14 +3,14 @@ from fastai.vision.all import *
 
 from .resnet import *
 from .data import *
-from .found import *
+from .found import LRFind, LRSweep, peak, centred
 from .schedule import *
 from .finder import *
 from .guard import *
 from .fit import *
 
 from typing import TYPE_CHECKING
-if TYPE_CHECKING:  # checkers don't see what `@patch` does: of the `Learner` that they see here, the methods are attributes of the class
+if TYPE_CHECKING:  # checkers don't see what `@patch` does: here the methods are attributes
     from fastai.learner import Learner as _Learner
     from . import fit as _fit, finder as _finder, state as _state
     class Learner(_Learner):

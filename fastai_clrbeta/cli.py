@@ -34,7 +34,7 @@ def clrbeta(
     data:str='digits',   # Training data: digits, cifar10, or a folder of train/<class>/* and test/<class>/*
     depth:int=20,        # Depth of the ResNet: 6n+2, such as 8, 20 or 56
     shortcut:str='pool', # Shortcuts of the ResNet: pool (Leslie Smith), pad (He) or conv
-    lr:str='0.4',        # Peak learning rate, or auto: the valley of lr_find_val, which can be far below the best
+    lr:str='0.4',        # Peak learning rate, or auto: the peak that lr_find_val suggests
     find:bool=False,     # Run lr_find_val first, and keep it in lr_find.csv and lr_find.png
     cycle_len:int=15,    # Number of epochs in the cycle
     wd:float=1e-4,       # Weight decay (L2, on all parameters)
@@ -230,10 +230,10 @@ class _Run:
     def find(self):
         if not self.o.find and self.peak is not None: return
         with plain_rows(self.learn): self.found = self.learn.lr_find_val(1e-4, 10, wd=self.o.wd, show_plot=False)
-        self.peak = ifnone(self.peak, self.found.valley)
-        if self.peak is None:
-            raise ValueError(f"no learning rate was found ({self.found.reasons['valley']}): give one with --lr.")
+        self.peak = ifnone(self.peak, self.found.peak)
+        if self.peak is None: raise ValueError(f"no learning rate was found ({self.found.why}): give one with --lr.")
         print(self.found)
+        print(self.found.why)
 
     def begin(self):
         "Put into the folder what is known before training."

@@ -84,7 +84,7 @@ def check_name(k, v, folder):
     if v is None: return
     if not isinstance(v, (str,Path)) or not Path(v).name: raise ValueError(f"{k}={v!r}: must be a name.")
     if len(os.fsencode(Path(v).name)) > _longest:
-        raise ValueError(f"{k}={truncstr(str(v), 40)!r}: this name is too long, a file's can have {_longest} characters.")
+        raise ValueError(f"{k}={truncstr(str(v), 40)!r}: this name is too long: {_longest} characters at most.")
     parent = (folder/v).parent
     if parent != folder and not parent.is_dir(): raise ValueError(f"{k}={str(v)!r}: there is no folder {parent}.")
 

@@ -84,7 +84,7 @@ class FindSched(Sched):
         n_iter:int,   # Batches in an epoch, 0 where that is not known
     ):
         df,self.found = found.df,found
-        names = [o for o in df.columns if o not in ('lr','train_loss') and not o.endswith('_smooth')]
+        names = [o for o in found.names if o != 'train_loss']
         epochs = list(range(n_iter, len(df)+1, n_iter)) if n_iter else []
         super().__init__(df.lr.tolist(), [], df.train_loss_smooth.tolist(), epochs, df[names].to_numpy().tolist())
 

@@ -211,8 +211,9 @@ class Unpacking:
         whole = kind == 'Dict' or not any(v == _keep for v in parts.values() if isinstance(v, dict))
         if whole and ok.get(kind, kind in ('Tensor','Array','Items')): return
         if kind == 'Frozen' or p.startswith('dls.'): self.stay.add(p)  # whatever function or data this run has
-        else: raise ValueError(f"it holds {pretty(p)} ({cls.rpartition('.')[2]}), which this run does not have and which "
-                               "can't be made from a file. Make it before the fit, or in before_fit.")
+        else:
+            raise ValueError(f"it holds {pretty(p)} ({cls.rpartition('.')[2]}), which this run does not have and which "
+                             "can't be made from a file. Make it before the fit, or in before_fit.")
 
     def _is_tuple(self, cls): return cls == 'builtins.tuple' or issubclass(self.classes.get(cls, object), tuple)
 

@@ -76,16 +76,16 @@ def test_real_files_same_seed_same_result_and_no_overwriting(images, tmp_path):
     pd.testing.assert_frame_equal(strip('a'), strip('b'), check_exact=True)
 
 def test_find(images, tmp_path):
-    "The range test changes nothing in the run after it; auto takes its valley"
+    "The range test changes nothing in the run after it; auto takes its peak"
     for args,out in ((), 'a'), (('--find',), 'b'), (('--lr','auto'), 'c'):
         code,txt,err = run(*small(images, out), '--cycle_len', 2, *args, cwd=tmp_path)
         assert code == 0, err
-        if args: assert 'valley' in txt and {o.name for o in (tmp_path/out).iterdir()} == files | {'lr_find.csv','lr_find.png'}
+        if args: assert 'peak' in txt and {o.name for o in (tmp_path/out).iterdir()} == files | {'lr_find.csv','lr_find.png'}
     a,b = [pd.read_csv(tmp_path/o/'history.csv').drop(columns='seconds') for o in 'ab']
     pd.testing.assert_frame_equal(a, b, check_exact=True)
     df = pd.read_csv(tmp_path/'b/lr_find.csv')
     assert {'lr','train_loss','valid_loss','accuracy','accuracy_smooth'} < set(df) and len(df) > 20
-    assert result(tmp_path/'a')['lr'] == 0.2 and f"valley: {result(tmp_path/'c')['lr']:.3g}" in txt
+    assert result(tmp_path/'a')['lr'] == 0.2 and f"peak: {result(tmp_path/'c')['lr']:.3g}" in txt
 
 @pytest.mark.parametrize('args,msg', [
     ('--depth 21', '--depth=21'), ('--shortcut id', "--shortcut='id'"), ('--lr -1', '--lr=-1'), ('--lr high', '--lr high'),
