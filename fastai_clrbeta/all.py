@@ -3,7 +3,7 @@ from fastai.vision.all import *
 
 from .resnet import *
 from .data import *
-from .found import LRFind, LRSweep, peak, centred
+from .found import LRFind, LRSweep, peak, centred  # noqa: F401
 from .schedule import *
 from .finder import *
 from .guard import *

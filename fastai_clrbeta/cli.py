@@ -317,7 +317,7 @@ def plain_rows(
         names = learn.recorder.metric_names
         for o in [names,cells] if header else [cells]:
             texts = [f'{x:.4f}' if isinstance(x, float) else str(x) for x in o]
-            print(*[x.rjust(len(n)) for n,x in zip(names, texts)], sep='  ')
+            print(*[x.rjust(max(len(n), 6)) for n,x in zip(names, texts)], sep='  ')
         header = False
     if IN_NOTEBOOK or sys.stdout is not None and sys.stdout.isatty(): yield
     else:
