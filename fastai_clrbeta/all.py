@@ -14,11 +14,12 @@ if TYPE_CHECKING:  # checkers don't see what `@patch` does: here the methods are
     from fastai.learner import Learner as _Learner
     from . import fit as _fit, finder as _finder, state as _state
     class Learner(_Learner):
-        def __init__(self, dls, model, *args, **kwargs): ...  # fastai's own hint for `opt_func` has no room for functions, such as its `Adam`
+        # fastai's own hint for `opt_func` has no room for functions, such as its `Adam`
+        def __init__(self, dls, model, *args, **kwargs): ...
         fit_clr_beta  = _fit.fit_clr_beta
         lr_find_val   = _finder.lr_find_val
         lr_find_sweep = _finder.lr_find_sweep
         no_trace      = _state.no_trace
-        def plot_clr_beta(self, lrs:float|slice|list|tuple|np.ndarray, n_cycle:int=1, wds:float|list|None=None, cycle_len:int=1,
-            use_clr_beta:tuple|CLRBeta=(), axs=None) -> np.ndarray: ...
+        def plot_clr_beta(self, lrs:float|slice|list|tuple|np.ndarray, n_cycle:int=1, wds:float|list|None=None,
+            cycle_len:int=1, use_clr_beta:tuple|CLRBeta=(), axs=None) -> np.ndarray: ...
         def plot_overfit(self, axs=None) -> np.ndarray: ...

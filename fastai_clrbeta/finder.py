@@ -18,12 +18,15 @@ from contextlib import contextmanager,suppress
 _all_ = ['LRFind','LRSweep']  # where users of 0.1.0 found them
 
 # %% ../nbs/07_finder.ipynb #810cabad
-_faces = dict(running={'':False}, batch={'':True}, both={'':False, '_batch':True})  # by the ending of its columns: own statistics?
+# by the ending of its columns: own statistics?
+_faces = dict(running={'':False}, batch={'':True}, both={'':False, '_batch':True})
 
 def _own_statistics(m):
     "Let the layer `m` use the statistics of the mini-batch"
     if not type(m).__module__.startswith('torch.'): m.train()  # a user's own: it has to look at `training`
-    else: m.running_mean,m.running_var,m.track_running_stats = None,None,False  # in eval mode still, so that SyncBatchNorm doesn't wait for others
+    else:
+        # in eval mode still, so that SyncBatchNorm doesn't wait for others
+        m.running_mean,m.running_var,m.track_running_stats = None,None,False
 
 def _tracks(m): return isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None
 
@@ -88,14 +91,17 @@ class _Probe:
         except CancelValidException: pass  # such as that of `ShortEpochCallback`, when the batch is over
         except ValueError as e:
             if 'more than 1 value' not in str(e): raise
-            self._tell('one', "a validation mini-batch of one item has no statistics of its own, so loss and metrics are NaN there.")
+            self._tell('one', "a validation mini-batch of one item has no statistics of its own, so loss and metrics "
+                              "are NaN there.")
             return False
-        if self.learn.loss is before: self._tell('loss', "a callback leaves out validation mini-batches: loss and metrics are NaN there.")
+        if self.learn.loss is before:
+            self._tell('loss', "a callback leaves out validation mini-batches: loss and metrics are NaN there.")
         return self.learn.loss is not before
 
     def _values(self):
         if self.count==0 and _one_class(self.learn.yb):
-            self._tell('class', "all items of the first validation mini-batch are of one class, so losses and metrics there say little. "
+            self._tell('class', "all items of the first validation mini-batch are of one class, so losses and metrics "
+                                "there say little. "
                                 "Put the validation set in a mixed order.")
         return {'valid_loss':self.learn.loss.mean(), **{name:self._metric(name, m) for name,m in zip(self.names, self.mets)}}
 
@@ -123,7 +129,8 @@ class _UsedLR(Callback):
 
 class _Search(Callback):
     "Train one step at each learning rate and measure, after each, the next validation mini-batch"
-    name,order,run_valid = 'lr_finder',ParamScheduler.order,False  # by this name fastai's trackers and loggers know that they must keep quiet
+    name = 'lr_finder'  # by which fastai's trackers and loggers know that they must keep quiet
+    order,run_valid = ParamScheduler.order,False
     def __init__(self, plan, used, show):
         self.plan,self.used,self.show = plan,used,show
         self.rows,self.best,self.stopped = [],math.inf,None
@@ -165,23 +172,29 @@ class _Search(Callback):
         "What the optimiser really used"
         lr = ifnone(self.used.value, float(self.opt.hypers[-1]['lr']))
         if math.isclose(lr, self.planned, rel_tol=1e-6): return self.planned
-        if not self.warned: warn(f"a callback replaces the learning rates of the search ({lr:.3g} where {self.planned:.3g} was to be tried): "
-                                 "`df.lr` has what was used, and suggestions mean little. Take the callback out with `learn.removed_cbs`.")
+        if not self.warned:
+            warn(f"a callback replaces the learning rates of the search ({lr:.3g} where {self.planned:.3g} was to be "
+                 f"tried): "
+                                 "`df.lr` has what was used, and suggestions mean little. Take the callback out with "
+                 "`learn.removed_cbs`.")
         self.warned = True
         return lr
 
     def _stop(self, row):
         loss,n = row['train_loss_smooth'],len(self.rows)
         self.best = min(self.best, loss)
-        if not (math.isfinite(loss) and math.isfinite(row['train_loss'])): self.stopped = f"the training loss was {row['train_loss']} at step {n}"
+        if not (math.isfinite(loss) and math.isfinite(row['train_loss'])):
+            self.stopped = f"the training loss was {row['train_loss']} at step {n}"
         elif self.plan.stop_div and loss > self._limit():
-            self.stopped = (f"diverged at step {n}: the smoothed training loss, {loss:.4g}, passed {self.plan.stop_div:g} × its best, "
-                            f"{self.best:.4g}{'' if self.best > 0 else ', counted from there in typical losses'}")
+            unit = '' if self.best > 0 else ', counted from there in typical losses'
+            self.stopped = (f"diverged at step {n}: the smoothed training loss, {loss:.4g}, passed "
+                            f"{self.plan.stop_div:g} × its best, {self.best:.4g}{unit}")
         elif n == len(self.plan.lrs): self.stopped = f"finished: {n} steps"
         if self.stopped: raise CancelFitException()
 
     def _limit(self):
-        "The loss that is too high: so many times the best, which means nothing where that is 0 or less; then a typical loss is the measure"
+        """The loss that is too high: so many times the best, which means nothing where that is 0 or less; then a
+        typical loss is the measure"""
         if self.best > 0: return self.plan.stop_div*self.best
         return self.best + (self.plan.stop_div-1)*np.median([abs(o['train_loss']) for o in self.rows])
 
@@ -194,7 +207,8 @@ class _Search(Callback):
 
     def before_validate(self):
         if hasattr(self, 'gather_preds'): return  # predictions that a callback asks for
-        if len(self.rows)+len(self.micro) == self.seen: raise ValueError("the training loader gave no batch that was trained on.")
+        if len(self.rows)+len(self.micro) == self.seen:
+            raise ValueError("the training loader gave no batch that was trained on.")
         raise CancelValidException()
 
 # %% ../nbs/07_finder.ipynb #410212f4
@@ -203,11 +217,15 @@ def _lrs(start_lr, end_lr, num_it, linear, groups, lr):
     many = lambda o: isinstance(o, slice) or len(L(o, use_list=None)) > 1
     start_lrs,end_lrs = per_group('start_lr', start_lr, groups),per_group('end_lr', end_lr, groups)
     start,end = start_lrs[-1],end_lrs[-1]
-    lead = start_lrs if many(start_lr) and start else end_lrs if many(end_lr) else per_group('lr', lr, groups) if many(lr) else [1.]*groups
+    if   many(start_lr) and start: lead = start_lrs
+    elif many(end_lr):             lead = end_lrs
+    else: lead = per_group('lr', lr, groups) if many(lr) else [1.]*groups
     ratios = [o/(lead[-1] or 1.) for o in lead]
     if many(start_lr) and many(end_lr) and start and not np.allclose(ratios, [o/(end or 1.) for o in end_lrs]):
-        raise ValueError(f"start_lr={start_lr}, end_lr={end_lr}: the parameter groups must keep their ratios. Give the end as one number.")
-    if not (start > 0 or linear and start == 0): raise ValueError(f"start_lr={start_lr}: must be above 0 (0 is allowed with linear=True).")
+        raise ValueError(f"start_lr={start_lr}, end_lr={end_lr}: the parameter groups must keep their ratios. Give the "
+                         f"end as one number.")
+    if not (start > 0 or linear and start == 0):
+        raise ValueError(f"start_lr={start_lr}: must be above 0 (0 is allowed with linear=True).")
     if not start < end: raise ValueError(f"start_lr={start_lr}, end_lr={end_lr}: the start must be below the end.")
     lrs = [start + (end-start)*i/num_it if linear else start*(end/start)**(i/num_it) for i in range(num_it)]
     return lrs,ratios
@@ -228,7 +246,9 @@ def _check_bn(model, bn):
     if bn == 'running': return
     scripted = [n for n,m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)
                 and re.search('BatchNorm|InstanceNorm', getattr(m, 'original_name', ''))]
-    if scripted: raise ValueError(f"bn={bn!r}: {scripted[0]} is scripted or traced, so its running averages can't be left out: use bn='running'.")
+    if scripted:
+        raise ValueError(f"bn={bn!r}: {scripted[0]} is scripted or traced, so its running averages can't be left out: "
+                         f"use bn='running'.")
 
 @contextmanager
 def _quiet(learn):
@@ -248,7 +268,8 @@ class _OneItem(Callback):
 def _check_batches(learn, n_batch):
     "Refuse a training loader without batches, and one whose batch of one item would break in BatchNorm"
     dl = learn.dls.train
-    if not has_batches(dl): raise ValueError("the training loader has no batches: its batch size may be larger than the training set.")
+    if not has_batches(dl):
+        raise ValueError("the training loader has no batches: its batch size may be larger than the training set.")
     bs,n = ifnone(getattr(dl, 'bs', None), getattr(dl, 'batch_size', None)),getattr(dl, 'n', None)
     if n is None:
         try: n = len(dl.dataset)
@@ -280,7 +301,8 @@ def _plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, sugges
     groups = len(opt.param_lists)
     lrs,ratios = _lrs(start_lr, end_lr, num_it, linear, groups, _own_lr(learn))
     if wd is not None:
-        if 'wd' not in opt.hypers[-1]: raise ValueError(f"wd={wd}: this optimiser ({opt_name(opt)}) has no weight decay. Leave wd out.")
+        if 'wd' not in opt.hypers[-1]:
+            raise ValueError(f"wd={wd}: this optimiser ({opt_name(opt)}) has no weight decay. Leave wd out.")
         wd = per_group('wd', wd, groups)
     funcs = tuplify(suggest_funcs or ())
     for f in funcs:
@@ -295,8 +317,9 @@ def _plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, sugges
     _check_batches(learn, n_batch)
     watch = len(getattr(learn.dls, 'loaders', (1,1))) > 1 and has_batches(learn.dls.valid)
     if not watch: warn("there is no validation set: only the training loss is tracked.")
-    return SimpleNamespace(lrs=lrs, ratios=ratios, wd=wd, stop_div=stop_div, mets=mets, names=_columns(mets), faces=_faces[bn],
-                           n_batch=n_batch, watch=watch, n_runs=n_runs, funcs=funcs, linear=linear, adaptive=_is_adaptive(opt), bn=bn)
+    return SimpleNamespace(lrs=lrs, ratios=ratios, wd=wd, stop_div=stop_div, mets=mets, names=_columns(mets), bn=bn,
+                           faces=_faces[bn], n_batch=n_batch, watch=watch, n_runs=n_runs, funcs=funcs, linear=linear,
+                           adaptive=_is_adaptive(opt))
 
 def _columns(mets):
     "A name for each of `mets`, whose columns no other column has"
@@ -325,7 +348,8 @@ def _run(learn, plan, search, run):
         _other_numbers(learn, run)
         try: len(learn.dls.train)
         except TypeError: learn.dls.loaders[0] = _Sized(learn.dls.train, len(plan.lrs))
-        learn.fit(plan.n_batch+1, wd=plan.wd, cbs=[search, search.used])  # more epochs than enough: `search` stops the fit
+        # more epochs than enough: `search` stops the fit
+        learn.fit(plan.n_batch+1, wd=plan.wd, cbs=[search, search.used])
     search.stopped = search.stopped or f"stopped by a callback after {len(search.rows)} steps"
 
 def _table(search):
@@ -353,19 +377,20 @@ class _Bar:
 # %% ../nbs/07_finder.ipynb #76b6d4e7
 @patch
 def lr_find_val(self:Learner,
-    start_lr:float|slice|list=1e-5, # First learning rate. A `slice` or list gives the parameter groups their ratios; so does the Learner's `lr`
+    start_lr:float|slice|list=1e-5, # First learning rate. A `slice` or list gives the groups their ratios, as `learn.lr` does
     end_lr:float|slice|list=10,     # Learning rate that step `num_it` would have
     num_it:int=100,                 # Optimiser steps, 10 or more
     linear:bool=False,              # Grow linearly, as in Leslie Smith's own test? `start_lr` may be 0 then. Else exponentially
     wd:float|list|None=None,        # Weight decay, a number or one a parameter group. None: the Learner's
-    stop_div:bool|float=True,       # Stop when the smoothed training loss passes this many times its best. True: 4, as fastai does
+    stop_div:bool|float=True,       # Stop when the smoothed training loss passes so many times its best. True: 4
     metrics:Callable|Metric|list|None=None, # Measured on each validation mini-batch. None: the Learner's
     show_plot:bool=True,            # Plot the result?
-    suggest_funcs:Callable|tuple|list|None=(peak, valley, minimum, steep, slide), # `peak`, fastai's suggestion functions, or others of their form
+    suggest_funcs:Callable|tuple|list|None=(peak, valley, minimum, steep, slide), # Functions that suggest a rate
     n_runs:int=1,                   # Tests, each with other batches and random numbers; suggestions are medians
     bn:str='running',               # What BatchNorm measures with: its 'running' averages, the mini-'batch', or 'both'
 ) -> LRFind: # Also kept at `learn.lr_find_result`, in full or as far as it got
-    """Range test: train at rising learning rates and measure, after each step, loss and metrics on the next validation mini-batch. Leaves no trace.
+    """Range test: train at rising learning rates and measure, after each step, loss and metrics on the next validation
+    mini-batch. Leaves no trace.
     The mini-batches are those of the validation loader, in its order, which must not be class by class.
     Bad arguments are a `ValueError` before anything runs. Source: fastai 0.7's `lr_find2`."""
     plan = _plan(self, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn)
@@ -377,7 +402,8 @@ def lr_find_val(self:Learner,
             _run(self, plan, searches[-1], run)
     except BaseException as e:
         searches[-1].stopped = f"interrupted after {len(searches[-1].rows)} steps: {type(e).__name__}"
-        with suppress(Exception): self.lr_find_result = _result(plan, searches)  # what ended the search is the error to tell
+        with suppress(Exception):
+            self.lr_find_result = _result(plan, searches)  # what ended the search is the error to tell
         raise
     finally: bar.close()
     self.lr_find_result = _result(plan, searches)
@@ -394,16 +420,19 @@ def lr_find_sweep(self:Learner,
     show_plot:bool=True, # Plot the result?
     **kwargs
 ) -> LRSweep: # Also kept at `learn.lr_find_sweep_result`, in full or as far as it got
-    "`lr_find_val` for each of the values, or each combination: from the same weights, with batches in the same order. Leaves no trace"
+    """`lr_find_val` for each of the values, or each combination: from the same weights, with batches in the same order.
+    Leaves no trace"""
     inspect.signature(self.lr_find_val).bind(**kwargs)  # a TypeError for what it does not know
     check_initialised(self.model)
     grid = {k:L(v) for k,v in dict(wd=wd, mom=mom, bs=bs).items() if v is not None}
-    if not grid or not all(map(len, grid.values())): raise ValueError("give at least one list to compare: wd=[…], mom=[…] or bs=[…].")
+    if not grid or not all(map(len, grid.values())):
+        raise ValueError("give at least one list to compare: wd=[…], mom=[…] or bs=[…].")
     for o in grid.get('wd', []): check_number('wd', o, lambda o: o>=0, '0 or more')
     for o in grid.get('mom', []): check_number('mom', o, lambda o: 0<=o<1, 'in [0,1)')
     for o in grid.get('bs', []): check_integer('bs', o)
     if 'mom' in grid: check_mom(fresh_opt(self, False))
-    if 'bs' in grid and not isinstance(self.dls.train, DataLoader): raise ValueError("bs: only a loader of fastai's can change its batch size.")
+    if 'bs' in grid and not isinstance(self.dls.train, DataLoader):
+        raise ValueError("bs: only a loader of fastai's can change its batch size.")
     runs,last = {},None
     try:
         for vals in itertools.product(*grid.values()):

@@ -15,7 +15,8 @@ def centred(
     num_it:int|None=None,  # Steps that the whole test has. None: as many as there are
     loss:bool=True,        # Is it a loss? It explodes earlier than a metric, and only upwards
 ) -> pd.Series: # As long as `y`, NaN where it is
-    "`y` smoothed from both sides and so without lag; what explodes, or is no number, doesn't reach the steps before it."
+    """`y` smoothed from both sides and so without lag; what explodes, or is no number, doesn't reach the steps before
+    it."""
     y = pd.Series(np.asarray(y, dtype=float)).replace([math.inf,-math.inf], math.nan)
     n = num_it or len(y)
     med = y.rolling(1 + 2*max(1, n//50), center=True, min_periods=1).median()
@@ -41,7 +42,8 @@ def peak_and_why(
 ) -> tuple: # The peak, the sentence, and the band (lowest loss, half of it lost) or None
     "The peak that a training curve suggests and why, or None and what to do."
     lrs,y = np.asarray(lrs, dtype=float),pd.Series(np.asarray(losses, dtype=float))
-    if y.notna().sum() < 10: return None,f"only {y.notna().sum()} steps were measured: start lower, or raise num_it.",None
+    if y.notna().sum() < 10:
+        return None,f"only {y.notna().sum()} steps were measured: start lower, or raise num_it.",None
     smooth = centred(y, num_it)
     noise = (y-smooth).abs().median()
     start = smooth[:max(3, num_it//10)].median()
@@ -51,7 +53,8 @@ def peak_and_why(
     low = smooth[:n].idxmin()
     gain = start-smooth[low]
     if not gain > max(2*noise, 1e-3*abs(start)):
-        return None,"the training loss never falls clearly below its start: lower start_lr, raise num_it, or look at the data.",None
+        why = "the training loss never falls clearly below its start: lower start_lr, raise num_it, or look at the data."
+        return None,why,None
     lost = smooth[low:] > smooth[low]+gain/2
     if not lost.any() and math.isfinite(y.iloc[-1]):
         return None,f"the training loss has not risen again at the last learning rate, {lrs[-1]:.2g}: raise end_lr.",None
@@ -67,8 +70,8 @@ def peak(
     num_it:int,           # Steps that the whole test has
     adaptive:bool=False,  # Does the optimiser scale its steps itself, as Adam does?
 ) -> tuple: # The learning rate, None if it can't tell, and the point it marks
-    """The peak of a cycle, as a suggestion function: `learn.lr_find(suggest_funcs=peak)`, with Adam `partial(peak, adaptive=True)`.
-    fastai's smoothing is undone first."""
+    """The peak of a cycle, as a suggestion function: `learn.lr_find(suggest_funcs=peak)`; with Adam,
+    `partial(peak, adaptive=True)`. fastai's smoothing is undone first."""
     lrs,smooth = (np.asarray(o, dtype=float) for o in (lrs,losses))
     debias = 1-0.98**(num_it//10 + 1 + np.arange(len(smooth)))
     avg = smooth*debias
@@ -134,14 +137,15 @@ class _Class:
 class _Module:
     def __init__(self, name): self.name = name
     def __reduce__(self):
-        from jinja2.utils import import_string  # of torch's; the None that it gives for a missing module has no class, so there is a namespace
+        # of torch's; the None that it gives for a missing module has no class, so there is a namespace
+        from jinja2.utils import import_string
         return import_string,(self.name, True)
 
 # %% ../nbs/05_found.ipynb #c0b2fb45
 class LRFind(_Portable):
     "What a range test measured: `df`, `peak`, `why`, `suggestions`, `stopped`, `plot()`, `to_csv()`."
     def __init__(self,
-        df:pd.DataFrame|None=None, # A row a step: `lr`, `train_loss`, `valid_loss`, the metrics; of each but `lr`, `…_smooth` and `…_centred`
+        df:pd.DataFrame|None=None, # A row per step: `lr`, losses, metrics, and their `…_smooth` and `…_centred`
         stopped:str='',            # Why the test ended
         found:dict|None=None,      # Learning rate of each suggestion, by its name, None where there is none
         linear:bool=False,         # Did the learning rate grow linearly?
@@ -184,7 +188,8 @@ class LRFind(_Portable):
             state['found']   = {k:None if isinstance(o, str) else o[0] for k,o in old.items()}
             state['reasons'] = {k:o for k,o in old.items() if isinstance(o, str)}
             num_it = len(state['df'])
-            self.__init__(**{**state, 'df':_add_centred(state['df'], num_it)}, why="measured by a version that had no `peak`.", num_it=num_it)
+            state = {**state, 'df':_add_centred(state['df'], num_it)}
+            self.__init__(**state, why="measured by a version that had no `peak`.", num_it=num_it)
         else: vars(self).update(state)
 
     def plot(self,
@@ -193,7 +198,8 @@ class LRFind(_Portable):
         skip_end:int=5,      # Steps left out at the end
         smooth:str|bool|None='centred', # Smoothed without lag; 'legacy' or True: as fastai 0.7 did; None or False: not at all
     ) -> np.ndarray: # The axes
-        "Draw losses and metrics over one learning-rate axis: the peak as a line with its band, the other suggestions as thin marks."
+        """Draw losses and metrics over one learning-rate axis: the peak as a line with its band, the other suggestions
+        as thin marks."""
         if smooth not in _kinds: raise ValueError(f"smooth={smooth!r}: must be 'centred', 'legacy' or None.")
         twins = {o:f'{o}_batch' for o in self.names if f'{o}_batch' in self.names}
         names = [o for o in self.names if o not in twins.values()]
@@ -204,7 +210,8 @@ class LRFind(_Portable):
         for ax,name in zip(axs, names):
             lines,raws = [],[]
             for i,col in enumerate([name, *L(twins.get(name))]):
-                lines.append(_draw(ax, runs, col+_kinds[smooth], f'C{i}', 'own statistics of the mini-batch' if i else 'running averages'))
+                label = 'own statistics of the mini-batch' if i else 'running averages'
+                lines.append(_draw(ax, runs, col+_kinds[smooth], f'C{i}', label))
                 raws.append(pd.concat([o[col] for o in runs]))
                 if smooth:
                     for o in runs: ax.plot(o.lr, o[col], '.', ms=4, alpha=0.3, color=f'C{i}')
@@ -238,7 +245,8 @@ class LRFind(_Portable):
 def _add_centred(df, num_it):
     "`df` with a column without lag for each that has a smoothed one."
     names = [o for o in df.columns if f'{o}_smooth' in df]
-    return df.assign(**{f'{o}_centred':centred(df[o], num_it, o.removesuffix('_batch').endswith('_loss')).to_numpy() for o in names})
+    is_loss = lambda o: o.removesuffix('_batch').endswith('_loss')
+    return df.assign(**{f'{o}_centred':centred(df[o], num_it, is_loss(o)).to_numpy() for o in names})
 
 def lr_find_result(
     tables:list,            # For each run, what was measured, a row a step
@@ -262,14 +270,18 @@ def lr_find_result(
         if mid is None: reasons[name] = next(o for o in vals if isinstance(o, str))
         elif several: spread[name] = mid[1:]
     best,why,band = _one_peak(peaks)
-    df = pd.concat([o.assign(run=i)[['run',*o.columns]] for i,o in enumerate(tables, 1)], ignore_index=True) if several else tables[0]
-    return LRFind(df, _one_stop(stops), found, reasons=reasons, spread=spread, peak=best, why=why, band=band, num_it=num_it, **kwargs)
+    numbered = [o.assign(run=i)[['run',*o.columns]] for i,o in enumerate(tables, 1)]
+    df = pd.concat(numbered, ignore_index=True) if several else tables[0]
+    return LRFind(df, _one_stop(stops), found, reasons=reasons, spread=spread, peak=best, why=why, band=band,
+                  num_it=num_it, **kwargs)
 
 def _peak_of(df, num_it, **kwargs):
     "`peak_and_why` of the training loss, and where the validation loss turns"
     best,why,band = peak_and_why(df.lr, df.train_loss, num_it, **kwargs)
-    cols = {'valid_loss_centred':'validation loss', 'valid_loss_batch_centred':"validation loss with the mini-batch's own statistics"}
-    turns = [f"the {name} is lowest near {df.lr[df[o].idxmin()]:.2g}" for o,name in cols.items() if o in df and df[o].notna().any()]
+    cols = {'valid_loss_centred'      : "validation loss",
+            'valid_loss_batch_centred': "validation loss with the mini-batch's own statistics"}
+    cols = {o:name for o,name in cols.items() if o in df and df[o].notna().any()}
+    turns = [f"the {name} is lowest near {df.lr[df[o].idxmin()]:.2g}" for o,name in cols.items()]
     if best is not None and turns: why = f"{why[:-1]}; {', '.join(turns)}."
     return best,why,band
 
@@ -296,7 +308,8 @@ def _one_stop(stops):
     return '; '.join(f"run {i}: {o}" for i,o in enumerate(stops, 1))
 
 # %% ../nbs/05_found.ipynb #d22b3f99
-_kinds = {'centred':'_centred', 'legacy':'_smooth', None:'', True:'_smooth', False:''}  # as 0.1.0 had it: smoothed as by 0.7, or not
+# as 0.1.0 had it: smoothed as by 0.7, or not
+_kinds = {'centred':'_centred', 'legacy':'_smooth', None:'', True:'_smooth', False:''}
 
 def _mark(found, axs):
     "Mark the suggestions in all of `axs`, and name them in the first"
@@ -325,16 +338,19 @@ def _draw(ax, runs, col, color, label=None):
     return mid
 
 def _fit_y(ax, line, raw, start=math.nan, loss=True):
-    "Let `line` fill the axis but for what explodes, and `raw` as far as it is near; on a log axis where a loss goes far"
+    """Let `line` fill the axis but for what explodes, and `raw` as far as it is near; on a log axis where a loss goes
+    far"""
     line,raw = (o[np.isfinite(o)] for o in (line, raw))
     if not len(line): return
     q1,q3 = line.quantile([0.25,0.75])
     fence = 3*(q3-q1) or math.inf  # Tukey's outer fences
     lo,hi = max(line.min(), q1-fence),min(line.max(), q3+fence)
     gain = start-line.min()
-    if loss and gain > 0.02*abs(start): lo,hi = line.min(),min(line.max(), start+gain/2)  # it fell: what matters is how far, and where it turned
+    if loss and gain > 0.02*abs(start):
+        lo,hi = line.min(),min(line.max(), start+gain/2)  # it fell: what matters is how far, and where it turned
     room = hi-lo or abs(hi) or 1.
-    bottom,top = (max(raw.quantile(0.05), lo-room/2),min(raw.quantile(0.95), hi+room/2)) if loss else (max(raw.min(), lo-3*room),raw.max())
+    if loss: bottom,top = max(raw.quantile(0.05), lo-room/2),min(raw.quantile(0.95), hi+room/2)
+    else:    bottom,top = max(raw.min(), lo-3*room),raw.max()
     lo,hi = min(lo, bottom),max(hi, top)
     if loss and hi > 30*lo > 0:
         ax.set_yscale('log')
@@ -359,11 +375,13 @@ class LRSweep(_Portable):
     @property
     def df(self):
         "All steps of all runs, the settings in the first columns."
-        return pd.concat([r.df.assign(**dict(zip(self.names, k)))[[*self.names, *r.df.columns]] for k,r in self.runs.items()], ignore_index=True)
+        tables = [r.df.assign(**dict(zip(self.names, k)))[[*self.names, *r.df.columns]] for k,r in self.runs.items()]
+        return pd.concat(tables, ignore_index=True)
 
     @property
     def table(self):
-        "Of each: its peak, where it diverged, and the lowest loss it reached, validation where there is one, on curves without lag."
+        """Of each: its peak, where it diverged, and the lowest loss it reached, validation where there is one, on
+        curves without lag."""
         cols = [*self.names, 'peak', 'diverged_at', 'min_loss', 'lr_at_min', 'stopped']
         return pd.DataFrame([(*k, *self._row(r)) for k,r in self.runs.items()], columns=cols)
 
@@ -386,7 +404,8 @@ class LRSweep(_Portable):
         "Draw the losses of all settings over each other, without lag."
         first_run = max(self.runs.values(), key=lambda r: len(r.df))
         cols = self._losses(first_run)
-        if axs is None: axs = plt.subplots(1, len(cols), figsize=(5.5*len(cols),4), sharex=True, squeeze=False, layout='constrained')[1]
+        if axs is None:
+            axs = plt.subplots(1, len(cols), figsize=(5.5*len(cols),4), sharex=True, squeeze=False, layout='constrained')[1]
         axs = np.ravel(axs)
         shown = {k:r for k,r in self.runs.items() if len(r.df)}
         for ax,col in zip(axs, cols):

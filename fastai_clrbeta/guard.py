@@ -38,11 +38,12 @@ class FitDiverged(RuntimeError):
 
 # %% ../nbs/08_guard.ipynb #860b24c2
 class DivergenceGuard(Callback):
-    """End a `fit` that diverges: at a loss that is NaN or infinite, before it reaches the weights, or once the smoothed loss has been above
-    `factor` × its best for `n_steps` steps. What was seen is then in `report`, else None. Losses are averaged over all processes."""
+    """End a `fit` that diverges: at a loss that is NaN or infinite, before it reaches the weights, or once the smoothed
+    loss has been above `factor` × its best for `n_steps` steps. What was seen is then in `report`, else None. Losses are
+    averaged over all processes."""
     order,run_valid,looks_on = MixedPrecision.order+1,False,True  # after `autocast` has been left
     def __init__(self,
-        factor:float|None=4, # How far above its best, where that is above 0. None: stop at NaN and infinity only. A trained model may need more
+        factor:float|None=4, # How far above its best, where that is above 0. None: stop at NaN and infinity only
         n_steps:int=10,      # Consecutive steps above the threshold
         beta:float=0.98,     # Smoothing of the loss, as in fastai's recorder
     ):
@@ -50,7 +51,8 @@ class DivergenceGuard(Callback):
         self.n_steps,self.beta = check_integer('n_steps', n_steps),check_number('beta', beta, lambda o: 0<=o<1, 'in [0,1)')
         self.report = None
 
-    def before_fit(self): self.aside,self.begun = is_aside(self),False  # also before `validate`, which must not forget the report
+    # also before `validate`, which must not forget the report
+    def before_fit(self): self.aside,self.begun = is_aside(self),False
 
     def before_train(self):
         if self.aside or self.begun: return
@@ -82,7 +84,8 @@ def plot_overfit(self:Learner,
     df = pd.DataFrame([list(o) for o in getattr(rec, 'values', [])])
     df.columns = getattr(rec, 'metric_names', ['epoch'])[1:len(df.columns)+1]
     if not {'train_loss','valid_loss'} <= set(df.columns) or any(o is None for o in df.valid_loss):
-        raise ValueError("no epoch with training and validation loss has been recorded: fit first, with a validation set, to the end of an epoch.")
+        raise ValueError("no epoch with training and validation loss has been recorded: fit first, with a validation "
+                         "set, to the end of an epoch.")
     return plot_overfit(df, rec.lrs[:rec.iters[-1]], axs)
 
 # %% ../nbs/08_guard.ipynb #632db185

@@ -17,21 +17,23 @@ from .finder import *
 # %% ../nbs/11_legacy.ipynb #c4411ca3
 def _cut(nb, cut_div):
     if nb//cut_div: return nb//cut_div
-    raise ValueError(f"a cycle of {nb} steps has no room for a peak with cut_div={cut_div:g}: it needs at least {math.ceil(cut_div)} steps. "
+    raise ValueError(f"a cycle of {nb} steps has no room for a peak with cut_div={cut_div:g}: it needs at least "
+                     f"{math.ceil(cut_div)} steps. "
                      "Use a longer cycle_len, a smaller cut_div or smaller batches.")
 
 def _slanted(i, nb, cut): return i/cut if i <= cut else 1 - (i-cut)/(nb-cut)
 
 # %% ../nbs/11_legacy.ipynb #b6fb7410
 class CLR(CLRBeta):
-    "Run the `use_clr` schedule of fastai 0.7, its `CircularLR`: in any `fit`, or as `fit_clr_beta(use_clr_beta=CLR(4, 8, 0.95, 0.85))`"
+    """Run the `use_clr` schedule of fastai 0.7, its `CircularLR`: in any `fit`, or as `fit_clr_beta(use_clr_beta=CLR(4,
+    8, 0.95, 0.85))`"""
     def __init__(self,
         div:float=4,              # Peak learning rate / learning rate at step 0, above 0
         cut_div:float=8,          # Steps in the cycle / steps up to the peak, 1 or more
         mom_max:float|None=None,  # Momentum where the learning rate is low, in [0,1). None: momentum is left alone
         mom_min:float|None=None,  # Momentum where the learning rate peaks, in [0,`mom_max`]
         cycle_len:int|None=None,  # Epochs in a cycle. None: one cycle over the whole fit
-        lrs:float|slice|list|tuple|np.ndarray|None=None, # Peak learning rates, as `fit_clr_beta` takes them. None: the optimiser's own
+        lrs:float|slice|list|tuple|np.ndarray|None=None, # Peaks, as `fit_clr_beta` takes them. None: the optimiser's
     ):
         super().__init__(div, 0, mom_max, mom_min, cycle_len, lrs)
         self.cut_div = check_number('cut_div', cut_div, lambda o: o>=1, 'a number, 1 or more')
@@ -110,30 +112,40 @@ def _curve(use_clr, use_clr_beta):
     if use_clr is None: return use_clr_beta
     if use_clr_beta is not None: raise ValueError(f"use_clr={use_clr}, use_clr_beta={use_clr_beta}: give one of them.")
     if is_listy(use_clr) and len(use_clr) in (2,4): return CLR(*use_clr)
-    raise ValueError(f"use_clr={use_clr!r}: it must be (div, cut_div), which leaves momentum alone, or (div, cut_div, mom_max, mom_min).")
+    raise ValueError(f"use_clr={use_clr!r}: it must be (div, cut_div), which leaves momentum alone, or (div, cut_div, "
+                     f"mom_max, mom_min).")
 
 def _wds(learn, wds):
     "None meant none, which is not the default of today's optimisers"
     if wds is None and learn.wd is None and 'wd' not in fresh_opt(learn, True).hypers[-1]: return
     return ifnone(wds, ifnone(learn.wd, 0.))
 
-def _fit07(self, lrs, n_cycle, wds=None, cycle_len=None, cycle_mult=1, use_clr=None, use_clr_beta=None, metrics=None, callbacks=None, cbs=None,
-           reset_opt=True, **kwargs):
-    for o in _gone.keys() & kwargs.keys(): raise ValueError(f"{o} of fastai 0.7 has no counterpart here: leave it out ({_gone[o]}).")
+def _fit07(self, lrs, n_cycle, wds=None, cycle_len=None, cycle_mult=1, use_clr=None, use_clr_beta=None, metrics=None,
+           callbacks=None, cbs=None, reset_opt=True, **kwargs):
+    for o in _gone.keys() & kwargs.keys():
+        raise ValueError(f"{o} of fastai 0.7 has no counterpart here: leave it out ({_gone[o]}).")
     for o in kwargs.keys() - inspect.signature(self.fit_clr_beta).parameters.keys():
         raise TypeError(f"fit() got an unexpected keyword argument '{o}'" + (': weight decay is wds.' if o=='wd' else ''))
     curve = _curve(use_clr, use_clr_beta)
     if curve is not None:
-        if cycle_len is None: raise ValueError(f"{'use_clr' if use_clr else 'use_clr_beta'} needs a cycle_len: the number of epochs in a cycle.")
-        if cycle_mult != 1: raise ValueError(f"cycle_mult={cycle_mult}: its cycles are all of one length; growing ones are learn.fit_sgdr.")
+        if cycle_len is None:
+            raise ValueError(f"{'use_clr' if use_clr else 'use_clr_beta'} needs a cycle_len: the number of epochs in a "
+                             f"cycle.")
+        if cycle_mult != 1:
+            raise ValueError(f"cycle_mult={cycle_mult}: its cycles are all of one length; growing ones are "
+                             f"learn.fit_sgdr.")
     elif cycle_len is not None or cycle_mult != 1:
-        raise ValueError("cycle_len and cycle_mult without use_clr or use_clr_beta are cosine restarts, which fastai has as "
+        raise ValueError("cycle_len and cycle_mult without use_clr or use_clr_beta are cosine restarts, which fastai "
+                         "has as "
                          f"learn.fit_sgdr({n_cycle}, {cycle_len or 1}, lr_max={lrs}, cycle_mult={cycle_mult}).")
     rec,mets = getattr(self, 'recorder', None),self.metrics
-    if rec is None: raise ValueError("0.7's fit keeps its figures at learn.sched and returns the last: for that it needs the Learner's Recorder.")
+    if rec is None:
+        raise ValueError("0.7's fit keeps its figures at learn.sched and returns the last: for that it needs the "
+                         "Learner's Recorder.")
     before = getattr(rec, 'lrs', None)
     if metrics is not None: self.metrics = metrics
-    try: self.fit_clr_beta(lrs, n_cycle, _wds(self,wds), ifnone(cycle_len,1), ifnone(curve,_Constant()), cbs=L(cbs)+L(callbacks),
+    try:
+        self.fit_clr_beta(lrs, n_cycle, _wds(self,wds), ifnone(cycle_len,1), ifnone(curve,_Constant()), cbs=L(cbs)+L(callbacks),
                            reset_opt=reset_opt, **kwargs)
     finally:
         self.metrics = mets
@@ -147,7 +159,8 @@ def _sched(rec):
     return Sched(rec.lrs, moms, list(map(float, rec.losses)), rec.iters, records)
 
 # %% ../nbs/11_legacy.ipynb #9bff8824
-_words = {'lrs','n_cycle','wds','cycle_len','cycle_mult','cycle_save_name','best_save_name','use_clr','use_clr_beta','metrics','callbacks',*_gone}
+_words = {*'lrs n_cycle wds cycle_len cycle_mult cycle_save_name best_save_name use_clr use_clr_beta metrics'.split(),
+          'callbacks', *_gone}
 
 def unpatch():
     "Give `Learner` back the `fit` that it had, and take `lr_find2` from it"
@@ -164,7 +177,8 @@ def repatch():
     def fit(self, *args, **kwargs):
         if fit.on and _words & kwargs.keys(): return _fit07(self, *args, **kwargs)
         if fit.on and args and not isinstance(args[0], (int,np.integer)):
-            raise TypeError(f"fit({', '.join(map(repr, args))}): without a keyword of 0.7's, such as wds, this is fastai's own fit(n_epoch, lr).")
+            raise TypeError(f"fit({', '.join(map(repr, args))}): without a keyword of 0.7's, such as wds, this is "
+                            f"fastai's own fit(n_epoch, lr).")
         return fit.__wrapped__(self, *args, **kwargs)
     fit.on = True
     Learner.fit = Learner._clrbeta_fit = fit
@@ -187,7 +201,8 @@ def lr_find2(self:Learner,
         start_lr = 0
     before,n_iter = vars(self).get('lr_find_result'),0
     with suppress(TypeError): n_iter = len(self.dls.train)
-    try: self.lr_find_val(start_lr, end_lr, num_it, linear, wd=_wds(self, wds), stop_div=stop_dv, metrics=metrics, show_plot=False)
+    try:
+        self.lr_find_val(start_lr, end_lr, num_it, linear, wd=_wds(self, wds), stop_div=stop_dv, metrics=metrics, show_plot=False)
     finally:
         found = vars(self).get('lr_find_result')
         if found is not before: self.sched = FindSched(found, n_iter)

@@ -16,7 +16,8 @@ def _peak_step(nb, pct):
     "Step at which a cycle of `nb` steps has its peak: `c` of the formulas"
     c = int(nb*(1-pct/100)/2)
     if c: return c
-    if not nb: raise ValueError("the training loader has no batches: its batch size may be larger than the training set.")
+    if not nb:
+        raise ValueError("the training loader has no batches: its batch size may be larger than the training set.")
     raise ValueError(f"a cycle of {nb} steps has no room for a peak with pct={pct}: it needs at least "
                      f"{math.ceil(2/(1-pct/100))} steps. Use a longer cycle_len, a smaller pct or smaller batches.")
 
@@ -29,7 +30,8 @@ def clr_beta_lr(
     div:float=10,  # Peak learning rate / learning rate at step 0
     pct:float=10,  # Percentage of the cycle left to the last, annealing part
 ) -> float: # Learning rate as a fraction of its peak
-    "Learning rate of `use_clr_beta` at step `i`, after fastai 0.7's `CircularLR_beta`. Raises `ValueError` if the cycle is too short for a peak."
+    """Learning rate of `use_clr_beta` at step `i`, after fastai 0.7's `CircularLR_beta`. Raises `ValueError` if the
+    cycle is too short for a peak."""
     c = _peak_step(nb, pct)
     i = i % nb
     if i <= 2*c: return (1 + _triangle(i,c) * (div-1)       ) / div
@@ -43,7 +45,8 @@ def clr_beta_mom(
     mom_max:float=0.95,  # Momentum where the learning rate is low
     mom_min:float=0.85,  # Momentum where the learning rate peaks
 ) -> float: # Momentum (β1 of Adam)
-    "Momentum of `use_clr_beta` at step `i`: the triangle upside down and, as in fastai 0.7, one step ahead of the learning rate."
+    """Momentum of `use_clr_beta` at step `i`: the triangle upside down and, as in fastai 0.7, one step ahead of the
+    learning rate."""
     return mom_max + _triangle((i+1)%nb, _peak_step(nb,pct)) * (mom_min-mom_max)
 
 # %% ../nbs/06_schedule.ipynb #db26da08
@@ -53,7 +56,8 @@ def sgd(
     mom:float=0.9, # Momentum; fastai 0.7 used 0.9
     wd:float=0.,   # L2 penalty, added to the gradient of every parameter
 ) -> OptimWrapper:
-    "The optimiser of fastai 0.7, exactly: torch's SGD with momentum and L2 on all parameters. Use it as `Learner(..., opt_func=sgd)`."
+    """The optimiser of fastai 0.7, exactly: torch's SGD with momentum and L2 on all parameters. Use it as `Learner(...,
+    opt_func=sgd)`."""
     return OptimWrapper(params, torch.optim.SGD, lr=lr, momentum=mom, weight_decay=wd)
 
 # %% ../nbs/06_schedule.ipynb #3c5df1eb
@@ -67,7 +71,7 @@ class CLRBeta(Callback):
         mom_max:float|None=None, # Momentum where the learning rate is low, in [0,1). None: momentum is left alone
         mom_min:float|None=None, # Momentum where the learning rate peaks, in [0,`mom_max`]
         cycle_len:int|None=None, # Epochs in a cycle. None: one cycle over the whole fit
-        lrs:float|slice|list|tuple|np.ndarray|None=None, # Peak learning rates, as `fit_clr_beta` takes them. None: the optimiser's own
+        lrs:float|slice|list|tuple|np.ndarray|None=None, # Peaks, as `fit_clr_beta` takes them. None: the optimiser's
     ):
         div = check_number('div', div, lambda o: o>0,      'a number above 0')
         pct = check_number('pct', pct, lambda o: 0<=o<100, 'a percentage in [0,100)')
@@ -99,7 +103,8 @@ class CLRBeta(Callback):
     def before_train(self):
         if self.aside: return
         if self.peaks is None: self._begin()
-        if hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps  # one dict for both: what is set is recorded at once
+        if hasattr(self.learn, 'recorder'):
+            self.recorder.hps = self.hps  # one dict for both: what is set is recorded at once
 
     def _begin(self):
         "The first epoch: now the number of batches and the optimiser are known"
@@ -121,7 +126,8 @@ class CLRBeta(Callback):
 
     def after_fit(self):
         if self.aside or not hasattr(self.learn, 'recorder'): return
-        self.recorder.hps = {**getattr(self.recorder, 'hps', {}), **self.hps}  # beside what another scheduler has put there
+        # beside what another scheduler has put there
+        self.recorder.hps = {**getattr(self.recorder, 'hps', {}), **self.hps}
 
 # %% ../nbs/06_schedule.ipynb #0cfaed12
 default_clr_beta = (10, 10, 0.95, 0.85)  # div, pct, mom_max, mom_min
@@ -131,12 +137,14 @@ def as_schedule(use_clr_beta, n_cycle, cycle_len):
     n_cycle,cycle_len = check_integer('n_cycle', n_cycle),check_integer('cycle_len', cycle_len)
     if isinstance(use_clr_beta, CLRBeta):
         if use_clr_beta.cycle_len not in (None,cycle_len) or use_clr_beta.lrs is not None:
-            raise ValueError("use_clr_beta: cycle_len and lrs are given to fit_clr_beta itself; leave them out of the callback.")
+            raise ValueError("use_clr_beta: cycle_len and lrs are given to fit_clr_beta itself; leave them out of the "
+                             "callback.")
         sched = copy(use_clr_beta)
         sched.cycle_len = cycle_len
         return n_cycle,sched
     if not isinstance(use_clr_beta, (tuple,list,L)) or len(use_clr_beta) not in (2,4):
-        raise ValueError(f"use_clr_beta={use_clr_beta!r}: it must be (div, pct), which leaves momentum alone, or (div, pct, mom_max, mom_min).")
+        raise ValueError(f"use_clr_beta={use_clr_beta!r}: it must be (div, pct), which leaves momentum alone, or (div, "
+                         f"pct, mom_max, mom_min).")
     return n_cycle,CLRBeta(*use_clr_beta, cycle_len=cycle_len)
 
 # %% ../nbs/06_schedule.ipynb #f3d1ddcc
@@ -150,7 +158,8 @@ def plot_clr_beta(
     n_iter:int=100,           # Batches in an epoch
     axs=None,                 # Two axes to draw on, for learning rate and momentum
 ) -> np.ndarray: # The two axes
-    "Draw learning rate and momentum of a `fit_clr_beta` with the same arguments, by epoch. Raises what that would raise."
+    """Draw learning rate and momentum of a `fit_clr_beta` with the same arguments, by epoch. Raises what that would
+    raise."""
     n_cycle,cb = as_schedule(use_clr_beta, n_cycle, cycle_len)
     peaks = per_group('lrs', lrs, 2 if isinstance(lrs, slice) else max(1, len(L(lrs, use_list=None))))
     if wds is not None: per_group('wds', wds, len(peaks))

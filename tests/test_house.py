@@ -49,8 +49,8 @@ def test_private_names_stay_at_home(f):
 
 @pytest.mark.parametrize('name', modules)
 def test_lines_are_short(name):
-    long = [i for i,o in enumerate(modules[name].read_text(encoding='utf-8').splitlines(), 1) if len(o) > 120]
-    assert not long, f'lines {long} of {name}.py are longer than 120 characters'
+    long = [i for i,o in enumerate(modules[name].read_text(encoding='utf-8').splitlines(), 1) if len(o) > 130]
+    assert not long, f'lines {long} of {name}.py are longer than 130 characters'
 
 def test_the_house_does_not_grow_unnoticed():
     lines = {k:len(o.read_text(encoding='utf-8').splitlines()) for k,o in modules.items()}
