@@ -197,3 +197,92 @@ def test_stopped_cycle_is_not_saved(tmp_path):
             if self.training: self.learn.loss = self.learn.loss*nan
     quiet(learn, 0.05, cycle_save_name='run', cbs=Explode())
     assert not (tmp_path/'models').exists()
+
+@pytest.mark.parametrize('name,lower', [(o,True) for o in (
+    'hausdorff_distance fid false_positive_rate EER MASE bpc wer cer error_rate mse exp_rmspe perplexity kl_div hamming_loss FPR hd95').split()] +
+    [(o,False) for o in 'power dice_cancer accuracy dice officer_score lossless_rate lr dice_smooth f1_score answer_acc r2_score'.split()])
+def test_the_better_way_is_told_by_words(name, lower):
+    from fastai_clrbeta.fit import lower_is_better
+    assert lower_is_better(name) == lower
+
+@pytest.mark.parametrize('lower,best', [(None,1), (True,2), (False,1)])
+def test_the_better_way_can_be_said_and_is_told(lower, best, tmp_path, capsys):
+    learn = learner(path=tmp_path, metrics=ValueMetric(lambda: [.2,.5,.1][learn.epoch], 'power'))
+    quiet(learn, 0.05, 1, cycle_len=3, best_save_name='best', best_save_lower=lower)
+    assert f"the epoch with the {'lowest' if lower else 'highest'} power" in capsys.readouterr().out
+    kept = []
+    save,learn.save = learn.save,lambda *args, **kwargs: (kept.append(learn.epoch), save(*args, **kwargs))
+    quiet(learn, 0.05, 1, cycle_len=3, best_save_name='best', best_save_lower=lower)
+    assert kept[-1] == best
+    with pytest.raises(ValueError, match="best_save_lower='yes'"): quiet(learn, 0.05, best_save_name='best', best_save_lower='yes')
+
+def test_a_metric_that_is_no_number_leaves_it_to_the_loss(tmp_path):
+    learn = learner(path=tmp_path, metrics=F1Score(average=None))
+    with pytest.warns(UserWarning, match='metric f1_score is not a single number, so the loss decides'):
+        quiet(learn, 0.05, 1, cycle_len=2, best_save_name='best')
+    assert (tmp_path/'models/best.pth').exists()
+
+@pytest.mark.parametrize('name', ['cycle_save_name','best_save_name','checkpoint'])
+def test_names_too_long_for_a_file_are_refused_at_once(name, tmp_path):
+    learn = learner(path=tmp_path)
+    with pytest.raises(ValueError, match=f"{name}='x+….: this name is too long"): quiet(learn, 0.05, **{name:'x'*300})
+    assert learn.opt is None and not (tmp_path/'models').exists()
+
+def test_parameters_of_a_subclass_are_its_own():
+    class K(CLRBeta):
+        def __init__(self, k, **kwargs):
+            super().__init__(**kwargs)
+            self.k = k
+        def lr_at(self, i, nb): return self.k
+    assert K(.1).curve != K(.9).curve and K(.1).curve == K(.1).curve
+    assert CLRBeta(10, 10, 0.9, 0.8).curve == ('use_clr_beta', 10, 10, 0.9, 0.8)
+
+def test_a_report_is_kept_and_can_be_sent(tmp_path):
+    class Explode(Callback):
+        order = -11
+        def after_loss(self):
+            if self.training and self.train_iter == 3: self.learn.loss = self.learn.loss*nan
+    learn = learner(path=tmp_path, cbs=[Explode(), DivergenceGuard()])
+    with pytest.raises(FitDiverged) as e: quiet(learn, 0.05, on_diverge='raise')
+    assert learn.divergence_guard.report.step == 3
+    with learn.no_bar(), learn.no_logging(): learn.validate(); learn.get_preds()
+    assert learn.divergence_guard.report.step == 3  # what looks at the model does not forget it
+    e2 = pickle.loads(pickle.dumps(e.value))
+    assert str(e2) == str(e.value) and repr(e2.report) == repr(e.value.report)
+    learn.remove_cb(Explode)
+    quiet(learn, 0.05)
+    assert learn.divergence_guard.report is None
+
+def test_a_bad_call_leaves_live_workers_alone():
+    learn = learner()
+    dl = torch.utils.data.DataLoader(learn.dls.train.dataset, 64, num_workers=1, persistent_workers=True)
+    learn.dls = DataLoaders(dl, dl)
+    dl._iterator = live = object()
+    with pytest.raises(ValueError, match='lrs=-1'): quiet(learn, -1, on_diverge='lengthen')
+    assert dl._iterator is live
+
+def test_losses_below_zero_do_not_diverge():
+    learn = learner(metrics=[])
+    learn.loss_func = lambda p,y: CrossEntropyLossFlat()(p, y) - 10
+    quiet(learn, 0.01, 1, cycle_len=2, on_diverge='raise')
+
+def test_who_only_looks_on():
+    from fastai_clrbeta.core import looks_on
+    class Regularises(HookCallback):
+        def hook(self, m, i, o): return o
+        def after_loss(self): pass
+    class HooksOnly(HookCallback):
+        def hook(self, m, i, o): return o*2
+    class Freezes(Callback):
+        def before_train(self): pass
+        def after_epoch(self): pass
+    class Logs(Callback):
+        def before_fit(self): pass
+        def after_epoch(self): pass
+    class MySave(SaveModelCallback):
+        def after_epoch(self): super().after_epoch()
+    class Acts(SaveModelCallback):
+        def after_backward(self): pass
+    class Bar(ProgressCallback): pass
+    for o in Regularises(),HooksOnly(),Freezes(),Acts(),HookCallback(),MixUp(),GradientClip(),BnFreeze(),Callback(): assert not looks_on(o), o
+    for o in Logs(),MySave(),Bar(),ActivationStats(),CSVLogger(),EarlyStoppingCallback(),DivergenceGuard(),ProgressCallback(): assert looks_on(o), o
