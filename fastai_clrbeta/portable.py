@@ -8,6 +8,7 @@ __all__ = ['plain', 'unplain', 'same', 'made_with', 'qualname', 'Packing', 'Unpa
 # %% ../nbs/04_portable.ipynb #pt000004
 from fastai.basics import *
 from contextlib import suppress
+from functools import lru_cache
 from types import SimpleNamespace
 from .state import *
 
@@ -54,11 +55,10 @@ def same(a, b):
     return a == b or a != a and b != b
 
 # %% ../nbs/04_portable.ipynb #pt000010
-_made_with = {}
-def made_with(o):
-    "The arguments that the class of `o` is made with."
-    if type(o) not in _made_with: _made_with[type(o)] = set(inspect.signature(type(o).__init__).parameters)
-    return _made_with[type(o)]
+@lru_cache(maxsize=None)
+def made_with(cls):
+    "The arguments that an object of `cls` is made with."
+    return set(inspect.signature(cls.__init__).parameters)
 
 def qualname(cls): return f'{cls.__module__}.{cls.__qualname__}'
 def _is_object(node): return type(node.kind).__name__ == '_Object'
@@ -126,12 +126,12 @@ class Packing:
         cls = type(node.o)
         library = cls.__module__.startswith(('fastai.','torch.','fastcore.'))
         own = node.path == 'learn' or _is_object(node) and not library
-        if own and not (node.data or callable(v) or k[1:] in made_with(node.o)): self.lost.append(f'{cls.__name__}{k}')
+        if own and not (node.data or callable(v) or k[1:] in made_with(type(node.o))): self.lost.append(f'{cls.__name__}{k}')
         return _keep
 
     def _unchanged(self, node, parts, settings):
         "`parts` without those that the object was made with, and has still"
-        made = made_with(node.o)
+        made = made_with(type(node.o))
         def stays_out(k, v):
             if k[1:] not in made or id(v) in self.nodes: return False
             if isinstance(v, (str,Path)): return True

@@ -198,9 +198,9 @@ def _roots(learn):
 def _hide(node, k):
     "What stays out of a checkpoint although it could be in"
     o,name = node.o,k[1:]
-    if isinstance(o, Learner):  return name in _of_learner or isinstance(attrs(o)[name], Callback)
+    if isinstance(o, Learner):  return name in _of_learner or isinstance(attrs(o).get(name), Callback)
     if isinstance(o, Callback) and name in ('learn','start_epoch'): return True  # the latter is a clock
-    if is_loader(o): return name == '_types' or is_plain(attrs(o)[name]) and name != '_n_inp'  # its settings
+    if is_loader(o): return name == '_types' or name != '_n_inp' and is_plain(attrs(o).get(name, o))  # its settings
 
 def _check_learner(saved):
     "Only what a run may hold is read: a checkpoint made by hand can't move the Learner's folder"

@@ -120,11 +120,12 @@ def function_vars(f):
 
 @lru_cache(maxsize=None)
 def method_vars(cls):
-    "The random number generators that the methods of `cls` know as globals, by name."
+    "The random number generators that `cls` itself has, or its methods know as globals, by name."
     own = [c for c in cls.__mro__ if not c.__module__.startswith(('fastai.','fastcore.','fasttransform.','torch.'))]
     fs = [f for c in own for o in vars(c).values() for f in (function_vars(o) if isinstance(o, Dispatcher) else [o])]
-    return {f'.{f.__name__}()[{i}]':v for f in fs if isinstance(f, FunctionType)
-            for i,v in enumerate(function_vars(f)) if isinstance(v, rng_types)}
+    own = {f'.{k}()[]':v for c in own for k,v in vars(c).items()}
+    used = {f'.{f.__name__}()[{i}]':v for f in fs if isinstance(f, FunctionType) for i,v in enumerate(function_vars(f))}
+    return {k:v for k,v in (own | used).items() if isinstance(v, rng_types)}
 
 # %% ../nbs/03_state.ipynb #st000011
 def place(t): return t.storage_offset(),t.size(),t.stride()

@@ -160,10 +160,20 @@ class Global(torch.utils.data.Dataset):
     def __len__(self): return 128
     def __getitem__(self, i): return x[i] + world.random(), y[i]
 
+class Shared(torch.utils.data.Dataset):
+    rng = random.Random(0)
+    def __len__(self): return 128
+    def __getitem__(self, i): return x[i] + self.rng.random(), y[i]
+
+class WorldDL(DataLoader):
+    "A loader that knows a generator as a global"
+    def get_idxs(self): return world.permutation(128).tolist()
+
 def torch_dl(ds=None, **kwargs): return TorchDL(ds or torch.utils.data.TensorDataset(x, y), 16, **kwargs)
 def with_world(f):
     def make():
         world.bit_generator.state = np.random.default_rng(5).bit_generator.state
+        Shared.rng.seed(0)
         return f()
     return make
 data = dict(
@@ -175,6 +185,8 @@ data = dict(
     closure = lambda: torch_dl(Noisy(closure()), shuffle=True),
     by_global = with_world(lambda: torch_dl(Noisy(by_global), shuffle=True)),
     getitem = with_world(lambda: torch_dl(Global(), shuffle=True)),
+    shared  = with_world(lambda: torch_dl(Shared(), shuffle=True)),
+    loader  = with_world(lambda: WorldDL(list(zip(x, y)), bs=16)),
     tfm     = lambda: torch_dl(Noisy(Transformed()), shuffle=True),
     subset  = lambda: torch_dl(torch.utils.data.Subset(Noisy(), list(range(128))[::-1]), shuffle=True),
     fastai  = lambda: DataLoader(Noisy(), bs=16, shuffle=True),
