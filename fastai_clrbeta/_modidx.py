@@ -279,6 +279,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'fastai_clrbeta/portable.py'),
                                          'fastai_clrbeta.portable.Packing.__init__': ( 'portable.html#packing.__init__',
                                                                                        'fastai_clrbeta/portable.py'),
+                                         'fastai_clrbeta.portable.Packing._lose': ( 'portable.html#packing._lose',
+                                                                                    'fastai_clrbeta/portable.py'),
                                          'fastai_clrbeta.portable.Packing._node': ( 'portable.html#packing._node',
                                                                                     'fastai_clrbeta/portable.py'),
                                          'fastai_clrbeta.portable.Packing._part': ( 'portable.html#packing._part',

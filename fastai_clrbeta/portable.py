@@ -72,7 +72,8 @@ def _packed(o):
     if t in (int,float) and all(type(x) is t for x in o):
         if t is int and not all(-2**63 <= x < 2**63 for x in o): return
         return t.__name__,torch.tensor(o, dtype=torch.int64 if t is int else torch.float64)
-    if all(isinstance(x, Tensor) and x.ndim == 0 and (x.dtype,x.device) == (o[0].dtype,o[0].device) for x in o):
+    like = lambda x: isinstance(x, Tensor) and x.ndim == 0 and (x.dtype,x.device) == (o[0].dtype,o[0].device)
+    if all(like(x) and not x.requires_grad for x in o):
         return 'tensor',torch.stack([x.detach().as_subclass(Tensor) for x in o])
 
 class Packing:
@@ -108,7 +109,8 @@ class Packing:
         parts = {k:v for k,v in node.links.items() if not self.hide(node, k)}
         if kind == 'Tensor': return self._tensor(node)
         if kind in ('Array','Rng'):
-            with suppress(TypeError): own = plain(node.own)
+            try: own = plain(node.own)
+            except TypeError: self._lose(node, '')
         elif kind == 'Script': own = plain({k:v for k,v in node.own.items() if type(v) in _native})
         elif kind == 'Items':
             own = _packed(o)
@@ -123,11 +125,15 @@ class Packing:
     def _part(self, node, k, v):
         if (ref := self._ref(v)) is not None: return ref
         with suppress(TypeError): return plain(v)
-        cls = type(node.o)
-        library = cls.__module__.startswith(('fastai.','torch.','fastcore.'))
-        own = node.path == 'learn' or _is_object(node) and not library
-        if own and not (node.data or callable(v) or k[1:] in made_with(type(node.o))): self.lost.append(f'{cls.__name__}{k}')
+        if not callable(v) and not (_is_object(node) and k[1:] in made_with(type(node.o))): self._lose(node, k)
         return _keep
+
+    def _lose(self, node, k):
+        "Name the part `k` of `node`, which can't be kept, where it is of an object of the user's"
+        if node.data or node.owner is None: return
+        owner = type(node.owner.o)
+        if node.owner.path != 'learn' and owner.__module__.startswith(('fastai.','torch.','fastcore.')): return
+        self.lost.append(pretty(owner.__name__ + node.path[len(node.owner.path):] + k))
 
     def _unchanged(self, node, parts, settings):
         "`parts` without those that the object was made with, and has still"
@@ -284,7 +290,8 @@ class Unpacking:
             return refill(o, values)
         old = now.parts if now else {}
         parts = {n:self._part(v, old.get(n)) for n,v in parts.items() if n in old or not (self._stays(v) or '()[' in n)}
-        if kind == 'Array': k.write(o, unplain(own), {})
+        if kind == 'Array':
+            if own is not None: k.write(o, unplain(own), {})
         elif kind == 'Dict': refill(o, {parts['key'+n]:v for n,v in parts.items() if not n.startswith('key')})
         elif kind in ('Rng','Script'): k.write(o, unplain(own), parts)
         else: Kind.write(k, o, None, parts, exact=False) if kind == 'Object' else k.write(o, None, parts)

@@ -217,7 +217,9 @@ def kind_of(o):
 # %% ../nbs/03_state.ipynb #st000014
 class Node:
     "An object of a run: where the walk met it, its kind, what it held then, and all that it leads to."
-    def __init__(self, o, path, kind, data): self.o,self.path,self.kind,self.data = o,path,kind,data
+    def __init__(self, o, path, kind, data, owner):
+        self.o,self.path,self.kind,self.data = o,path,kind,data
+        self.owner = self if type(kind) is _Object else owner  # the object that has it, perhaps in a container
     def read(self):
         self.own,self.parts = self.kind.read(self.o)
         self.links = self.parts | (method_vars(type(self.o)) if self.data and type(self.kind) is _Object else {})
@@ -246,17 +248,17 @@ class Walk:
         if not hasattr(o, '__len__') or len(o) < 65: return kind  # long ones hold items
 
     def _from(self, root, name):
-        todo = collections.deque([(root, name, isinstance(root, DataLoaders))])
+        todo = collections.deque([(root, name, isinstance(root, DataLoaders), None)])
         while todo:
-            o,path,data = todo.popleft()
+            o,path,data,owner = todo.popleft()
             if id(o) in self.nodes or is_plain(o) or self.skip(o): continue
             data = data or is_loader(o)
             kind = self.kind(o, data)
             if kind is None: continue
-            node = self.nodes[id(o)] = Node(o, path, kind, data)
+            node = self.nodes[id(o)] = Node(o, path, kind, data, owner)
             node.read()
             if data and is_order(o): continue
-            todo += [(v, f'{path}{k}', data) for k,v in node.links.items() if not self.hide(node, k)]
+            todo += [(v, f'{path}{k}', data, node.owner) for k,v in node.links.items() if not self.hide(node, k)]
 
     def put_back(self):
         "Put everything back in place, as often as wanted."

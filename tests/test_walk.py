@@ -197,6 +197,13 @@ class Calls(Module):
     def __init__(self): self.net,self.st,self.base = mlp(),SimpleNamespace(calls=0),nn.Parameter(torch.ones(1))
     def forward(self, x): self.st.calls += 1; return self.net(x)*self.base + self.st.calls/1000
 
+class Gains(Module):
+    "Parameters that are one number each, in a list of the model's"
+    def __init__(self):
+        self.net,self.a,self.b = mlp(),nn.Parameter(torch.tensor(1.)),nn.Parameter(torch.tensor(1.))
+        self.gains = [self.a,self.b]
+    def forward(self, x): return self.net(x)*self.gains[0]*self.gains[1]
+
 class Arc:
     "A loss with a learnt scale, no nn.Module"
     def __init__(self): self.s = nn.Parameter(torch.ones(1))
@@ -249,7 +256,8 @@ class Odd(torch.optim.SGD):
 def arc_learner(path, cbs=None):
     loss = Arc()
     return learner(path, cbs, loss_func=loss, splitter=lambda m: [params(m), [loss.s]])
-models = dict(calls=dict(model=Calls), lstm=dict(model=Flat), scripted=dict(model=scripted), traced=dict(model=traced), part=dict(model=part),
+models = dict(calls=dict(model=Calls), gains=dict(model=Gains),
+              lstm=dict(model=Flat), scripted=dict(model=scripted), traced=dict(model=traced), part=dict(model=part),
               tied=dict(model=tied), counting=dict(model=partial(scripted, Counting)), adam=dict(opt_func=Adam),
               odd=dict(opt_func=lambda p, lr: OptimWrapper(p, Odd, lr=lr, momentum=0.9)))
 
@@ -309,6 +317,19 @@ def test_twice_in_one_learner(tmp_path):
     again = learner(tmp_path, Switch())
     fit(again, checkpoint='run', every_iter=2, resume=True)
     assert outcome(again) == outcome(whole)
+
+def test_what_cannot_be_kept_is_named_wherever_it_lies(tmp_path):
+    class Odd(Callback):
+        def before_fit(self):
+            self.frames,self.things,self.deep = [pd.DataFrame()],np.array([object(), 'x']),{'a':SimpleNamespace(t=pd.Series([1]))}
+            self.fine = [1, print, None]
+    learn = learner(tmp_path, Odd())
+    with pytest.warns(UserWarning, match=r"can't hold Odd\.frames\[0\], Odd\.things, SimpleNamespace\.t: "): fit(learn, checkpoint='run')
+    again = learner(tmp_path, Odd())
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        fit(again, checkpoint='run', resume=True)
+    assert again.odd.things[1] == 'x' and len(again.odd.frames) == 1 and again.odd.fine[1] is print
 
 def test_settings_are_the_resuming_runs(tmp_path):
     with pytest.raises(KeyboardInterrupt): fit(learner(tmp_path, [EarlyStoppingCallback(patience=1), Cut(9)]), checkpoint='run')
