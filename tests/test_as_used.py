@@ -14,9 +14,9 @@ class Kill(Callback):
     "End the fit with an exception, as hard as one process allows: before, in and after an epoch"
     def __init__(self, event, epoch): self.event,self.epoch_ = event,epoch
     def _kill(self, event):
-        if event == self.event and self.learn.epoch == self.epoch_ and self.learn.iter >= 2: raise RuntimeError('killed')
+        if event == self.event and self.learn.epoch == self.epoch_: raise RuntimeError('killed')
     def after_batch(self):
-        if self.training: self._kill('after_batch')
+        if self.training and self.iter == 2: self._kill('after_batch')
     def before_validate(self): self._kill('before_validate')
     def after_epoch(self): self._kill('after_epoch')
 
