@@ -39,7 +39,7 @@ def peak_and_why(
     losses,               # Training loss of each step, as measured
     num_it:int,           # Steps that the whole test has
     adaptive:bool=False,  # Does the optimiser scale its steps itself, as Adam does?
-) -> tuple: # The peak, the sentence, and the band (lowest loss, half of it lost) or None
+) -> tuple: # The peak, the sentence, and the band (peak, lowest loss) or None
     "The peak that a training curve suggests and why, or None and what to do."
     lrs,y = np.asarray(lrs, dtype=float),pd.Series(np.asarray(losses, dtype=float))
     if y.notna().sum() < 10:
@@ -58,11 +58,12 @@ def peak_and_why(
     lost = smooth[low:] > smooth[low]+gain/2
     if not lost.any() and math.isfinite(y.iloc[-1]):
         return None,f"the training loss has not risen again at the last learning rate, {lrs[-1]:.2g}: raise end_lr.",None
-    high = lost.idxmax() if lost.any() else len(y)-1
-    band = float(lrs[low]),float(lrs[high])
-    if not band[0] > 0: return None,"the training loss is lowest at a learning rate of 0.",None
-    best = float((0.25 if adaptive else 0.5)*np.sqrt(band[0]*band[1]))
-    return best,f"the training loss is lowest near {band[0]:.2g}, and half of what it gained is lost at {band[1]:.2g}.",band
+    lowest = float(lrs[low])
+    if not lowest > 0: return None,"the training loss is lowest at a learning rate of 0.",None
+    factor,word = _factors[bool(adaptive)]
+    return factor*lowest,f"the training loss is lowest near {lowest:.2g}, and the peak is {word} of that.",(factor*lowest,lowest)
+
+_factors = (0.5,"half"),(0.3,"three tenths")  # of SGD, and of Adam and its like: from `benchmarks/peak.py`
 
 def peak(
     lrs,                  # Learning rates
@@ -153,7 +154,7 @@ class LRFind(_Portable):
         spread:dict|None=None,     # Lowest and highest of each suggestion, where there were several runs
         peak:float|None=None,      # The learning rate for `fit_clr_beta`, None where the test can't tell
         why:str='',                # How it was found, or what to do
-        band:tuple|None=None,      # Between these two it lies: of one run, where the loss is lowest and where half is lost
+        band:tuple|None=None,      # The peak, and where the loss is lowest; of several runs those of the middle one
         num_it:int|None=None,      # Steps that a whole run has
         bn:str='running',          # What BatchNorm measured with: 'running', 'batch', or 'both'
     ):
