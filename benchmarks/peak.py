@@ -1,0 +1,182 @@
+"""What a suggestion for the peak of a cycle is worth: tiny tasks, a grid of peaks, and the rules of this and other tools on range tests.
+
+    python benchmarks/peak.py grid    # train each task at each peak (about 10 minutes of one core; goes on where it was)
+    python benchmarks/peak.py tests   # range tests, their raw curves
+    python benchmarks/peak.py judge   # regret of every rule, from the logs, in seconds
+    python benchmarks/peak.py figure
+
+Regret: points of accuracy (regression: hundredths of the standardised squared error) that a task loses at the rule's learning rate
+against the best of the grid, both as means over seeds and linear in log10 of the learning rate between its points.
+"""
+from fastai.basics import *
+from fastai.callback.schedule import *
+from fastai.layers import *
+from fastai_clrbeta.all import *
+from fastcore.script import call_parse
+from sklearn import datasets as skd
+import warnings
+
+here = Path(__file__).parent/'results'
+grid = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1., 3., 10.]
+seeds = 0,1,2
+
+# Data: (x, y) of the training set and of the validation set, always the same
+
+def split(x, y, n_train, n_max=2000):
+    idx = np.random.RandomState(0).permutation(len(x))
+    x,y = tensor(x).float() if x.dtype.kind=='f' else tensor(x).long(),tensor(y)
+    return (x[idx[:n_train]],y[idx[:n_train]]),(x[idx[n_train:n_max]],y[idx[n_train:n_max]])
+
+def scaled(x): return (x-x.mean(0))/(x.std(0)+1e-6)
+
+def digits(n_train=800, px=None):
+    "Handwritten digits as rows of numbers, or as images of `px` pixels"
+    x,y = skd.load_digits(return_X_y=True)
+    x = ((x-x.mean())/x.std()).astype('float32')
+    if not px: return split(x, y, n_train)
+    train,valid = split(x.reshape(-1,1,8,8), y, n_train)
+    big = lambda o: F.interpolate(o, size=(px,px), mode='bilinear') if px!=8 else o
+    return (big(train[0]),train[1]),(big(valid[0]),valid[1])
+
+def rows(n_train=1000):
+    "A table of 20 columns in 4 classes"
+    x,y = skd.make_classification(3000, 20, n_informative=10, n_classes=4, class_sep=1.2, flip_y=0.02, random_state=1)
+    return split(scaled(x), y, n_train, 3000)
+
+def cancer():
+    x,y = skd.load_breast_cancer(return_X_y=True)
+    return split(scaled(x), y, 300)
+
+def regression(f, n_train):
+    x,y = f()
+    (a,b),(c,d) = split(scaled(x), scaled(y), n_train, 3000)
+    return (a,b.float()[:,None]),(c,d.float()[:,None])
+
+def friedman(n_train=1000): return regression(lambda: skd.make_friedman1(3000, 10, noise=1., random_state=1), n_train)
+def diabetes(): return regression(lambda: skd.load_diabetes(return_X_y=True), 300)
+
+def text(n_train=1000, n=3000, length=16, vocab=30):
+    "Sentences of made-up words: each of 4 topics has words that are more frequent in it"
+    rs = np.random.RandomState(2)
+    topics = rs.dirichlet(np.full(vocab, 0.6), 4)
+    y = rs.randint(4, size=n)
+    return split(np.stack([rs.choice(vocab, length, p=topics[o]) for o in y]), y, n_train, n)
+
+# Models
+
+def mlp(norm, n_in, n_out, n=64):
+    layer = lambda a,b: [nn.Linear(a, b), *({'bn':[nn.BatchNorm1d(b)], 'ln':[nn.LayerNorm(b)], None:[]}[norm]), nn.ReLU()]
+    return nn.Sequential(*layer(n_in, n), *layer(n, n), nn.Linear(n, n_out))
+
+def cnn(norm, n=16):
+    layer = lambda a,b: ConvLayer(a, b, stride=2, norm_type=NormType.Batch if norm else None)
+    return nn.Sequential(layer(1, n), layer(n, 2*n), nn.Sequential(layer(2*n, 2*n), nn.Flatten(), nn.Linear(2*n, 10)))
+
+class Recurrent(Module):
+    "The last state of an RNN over words or over the rows of an image"
+    def __init__(self, kind, n_in=None, vocab=30, n=32, n_out=4):
+        self.emb = nn.Embedding(vocab, n) if n_in is None else nn.Flatten(0, 0)
+        self.rnn,self.out = kind(n_in or n, n, batch_first=True),nn.Linear(n, n_out)
+        self.n_in = n_in
+    def forward(self, x):
+        x = self.emb(x) if self.n_in is None else x.view(len(x), -1, self.n_in)
+        return self.out(self.rnn(x)[0][:,-1])
+
+class Attention(Module):
+    "A transformer's encoder, with LayerNorm"
+    def __init__(self, vocab=30, length=16, n=32, n_out=4):
+        self.emb,self.pos = nn.Embedding(vocab, n),nn.Parameter(torch.randn(length, n)*0.1)
+        self.layers = nn.Sequential(*[nn.TransformerEncoderLayer(n, 2, 64, dropout=0., batch_first=True) for _ in range(2)])
+        self.out = nn.Linear(n, n_out)
+    def forward(self, x): return self.out(self.layers(self.emb(x)+self.pos).mean(1))
+
+def thirds(m): return [params(o) for o in m]
+
+def pretrained():
+    "A CNN that knows the digits turned upside down"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        m,(x,y) = cnn(True),digits(px=8)[0]
+        opt = torch.optim.Adam(m.parameters(), 1e-2)
+        for _ in range(20):
+            opt.zero_grad(); F.cross_entropy(m(x.flip(2)), y).backward(); opt.step()
+        m[2][2].reset_parameters()
+    return m
+
+# Tasks: data, model, optimiser, epochs, batch size
+
+def task(data, model, opt, epochs, bs=64, **kw): return SimpleNamespace(data=data, model=model, opt=opt, epochs=epochs, bs=bs, kw=kw)
+
+tasks = {
+    'digits mlp bn sgd':        task(digits,        lambda: mlp('bn', 64, 10), sgd, 6),
+    'digits mlp sgd':           task(digits,        lambda: mlp(None, 64, 10), sgd, 8),
+    'digits cnn sgd':           task(partial(digits, px=8), lambda: cnn(None), sgd, 8),
+    'digits cnn bn adam':       task(partial(digits, px=8), lambda: cnn(True), Adam, 5),
+    'digits resnet8 sgd':       task(partial(digits, 320, px=16), lambda: cifar_resnet(8, c_in=1), sgd, 5, bs=32),
+    'digits resnet8 adam':      task(partial(digits, 320, px=16), lambda: cifar_resnet(8, c_in=1), Adam, 5, bs=32),
+    'digits gru adam':          task(digits,        lambda: Recurrent(nn.GRU, 8, n_out=10), Adam, 8),
+    'digits frozen bn adam':    task(partial(digits, px=8), pretrained, Adam, 5, splitter=thirds),
+    'rows mlp ln adam':         task(rows,          lambda: mlp('ln', 20, 4), Adam, 8),
+    'rows mlp adam':            task(rows,          lambda: mlp(None, 20, 4), Adam, 10),
+    'cancer mlp sgd':           task(cancer,        lambda: mlp(None, 30, 2), sgd, 10, bs=32),
+    'friedman mlp bn sgd':      task(friedman,      lambda: mlp('bn', 10, 1), sgd, 8),
+    'diabetes mlp adam':        task(diabetes,      lambda: mlp(None, 10, 1), Adam, 10, bs=32),
+    'text lstm sgd':            task(text,          lambda: Recurrent(nn.LSTM), sgd, 8),
+    'text attention ln adam':   task(text,          Attention, Adam, 5),
+    'text attention ln sgd':    task(text,          Attention, sgd, 5),
+}
+
+def loader(x, y, bs, **kw):
+    return DataLoader(range(len(x)), bs, create_batch=lambda b: (x[b],y[b]), **kw)
+
+class NoValid(Callback):
+    "Only the end counts"
+    def before_validate(self): raise CancelValidException()
+
+def learner(name, seed):
+    t = tasks[name]
+    train,valid = t.data()
+    set_seed(seed)
+    is_reg = train[1].is_floating_point()
+    dls = DataLoaders(loader(*train, t.bs, shuffle=True, drop_last=True), loader(*valid, 2*t.bs, shuffle=True))
+    learn = Learner(dls, t.model(), loss_func=MSELossFlat() if is_reg else CrossEntropyLossFlat(), opt_func=t.opt,
+                    metrics=None if is_reg else accuracy, **t.kw)
+    if t.kw: learn.lr = slice(1e-4, 1e-3); learn.freeze_to(1)
+    learn.remove_cb(ProgressCallback)
+    return learn
+
+def score(name, peak, seed):
+    "Points of accuracy, or minus hundredths of the standardised squared error, of a cycle with this peak"
+    learn = learner(name, seed)
+    with learn.no_logging():
+        learn.fit_clr_beta(slice(peak/10, peak) if tasks[name].kw else peak, cycle_len=tasks[name].epochs, wds=1e-4, cbs=NoValid())
+        res = learn.validate()
+    if len(res) > 1: return 100*res[1]
+    return -100*min(res[0], 1.) if res[0]==res[0] else -100.
+
+def range_test(name, seed):
+    learn = learner(name, seed)
+    with learn.no_logging(): df = learn.lr_find_val(1e-5, 10, num_it=100, wd=1e-4, show_plot=False, bn='both').df
+    return df[['lr', *[o for o in df if o in ('train_loss','valid_loss','valid_loss_batch')]]]
+
+def run_grid():
+    f = here/'peak_grid.csv'
+    done = set() if not f.exists() else {tuple(o) for o in pd.read_csv(f)[['task','peak','seed']].itertuples(index=False)}
+    if not done: f.write_text('task,peak,seed,score,seconds\n')
+    for seed,name,peak in itertools.product(seeds, tasks, grid):
+        if (name,peak,seed) in done: continue
+        t0 = time.perf_counter()
+        res = score(name, peak, seed)
+        with f.open('a') as o: o.write(f'{name},{peak:g},{seed},{res:.3f},{time.perf_counter()-t0:.2f}\n')
+
+def run_tests():
+    f = here/'peak_tests.csv.gz'
+    res = [range_test(name, seed).assign(task=name, seed=seed) for seed in seeds for name in tasks]
+    pd.concat(res).to_csv(f, index=False, float_format='%.6g')
+
+@call_parse
+def main(
+    what:str, # grid, tests, judge or figure
+):
+    warnings.simplefilter('ignore')
+    dict(grid=run_grid, tests=run_tests)[what]()
