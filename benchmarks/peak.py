@@ -3,7 +3,6 @@
     python benchmarks/peak.py grid    # train each task at each peak (about 10 minutes of one core; goes on where it was)
     python benchmarks/peak.py tests   # range tests, their raw curves
     python benchmarks/peak.py judge   # regret of every rule, from the logs, in seconds
-    python benchmarks/peak.py figure
 
 Regret: points of accuracy (regression: hundredths of the standardised squared error) that a task loses at the rule's learning rate
 against the best of the grid, both as means over seeds and linear in log10 of the learning rate between its points.
@@ -14,7 +13,8 @@ from fastai.layers import *
 from fastai_clrbeta.all import *
 from fastcore.script import call_parse
 from sklearn import datasets as skd
-import warnings
+from fastai_clrbeta.found import factors, peak_and_why
+import importlib.util, warnings
 
 here = Path(__file__).parent/'results'
 grid = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1., 3., 10.]
@@ -174,9 +174,87 @@ def run_tests():
     res = [range_test(name, seed).assign(task=name, seed=seed) for seed in seeds for name in tasks]
     pd.concat(res).to_csv(f, index=False, float_format='%.6g')
 
+# The rules: a learning rate from the curves of one range test
+
+def lagging(y):
+    "fastai's smoothing of a loss"
+    avg,res = 0.,[]
+    for i,o in enumerate(y):
+        avg = 0.98*avg + 0.02*o
+        res.append(avg/(1-0.98**(i+1)))
+    return res
+
+def fastais(f):
+    "A rule of fastai's, on its own smoothed loss, without the first tenth and the last five steps"
+    def rule(lrs, losses, adaptive):
+        keep = slice(10, max(11, len(lrs)-5))
+        lrs,losses = tensor(lrs)[keep],tensor(lagging(losses))[keep]
+        ok = losses.isfinite()
+        args = (lrs[ok].tolist(),losses[ok].tolist()) if f is valley else (lrs[ok],losses[ok])
+        return float(f(*args, 100)[0])
+    return rule
+
+def steepest(smoothing, skip_begin, skip_end):
+    "Where the loss falls fastest from step to step, as torch-lr-finder (0.05, 10, 5) and Lightning (its moving average, 10, 1) suggest"
+    def rule(lrs, losses, adaptive):
+        y = np.array(lagging(losses) if smoothing is None else pd.Series(losses).ewm(alpha=smoothing, adjust=False).mean())
+        keep = slice(skip_begin, len(y)-skip_end)
+        y,lrs = y[keep],np.asarray(lrs)[keep]
+        ok = np.isfinite(y)
+        return lrs[ok][np.gradient(y[ok]).argmin()]
+    return rule
+
+def peaks(lrs, losses, adaptive): return peak_and_why(lrs, losses, 100, adaptive)[0]
+
+rules = {'peak, training':(peaks,'train_loss'), 'torch-lr-finder, training':(steepest(1-0.05, 10, 5),'train_loss'),
+         'Lightning, training':(steepest(None, 10, 1),'train_loss'),
+         **{f'{f.__name__}, {name}':(fastais(f),f'{col}_loss') for f in (valley,minimum,steep,slide)
+            for name,col in (('training','train'),('validation','valid'))}}
+
+# What they are worth
+
+def regrets():
+    "Of each rule, task and seed: the suggestion and what it loses; None where there is no suggestion"
+    scores = pd.read_csv(here/'peak_grid.csv').groupby(['task','peak']).score.mean().unstack()
+    x,res = np.log10(scores.columns.to_numpy(float)),[]
+    for (task,seed),df in pd.read_csv(here/'peak_tests.csv.gz').groupby(['task','seed']):
+        y = scores.loc[task].to_numpy()
+        for name,(rule,col) in rules.items():
+            try: lr = rule(df.lr.to_numpy(), df[col].to_numpy(), 'adam' in task)
+            except (ValueError,IndexError,RuntimeError): lr = None
+            found = lr is not None and math.isfinite(lr) and lr > 0
+            res.append((name, task, seed, lr if found else math.nan, y.max()-np.interp(np.log10(lr), x, y) if found else math.nan))
+    return pd.DataFrame(res, columns='rule task seed lr regret'.split())
+
+def left_out():
+    "Of each task, the factor that is best on the other tasks of its kind of optimiser, and what it loses there"
+    df = regrets().query("rule == 'peak, training'").dropna()
+    scores = pd.read_csv(here/'peak_grid.csv').groupby(['task','peak']).score.mean().unstack()
+    x = np.log10(scores.columns.to_numpy(float))
+    low = df.assign(low=[lr/factors['adam' in task][0] for lr,task in zip(df.lr, df.task)])
+    def loses(o, f): return np.mean([scores.loc[t].max()-np.interp(np.log10(f*l), x, scores.loc[t]) for t,l in zip(o.task, o.low)])
+    res = []
+    for task,own in low.groupby('task'):
+        others = low[(low.task != task) & (low.task.str.contains('adam') == ('adam' in task))]
+        best = min(np.arange(0.1, 1.01, 0.05), key=lambda f: sum(loses(o, f) for _,o in others.groupby('task')))
+        res.append((task, round(best, 2), loses(own, best)))
+    return pd.DataFrame(res, columns='task factor regret'.split()).set_index('task')
+
+def judge():
+    df = regrets()
+    tasks = df.groupby(['rule','task']).regret.mean().unstack()
+    table = pd.DataFrame({'median':tasks.median(axis=1), 'worst':tasks.max(axis=1), 'worst run':df.groupby('rule').regret.max(),
+                          'runs without':df.groupby('rule').regret.apply(lambda o: o.isna().sum())}).sort_values('median').round(2)
+    table.to_csv(here/'peak_regret.csv')
+    print(table.to_markdown() if importlib.util.find_spec('tabulate') else table.to_string())
+    print(tasks.loc['peak, training'].round(2).to_string())
+    out = left_out()
+    print(f"with the factor chosen on the other tasks: median {out.regret.median():.2f}, worst {out.regret.max():.2f}")
+    print(out.round(2).to_string())
+
 @call_parse
 def main(
-    what:str, # grid, tests, judge or figure
+    what:str, # grid, tests or judge
 ):
     warnings.simplefilter('ignore')
-    dict(grid=run_grid, tests=run_tests)[what]()
+    dict(grid=run_grid, tests=run_tests, judge=judge)[what]()
