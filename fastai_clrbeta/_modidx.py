@@ -388,6 +388,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fastai_clrbeta.resume._settings': ('resume.html#_settings', 'fastai_clrbeta/resume.py'),
                                        'fastai_clrbeta.resume._sync_folder': ('resume.html#_sync_folder', 'fastai_clrbeta/resume.py'),
                                        'fastai_clrbeta.resume._warm_up': ('resume.html#_warm_up', 'fastai_clrbeta/resume.py'),
+                                       'fastai_clrbeta.resume._word': ('resume.html#_word', 'fastai_clrbeta/resume.py'),
                                        'fastai_clrbeta.resume._write': ('resume.html#_write', 'fastai_clrbeta/resume.py'),
                                        'fastai_clrbeta.resume.checkpoint_paths': ( 'resume.html#checkpoint_paths',
                                                                                    'fastai_clrbeta/resume.py'),

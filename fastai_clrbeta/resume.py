@@ -12,6 +12,7 @@ from fastai.callback.fp16 import MixedPrecision
 from contextlib import nullcontext, suppress
 from copy import deepcopy
 from fastai.callback.progress import ProgressCallback
+from torch.distributions import Distribution
 from .core import *
 from .state import *
 from .portable import *
@@ -58,13 +59,16 @@ def _loader(dl):
 # %% ../nbs/09_resume.ipynb #80115b86
 def _name(o): return getattr(o, '__name__', type(o).__name__)
 
+def _word(v):
+    "A setting in words; None where it is none"
+    if isinstance(v, Tensor): return _hash(v)
+    if isinstance(v, Distribution): return f'{_name(v)}{[getattr(v, k).tolist() for k in v.arg_constraints]}'
+    if is_plain(v): return repr(v)
+
 def _settings(o):
     "The attributes of `o` that are plain values, tensors or distributions, in words"
-    def word(v):
-        if isinstance(v, Tensor): return _hash(v)
-        if is_plain(v) or isinstance(v, torch.distributions.Distribution): return repr(v)
     o = o.keywords if isinstance(o, partial) else attrs(o) | attrs(o).get('_buffers', {})
-    return [f'{k}={word(v)}' for k,v in o.items() if k not in ('training','learn') and word(v)]
+    return [f'{k}={_word(v)}' for k,v in o.items() if k not in ('training','learn') and _word(v)]
 
 def _losses(f): return [f'{_name(o)} {k}' for o in (f, getattr(f, 'func', None)) if o is not None for k in _settings(o)]
 
@@ -76,6 +80,7 @@ def _acting(cb):
 def _describe(learn, opt, schedule, cbs):
     "What a checkpoint and the run that goes on from it must have in common"
     cbs   = [o() if isinstance(o, type) else o for o in learn.cbs+L(cbs)]
+    acting= [o for o in cbs if _acting(o)]
     loss  = {'loss':learn.loss_func} if isinstance(learn.loss_func, nn.Module) else {}
     model = nn.ModuleDict({'model':learn.model} | loss)
     tensors = itertools.chain(model.named_parameters(), model.named_buffers())
@@ -92,7 +97,9 @@ def _describe(learn, opt, schedule, cbs):
         loss      = dict(settings= _losses(learn.loss_func)),
         schedule  = schedule,
         metrics   = dict(names   = list(learn.metrics.attrgot('name'))),
-        callbacks = dict(kinds   = sorted(_name(o) for o in cbs if _acting(o))),
+        callbacks = dict(kinds   = sorted(_name(o) for o in acting),
+                         settings= sorted(f'{_name(o)}.{k}={_word(v)}' for o in acting for k,v in attrs(o).items()
+                                          if k in made_with(type(o)) and is_plain(v) or isinstance(v, Distribution))),
         data      = dict(classes = None if vocab is None else len(vocab)) |
                     {f'{n} {k}':v for n,dl in loaders for k,v in _loader(dl).items()})
 

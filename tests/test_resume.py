@@ -230,6 +230,10 @@ def test_more_runs_are_told_apart(tmp_path):
     for loss in LabelSmoothingCrossEntropyFlat(eps=0.3),CrossEntropyLossFlat(weight=tensor([1.,2,3,4])):
         with pytest.raises(ValueError, match='loss: settings .* there'): train(other(loss_func=loss), resume=True)
     with pytest.raises(ValueError, match='callbacks: kinds nothing there, MixUp here'): train(learner(tmp_path), cbs=MixUp, resume=True)
+    train(learner(tmp_path, MixUp(0.4)), checkpoint='mixed')
+    train(learner(tmp_path, MixUp(0.4)), checkpoint='mixed', resume=True)
+    with pytest.raises(ValueError, match='callbacks: settings MixUp.*0.4.* there, MixUp.*0.2.* here'):
+        train(learner(tmp_path, MixUp(0.2)), checkpoint='mixed', resume=True)
     with pytest.raises(ValueError, match='callbacks: kinds nothing there, GradientClip here'): train(learner(tmp_path, GradientClip), resume=True)
     train(learner(tmp_path, [TerminateOnNaNCallback(), CSVLogger(fname=tmp_path/'h.csv')]), resume=True)  # these only look on
 
