@@ -50,11 +50,15 @@ class _SaveCycles(Callback):
 # %% ../nbs/10_fit.ipynb #5057e347
 _lower = set('''loss losses error errors err mse rmse mae mape smape wape mase msle rmsle rmspe perplexity ppl
     brier nll bpc bpb kl kld divergence distance dist hausdorff hd hd95 assd asd fid kid fpr fnr fdr far frr eer wer
-    cer ter ece mce crps pinball deviance false miss misclassification'''.split())
+    cer ter ece mce crps pinball deviance false miss misclassification
+    logloss entropy bce l1 l2 lpips ae nrmse'''.split())
 
 def lower_is_better(name):
     "Is the metric `name` one of those that should be low, going by the words in it?"
-    return bool(_lower & set(re.findall('[a-z0-9]+', camel2snake(name))))
+    words = set(re.findall('[a-z0-9]+', camel2snake(name)))
+    if 'likelihood' in words: return bool({'neg','negative'} & words)
+    if 'neg' in words: return False  # as scikit-learn calls a loss that it turns round
+    return bool(_lower & (words | {re.sub('[0-9]+k?$', '', o) for o in words}))
 
 class _SaveBest(Callback):
     "Save the model as `fname` at its best first metric, or best loss without one; ties go to the lower loss"

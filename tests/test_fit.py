@@ -199,8 +199,10 @@ def test_stopped_cycle_is_not_saved(tmp_path):
     assert not (tmp_path/'models').exists()
 
 @pytest.mark.parametrize('name,lower', [(o,True) for o in (
-    'hausdorff_distance fid false_positive_rate EER MASE bpc wer cer error_rate mse exp_rmspe perplexity kl_div hamming_loss FPR hd95').split()] +
-    [(o,False) for o in 'power dice_cancer accuracy dice officer_score lossless_rate lr dice_smooth f1_score answer_acc r2_score'.split()])
+    'hausdorff_distance fid false_positive_rate EER MASE bpc wer cer error_rate mse exp_rmspe perplexity kl_div hamming_loss FPR hd95 '
+    'rmse2 FID50k logloss cross_entropy BCE l1 lpips MedAE nrmse false_negative_rate neg_log_likelihood negative_log_likelihood').split()] +
+    [(o,False) for o in ('power dice_cancer accuracy dice officer_score lossless_rate lr dice_smooth f1_score answer_acc r2_score '
+    'neg_mean_squared_error neg_log_loss true_negative_rate negative_predictive_value log_likelihood inception_score').split()])
 def test_the_better_way_is_told_by_words(name, lower):
     from fastai_clrbeta.fit import lower_is_better
     assert lower_is_better(name) == lower
