@@ -86,8 +86,10 @@ class CLRBeta(Callback):
     @property
     def curve(self):
         "Name and parameters: two schedules with the same one are the same"
-        made_with = [k for k in inspect.signature(type(self).__init__).parameters if k not in ('self','cycle_len','lrs')]
-        return ('use_clr_beta' if type(self) is CLRBeta else type(self).__name__, *(getattr(self, k, None) for k in made_with))
+        inits = [c.__init__ for c in reversed(type(self).__mro__) if issubclass(c, CLRBeta)]
+        made_with = dict.fromkeys(k for f in inits for k in inspect.signature(f).parameters)
+        own = [getattr(self, k) for k in made_with if k not in ('self','cycle_len','lrs') and k in vars(self)]
+        return ('use_clr_beta' if type(self) is CLRBeta else type(self).__name__, *own)
 
     def lr_at (self, i, nb): return clr_beta_lr (i, nb, self.div, self.pct)  # as a fraction of its peak
     def mom_at(self, i, nb): return clr_beta_mom(i, nb, self.pct, self.mom_max, self.mom_min)
@@ -174,5 +176,6 @@ def plot_clr_beta(
     else: axs[1].plot(epochs, [cb.mom_at(i, nb) for i in range(n_cycle*nb)], color='C1')
     for ax,name in zip(axs, ('learning rate','momentum')): ax.set(xlabel='epoch', ylabel=name, title=name)
     name,*nums = cb.curve
-    axs[0].set_title(f"{name}=({', '.join(f'{o:g}' for o in nums if o is not None)})" + ('' if wds is None else f', wds={wds}'))
+    nums = ', '.join(f'{o:g}' if isinstance(o, float) else str(o) for o in nums if o is not None)
+    axs[0].set_title(f"{name}=({nums})" + ('' if wds is None else f', wds={wds}'))
     return axs

@@ -237,6 +237,8 @@ def test_parameters_of_a_subclass_are_its_own():
             self.k = k
         def lr_at(self, i, nb): return self.k
     assert K(.1).curve != K(.9).curve and K(.1).curve == K(.1).curve
+    assert K(.1, pct=20).curve != K(.1, pct=30).curve
+    assert 'K=(10, 10, lin)' in plot_clr_beta(.1, use_clr_beta=type('K', (K,), {'lr_at':CLRBeta.lr_at})('lin'))[0].get_title()
     assert CLRBeta(10, 10, 0.9, 0.8).curve == ('use_clr_beta', 10, 10, 0.9, 0.8)
 
 def test_a_report_is_kept_and_can_be_sent(tmp_path):
