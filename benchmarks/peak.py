@@ -206,7 +206,7 @@ def steepest(smoothing, skip_begin, skip_end):
 
 def peaks(lrs, losses, adaptive): return peak_and_why(lrs, losses, 100, adaptive)[0]
 
-rules = {'peak, training':(peaks,'train_loss'), 'torch-lr-finder, training':(steepest(1-0.05, 10, 5),'train_loss'),
+rules = {'peak, training':(peaks,'train_loss'), 'torch-lr-finder, training':(steepest(0.05, 10, 5),'train_loss'),
          'Lightning, training':(steepest(None, 10, 1),'train_loss'),
          **{f'{f.__name__}, {name}':(fastais(f),f'{col}_loss') for f in (valley,minimum,steep,slide)
             for name,col in (('training','train'),('validation','valid'))}}
@@ -249,6 +249,7 @@ def judge():
     print(table.to_markdown() if importlib.util.find_spec('tabulate') else table.to_string())
     print(tasks.loc['peak, training'].round(2).to_string())
     out = left_out()
+    out.to_csv(here/'peak_left_out.csv', float_format='%.3f')
     print(f"with the factor chosen on the other tasks: median {out.regret.median():.2f}, worst {out.regret.max():.2f}")
     print(out.round(2).to_string())
 
