@@ -8,6 +8,7 @@ __all__ = ['factors', 'centred', 'peak_and_why', 'peak', 'unique_names', 'sugges
 # %% ../nbs/05_found.ipynb #8ec6aef8
 from fastai.basics import *
 from fastai.callback.schedule import *
+from .core import *
 
 # %% ../nbs/05_found.ipynb #39effde0
 def centred(
@@ -123,27 +124,8 @@ def _median(values):
     mid = nums[0] if len(nums)==1 else float(10**np.median(np.log10(nums)))
     return mid,min(nums),max(nums)
 
-# %% ../nbs/05_found.ipynb #17a9fad6
-class _Portable:
-    "Can be loaded where this package is not, as part of an exported Learner: as a plain namespace there"
-    def __reduce__(self): return _Class(type(self)),(),self.__getstate__()
-    def __getstate__(self): return dict(vars(self))
-
-class _Class:
-    "A class that is looked up again on loading"
-    def __init__(self, cls): self.cls = cls
-    def __call__(self): return self.cls()
-    def __reduce__(self): return getattr,(_Module(self.cls.__module__), self.cls.__name__, SimpleNamespace)
-
-class _Module:
-    def __init__(self, name): self.name = name
-    def __reduce__(self):
-        # of torch's; the None that it gives for a missing module has no class, so there is a namespace
-        from jinja2.utils import import_string
-        return import_string,(self.name, True)
-
 # %% ../nbs/05_found.ipynb #c0b2fb45
-class LRFind(_Portable):
+class LRFind(Portable):
     "What a range test measured: `df`, `peak`, `why`, `suggestions`, `stopped`, `plot()`, `to_csv()`."
     def __init__(self,
         df:pd.DataFrame|None=None, # A row per step: `lr`, losses, metrics, and their `…_smooth` and `…_centred`
@@ -366,7 +348,7 @@ def _tell_hidden(ax, raw):
     ax.text(0.99, 0.97, txt, transform=ax.transAxes, ha='right', va='top', fontsize='x-small', color='0.35')
 
 # %% ../nbs/05_found.ipynb #2ef5e20d
-class LRSweep(_Portable):
+class LRSweep(Portable):
     "Range tests for several settings: `df`, `table`, `runs`, `plot()`."
     def __init__(self,
         runs:dict|None=None,   # An `LRFind` for each tuple of settings

@@ -45,7 +45,7 @@ class CLR(CLRBeta):
     def mom_at(self, i, nb): return self.mom_max + _slanted((i+1)%nb, nb, _cut(nb,self.cut_div)) * (self.mom_min-self.mom_max)
 
 # %% ../nbs/11_legacy.ipynb #72ccad69
-class Sched:
+class Sched(Portable):
     "What fastai 0.7 kept at `learn.sched` after a `fit`"
     def __init__(self,
         lrs:list,          # Learning rate of the last group in each step

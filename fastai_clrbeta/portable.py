@@ -10,6 +10,7 @@ from fastai.basics import *
 from contextlib import suppress
 from functools import lru_cache
 from types import SimpleNamespace
+from .core import *
 from .state import *
 
 # %% ../nbs/04_portable.ipynb #pt000007
@@ -76,7 +77,7 @@ def _packed(o):
     if all(like(x) and not x.requires_grad for x in o):
         return 'tensor',torch.stack([x.detach().as_subclass(Tensor) for x in o])
 
-class Packing:
+class Packing(Portable):
     "Says what runs hold. One for all checkpoints of a run, since it remembers what its objects were made with."
     def __init__(self,
         changed=(), # What a former checkpoint holds, by path and name, though its object was made with it
@@ -93,7 +94,7 @@ class Packing:
         for node in self.todo:  # it grows
             res[node.path] = self._node(node, settings)
         if self.base is None: self.base = settings
-        del self.nodes,self.todo,self.storages
+        del self.nodes,self.todo,self.storages,self.hide
         return res
 
     def _ref(self, o):

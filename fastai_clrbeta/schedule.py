@@ -50,6 +50,7 @@ def clr_beta_mom(
     return mom_max + _triangle((i+1)%nb, _peak_step(nb,pct)) * (mom_min-mom_max)
 
 # %% ../nbs/06_schedule.ipynb #db26da08
+@partial(PortableFunc, stand_in=partial(SGD, mom=0.9, decouple_wd=False))
 def sgd(
     params,        # Parameters, or a list of lists: one entry per parameter group
     lr:float,      # Learning rate
@@ -61,7 +62,7 @@ def sgd(
     return OptimWrapper(params, torch.optim.SGD, lr=lr, momentum=mom, weight_decay=wd)
 
 # %% ../nbs/06_schedule.ipynb #3c5df1eb
-class CLRBeta(Callback):
+class CLRBeta(Portable, Callback):
     """Run the `use_clr_beta` schedule of fastai 0.7 in any `fit`: `learn.fit(n, lr, cbs=CLRBeta(10, 13.68, 0.95, 0.8))`.
     Raises `ValueError` if an argument is invalid: at once, or, where that depends on the Learner, before its first batch."""
     order,run_valid = ParamScheduler.order+1,False

@@ -1,5 +1,5 @@
 "The site: it builds without a warning, says all, links to what is there, and looks right in a browser, on phone and desktop"
-import ast, inspect, importlib, re, shutil, subprocess, sys, threading
+import ast, importlib, re, shutil, subprocess, sys, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urldefrag, urljoin
@@ -75,7 +75,7 @@ def public():
     for o in sorted((root/'fastai_clrbeta').glob('[!_]*.py')):
         if o.stem == 'all': continue
         mod = importlib.import_module(f'fastai_clrbeta.{o.stem}')
-        own = [(k,v) for k in mod.__all__ if inspect.isroutine(v := getattr(mod, k)) or isinstance(v, type)]
+        own = [(k,v) for k in mod.__all__ if callable(v := getattr(mod, k))]
         yield from ((o.stem,k,v) for k,v in own if v.__module__ == mod.__name__)  # not what it only passes on
         for k in re.findall(r'^@patch.*?\ndef ([a-z]\w*)\(self: ?Learner\b', o.read_text(encoding='utf-8'), re.M|re.S):
             yield o.stem,f'Learner.{k}',getattr(Learner, k)

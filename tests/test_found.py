@@ -450,29 +450,6 @@ def test_a_pickle_of_the_first_version():
     assert repr(again) == repr(r)
     plt.close('all')
 
-without = '''import sys
-class No:
-    def find_spec(self, n, *a):
-        if n.startswith('fastai_clrbeta'): raise ModuleNotFoundError(n)
-sys.meta_path.insert(0, No())
-from fastai.tabular.all import *
-'''
-
-def test_exported_learners_need_no_package(tmp_path):
-    from fastai.tabular.all import tabular_learner, TabularDataLoaders, Normalize
-    df = pd.DataFrame(dict(a=np.random.randn(64), y=np.random.randn(64)))
-    dls = TabularDataLoaders.from_df(df, cont_names=['a'], procs=[Normalize], y_names='y', bs=16)
-    learn = tabular_learner(dls, layers=[4], path=tmp_path)
-    find(learn, n_runs=2)
-    learn.lr_find_sweep(wd=[0,1e-2], num_it=12, show_plot=False)
-    learn.export()
-    code = without + 'l = load_learner("export.pkl"); print(len(l.lr_find_result.df), list(l.lr_find_sweep_result.runs))'
-    p = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=tmp_path, capture_output=True, text=True)
-    assert p.stdout.strip() == '12 [(0,), (0.01,)]', p.stderr
-    got = load_learner(tmp_path/'export.pkl')
-    assert type(got.lr_find_result) is LRFind and type(got.lr_find_sweep_result) is LRSweep
-    assert repr(got.lr_find_sweep_result.table) == repr(learn.lr_find_sweep_result.table)
-
 def test_results_are_copied():
     r = find(learner(), n_runs=2)
     for o in copy(r),deepcopy(r),pickle.loads(pickle.dumps(r)): assert repr(o) == repr(r) and type(o) is LRFind and o.df.equals(r.df)
