@@ -133,7 +133,7 @@ class _Search(Callback):
     order,run_valid = ParamScheduler.order,False
     def __init__(self, plan, used, show):
         self.plan,self.used,self.show = plan,used,show
-        self.rows,self.best,self.stopped = [],math.inf,None
+        self.rows,self.limit,self.stopped = [],LossLimit(plan.stop_div or math.inf),None
         self.smooth,self.warned = defaultdict(AvgSmoothLoss),False
         self.micro,self.fresh,self.stepped,self.probe = [],False,False,None
 
@@ -182,21 +182,15 @@ class _Search(Callback):
 
     def _stop(self, row):
         loss,n = row['train_loss_smooth'],len(self.rows)
-        self.best = min(self.best, loss)
+        limit = self.limit(loss, row['train_loss'])
         if not (math.isfinite(loss) and math.isfinite(row['train_loss'])):
             self.stopped = f"the training loss was {row['train_loss']} at step {n}"
-        elif self.plan.stop_div and loss > self._limit():
-            unit = '' if self.best > 0 else ', counted from there in typical losses'
+        elif loss > limit:
+            unit = ', counted from there in typical losses' if self.limit.below else ''
             self.stopped = (f"diverged at step {n}: the smoothed training loss, {loss:.4g}, passed "
-                            f"{self.plan.stop_div:g} × its best, {self.best:.4g}{unit}")
+                            f"{self.plan.stop_div:g} × its best, {self.limit.best:.4g}{unit}")
         elif n == len(self.plan.lrs): self.stopped = f"finished: {n} steps"
         if self.stopped: raise CancelFitException()
-
-    def _limit(self):
-        """The loss that is too high: so many times the best, which means nothing where that is 0 or less; then a
-        typical loss is the measure"""
-        if self.best > 0: return self.plan.stop_div*self.best
-        return self.best + (self.plan.stop_div-1)*np.median([abs(o['train_loss']) for o in self.rows])
 
     def _smoothed(self, name, val):
         "Raw and smoothed `val`, over all processes; one that can't be measured does not spoil those after it"

@@ -63,26 +63,41 @@ def lower_is_better(name):
 class _SaveBest(Portable, Callback):
     "Save the model as `fname` at its best first metric, or best loss without one; ties go to the lower loss"
     order,looks_on = Recorder.order+2,True
-    def __init__(self, fname, lower=None): self.fname,self.lower,self.best = fname,lower,None
+    def __init__(self, fname, lower, learn):
+        rec,loaders = learn.recorder,getattr(learn.dls, 'loaders', (1,1))
+        self.fname,self.best,self.seen,self.depth = fname,None,False,0
+        self.validates = rec.valid_metrics and len(loaders) > 1 and has_batches(learn.dls.valid)
+        self.metric = first(learn.metrics.attrgot('name')) if self.validates or rec.train_metrics else None
+        self.down = self.metric is None or ifnone(lower, lower_is_better(self.metric))
+        self._tell()
 
-    def before_fit(self):
-        self.metric = first(self.metrics.attrgot('name'))
-        self._tell(self.metric or 'loss')
+    def _tell(self):
+        tell(f"{self.fname} will hold the epoch with the {'lowest' if self.down else 'highest'} {ifnone(self.metric, 'loss')}")
 
-    def _tell(self, name):
-        self.down = name == 'loss' or ifnone(self.lower, lower_is_better(name))
-        print(f"{self.fname} will hold the epoch with the {'lowest' if self.down else 'highest'} {name}")
+    def before_fit(self): self.depth += 1  # a callback may validate within a fit
+    def after_fit(self):
+        self.depth -= 1
+        if self.depth or not self.seen or self.best is not None: return
+        warn(f"best_save_name: {self.fname} was not saved: no epoch ended with a finite {ifnone(self.metric, 'loss')}"
+             f"{' from a whole validation' if self.validates else ''}.")
+
+    def _measured(self):
+        "Loss and metrics of the epoch, by their place: names may be equal. Without validation there are none"
+        rec,first_of = self.recorder,0
+        if self.validates and not rec.cancel_train: first_of = 1 + len(self.metrics)*rec.train_metrics
+        cancelled = rec.cancel_valid if self.validates else rec.cancel_train
+        return [] if cancelled else list(rec.values[-1])[first_of:]
 
     def after_epoch(self):
-        rec = dict(zip(self.recorder.metric_names[1:], self.recorder.values[-1]))
-        loss = ifnone(rec.get('valid_loss'), rec.get('train_loss'))
+        if self.depth > 1: return
+        self.seen = True
+        loss,*mets = self._measured() or [None]
         if loss is None: return
-        val = rec.get(self.metric, rec.get(f"valid_{self.metric}", loss))
-        try: val = float(val)
+        try: val = float(loss if self.metric is None else mets[0])
         except (TypeError,ValueError,RuntimeError):
             warn(f"best_save_name: metric {self.metric} is not a single number, so the loss decides.")
-            self.metric,val = None,float(loss)
-            self._tell('loss')
+            self.metric,self.down,val = None,True,float(loss)
+            self._tell()
         if not math.isfinite(val): return
         score = (-val if self.down else val, -loss if math.isfinite(loss) else -math.inf)
         if self.best is None or score > self.best:
@@ -106,7 +121,7 @@ def _check(learn, cbs, saves, best_save_lower, every_iter, resume, on_diverge, l
         raise ValueError("resume and every_iter need a name for the checkpoint: checkpoint='name'.")
     if on_diverge is not None: _check_diverging(on_diverge, lengthen, saves['checkpoint'])
     if saves['checkpoint'] or on_diverge == 'lengthen': check_initialised(learn.model)
-    return L(DivergenceGuard() if o is DivergenceGuard else o for o in cbs)
+    return L(o() if isinstance(o, type) and issubclass(o, DivergenceGuard) else o for o in cbs)
 
 def _check_diverging(on_diverge, lengthen, checkpoint):
     if on_diverge not in ('raise','stop','lengthen'):
@@ -126,15 +141,16 @@ def _resumable(learn, plan, cbs, checkpoint, every_iter, resume):
     cb,going_on = checkpointing(learn, checkpoint, every_iter, resume, plan.opt, _describe(learn, plan), cbs)
     return [cb],going_on
 
-def _act(learn, on_diverge, lengthen, guard, fit, plan, cycle_len):
-    "Fit, and act on divergence, which `guard` tells; with 'lengthen', fit again as a longer `plan` says"
-    put_back,tried = keep(learn, guard) if on_diverge == 'lengthen' else None,[]
+def _act(learn, on_diverge, lengthen, guards, fit, plan, cycle_len, others):
+    "Fit, and act on divergence, which `guards` tell; with 'lengthen', fit again, from the same state, as a longer `plan` says"
+    put_back,tried = keep(learn, *others) if on_diverge == 'lengthen' else None,[]
     while True:
-        guard.report = None
+        for o in guards: o.report = None
         fit(plan(cycle_len))
+        guard = first(o for o in guards if o.report)
+        if guard is None: return
         report = guard.report
-        if report is None: return
-        if on_diverge == 'stop': return print(f"Stopped: {report}")
+        if on_diverge == 'stop': return tell(f"Stopped: {report}")
         if on_diverge == 'raise': raise FitDiverged(f"{report}.", report)
         put_back()
         guard.report = report  # the Learner's own guard was put back, too
@@ -144,7 +160,7 @@ def _act(learn, on_diverge, lengthen, guard, fit, plan, cycle_len):
             raise FitDiverged(f"{report}. It diverged with cycle_len={lens}; the Learner is as it was before the call. "
                               "A lower learning rate may do.", report)
         cycle_len = math.ceil(cycle_len*lengthen[0])
-        print(f"Diverged with cycle_len={tried[-1]}: {report}. Starting over with cycle_len={cycle_len}")
+        tell(f"Diverged with cycle_len={tried[-1]}: {report}. Starting over with cycle_len={cycle_len}")
 
 # %% ../nbs/10_fit.ipynb #a0781e1b
 @patch
@@ -172,13 +188,13 @@ def fit_clr_beta(self:Learner,
     cbs   = _check(self, cbs, saves, best_save_lower, every_iter, resume, on_diverge, lengthen)
     plan  = lambda n: _plan(self, lrs, n_cycle, wds, n, use_clr_beta, start_epoch, reset_opt)
     own,going_on = _resumable(self, plan(cycle_len), cbs, checkpoint, every_iter, resume)
-    if best_save_name: own.insert(0, _SaveBest(best_save_name, best_save_lower))
-    guard = first(cbs+self.cbs, risinstance(DivergenceGuard))
-    if on_diverge and guard is None: own.append(guard := DivergenceGuard())
+    if best_save_name: own.insert(0, _SaveBest(best_save_name, best_save_lower, self))
+    guards = (cbs+self.cbs).filter(risinstance(DivergenceGuard)) or L(DivergenceGuard() if on_diverge else None)
+    own += [o for o in guards if o not in cbs+self.cbs]
     def fit(plan):
         saving = [_SaveCycles(cycle_save_name, plan.cycle_len)] if cycle_save_name else []
         with valid_or_empty(self.dls), going_on: self.fit(cbs=[plan.sched, *cbs, *saving, *own], **plan.call)
-    if on_diverge: _act(self, on_diverge, lengthen, guard, fit, plan, cycle_len)
+    if on_diverge: _act(self, on_diverge, lengthen, guards, fit, plan, cycle_len, [*cbs, *own, use_clr_beta])
     else: fit(plan(cycle_len))
 
 # %% ../nbs/10_fit.ipynb #1021883e

@@ -44,7 +44,7 @@ class DivergenceGuard(Portable, Callback):
     averaged over all processes."""
     order,run_valid,looks_on = MixedPrecision.order+1,False,True  # after `autocast` has been left
     def __init__(self,
-        factor:float|None=4, # How far above its best, where that is above 0. None: stop at NaN and infinity only
+        factor:float|None=4, # How far above its best, see `LossLimit`. None: stop at NaN and infinity only
         n_steps:int=10,      # Consecutive steps above the threshold
         beta:float=0.98,     # Smoothing of the loss, as in fastai's recorder
     ):
@@ -58,21 +58,20 @@ class DivergenceGuard(Portable, Callback):
     def before_train(self):
         if self.aside or self.begun: return
         self.begun,self.report = True,None
-        self.best,self.above,self.step,self.smooth = math.inf,0,0,AvgSmoothLoss(beta=self.beta)
+        self.limit,self.above,self.step,self.smooth = LossLimit(self.factor or math.inf),0,0,AvgSmoothLoss(beta=self.beta)
 
     def after_loss(self):
         if self.aside: return
         self.smooth.accumulate(self.learn)
         smooth,loss = self.smooth.value.item(),to_detach(self.learn.loss.mean()).item()
         if not math.isfinite(loss): self._stop(loss)
-        self.best  = min(self.best, smooth)
-        self.above = self.above+1 if self.factor and smooth > self.factor*self.best > 0 else 0
+        self.above = self.above+1 if smooth > self.limit(smooth, loss) else 0
         if self.above == self.n_steps: self._stop(smooth)
         self.step += 1
 
     def _stop(self, loss):
         h = self.opt.hypers[-1]
-        self.report = Divergence(self.step, self.epoch, h['lr'], h.get('mom'), loss, self.best)
+        self.report = Divergence(self.step, self.epoch, h['lr'], h.get('mom'), loss, self.limit.best)
         raise CancelFitException()
 
 # %% ../nbs/08_guard.ipynb #5028a3f1
@@ -84,6 +83,7 @@ def plot_overfit(self:Learner,
     rec = getattr(self, 'recorder', None)
     df = pd.DataFrame([list(o) for o in getattr(rec, 'values', [])])
     df.columns = getattr(rec, 'metric_names', ['epoch'])[1:len(df.columns)+1]
+    df = df.loc[:, ~df.columns.duplicated()]  # the losses come first, a metric may have their names
     if not {'train_loss','valid_loss'} <= set(df.columns) or any(o is None for o in df.valid_loss):
         raise ValueError("no epoch with training and validation loss has been recorded: fit first, with a validation "
                          "set, to the end of an epoch.")

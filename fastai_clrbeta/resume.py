@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from .core import *
 from .state import *
 from .portable import *
-import hashlib, tempfile, zipfile
+import hashlib, zipfile
 
 # %% ../nbs/09_resume.ipynb #00c7d663
 def _digest(o, h):
@@ -310,17 +310,14 @@ def checkpointing(
     if num_distrib() > 1:
         raise ValueError("checkpoint: a run of several processes can't be resumed; leave checkpoint out.")
     f = learn.path/learn.model_dir/name
-    try:
-        f.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=f.parent): pass
-    except OSError as e: raise ValueError(f"checkpoint={str(name)!r}: can't write in {f.parent}: {e}.") from e
+    f.parent.mkdir(parents=True, exist_ok=True)
     put_back = keep_data(learn.dls)
     try: run = _numbers(_describe(learn, opt, schedule, cbs))
     finally: put_back()  # looking at items draws from the random numbers of a data set
     state = _load(f, run) if resume else None
-    if state: print(_going_on(state, schedule))
+    if state: tell(_going_on(state, schedule))
     elif not resume: _put_aside(f)
-    else: print(f"No checkpoint {checkpoint_paths(f)[0]}: starting from the beginning")
+    else: tell(f"No checkpoint {checkpoint_paths(f)[0]}: starting from the beginning")
     cb = Checkpoint(f, every_iter, run, state)
     return cb,resuming(learn, cb, f) if state else nullcontext()
 

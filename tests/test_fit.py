@@ -224,11 +224,148 @@ def test_a_metric_that_is_no_number_leaves_it_to_the_loss(tmp_path):
         quiet(learn, 0.05, 1, cycle_len=2, best_save_name='best')
     assert (tmp_path/'models/best.pth').exists()
 
-@pytest.mark.parametrize('name', ['cycle_save_name','best_save_name','checkpoint'])
-def test_names_too_long_for_a_file_are_refused_at_once(name, tmp_path):
+def test_a_metric_that_is_never_finite_is_warned_of(tmp_path, recwarn):
+    learn = learner(path=tmp_path, metrics=ValueMetric(lambda: nan, 'score'))
+    quiet(learn, 0.05, 1, cycle_len=2, best_save_name='best')
+    assert not (tmp_path/'models').exists()
+    assert [str(o.message) for o in recwarn if 'best_save_name' in str(o.message)] == [
+        'best_save_name: best was not saved: no epoch ended with a finite score from a whole validation.']
+
+@pytest.mark.parametrize('names,kw', [(('lr','lr'), dict(train_metrics=True)), (('train_loss','valid_loss'), {}), (('score','score'), {}),
+    (('valid_loss','time'), dict(add_time=False)), (('a/b: {c} \u00e9\n%s','epoch'), {}), (('loss','loss'), dict(train_metrics=True))])
+def test_the_first_metric_decides_whatever_its_name(names, kw, tmp_path):
+    saves,vals = [],dict(zip(range(4), [.2,.5,.4,.6]))
+    learn = learner(path=tmp_path, metrics=[ValueMetric(lambda: vals[learn.epoch], names[0]), ValueMetric(lambda: -learn.epoch, names[1])])
+    learn.remove_cb(Recorder)
+    learn.add_cb(Recorder(**kw))
+    learn.save = lambda *args, **kwargs: saves.append(learn.epoch)
+    quiet(learn, 0.05, 1, cycle_len=4, best_save_name='best', best_save_lower=False)
+    assert saves == [0,1,3]
+    learn.plot_overfit()
+    plt.close('all')
+
+def test_an_epoch_without_validation_is_not_the_best(tmp_path):
+    class Seldom(Callback):
+        def before_validate(self):
+            if self.epoch % 2 == 0: raise CancelValidException
+    class Looks(Callback):
+        "A callback may validate, too"
+        order = 90
+        def after_epoch(self): self.learn.validate(0)
+    for metrics,cbs in ([],[]), (accuracy,[]), (accuracy,Looks()):
+        saves,learn = [],learner(path=tmp_path, metrics=metrics)
+        learn.save = lambda *args, **kwargs: saves.append(learn.epoch)
+        quiet(learn, 0.01, 1, cycle_len=4, best_save_name='best', cbs=[Seldom(), *L(cbs)])
+        assert saves and set(saves) <= {1,3}
+    with pytest.warns(UserWarning, match='no epoch ended with a finite accuracy from a whole validation'):
+        quiet(learner(path=tmp_path), 0.05, 1, best_save_name='best', cbs=ShortEpochCallback(0.5))
+
+# interrupts
+
+@pytest.mark.parametrize('exc', [KeyboardInterrupt, RuntimeError])
+def test_interrupt_keeps_the_record(exc):
+    class Stop(Callback):
+        def after_step(self):
+            if self.train_iter == 5: raise exc('stop')
+    learn = learner()
+    cbs = list(learn.cbs)
+    with pytest.raises(exc): learn.fit_clr_beta(0.05, cycle_len=2, cbs=Stop())
+    assert list(learn.cbs) == cbs
+    np.testing.assert_allclose(learn.recorder.hps['lr'], [0.05*clr_beta_lr(i, 16) for i in range(6)])
+    learn.recorder.plot_sched()
+    check(learn)
+
+def test_stopped_cycle_is_not_saved(tmp_path):
+    learn = learner(path=tmp_path, cbs=TerminateOnNaNCallback())
+    class Explode(Callback):
+        order = -11
+        def after_loss(self):
+            if self.training: self.learn.loss = self.learn.loss*nan
+    quiet(learn, 0.05, cycle_save_name='run', cbs=Explode())
+    assert not (tmp_path/'models').exists()
+
+@pytest.mark.parametrize('name,lower', [(o,True) for o in (
+    'hausdorff_distance fid false_positive_rate EER MASE bpc wer cer error_rate mse exp_rmspe perplexity kl_div hamming_loss FPR hd95 '
+    'rmse2 FID50k logloss cross_entropy BCE l1 lpips MedAE nrmse false_negative_rate neg_log_likelihood negative_log_likelihood').split()] +
+    [(o,False) for o in ('power dice_cancer accuracy dice officer_score lossless_rate lr dice_smooth f1_score answer_acc r2_score '
+    'neg_mean_squared_error neg_log_loss true_negative_rate negative_predictive_value log_likelihood inception_score').split()])
+def test_the_better_way_is_told_by_words(name, lower):
+    from fastai_clrbeta.fit import lower_is_better
+    assert lower_is_better(name) == lower
+
+@pytest.mark.parametrize('lower,best', [(None,1), (True,2), (False,1)])
+def test_the_better_way_can_be_said_and_is_told(lower, best, tmp_path, capsys):
+    learn = learner(path=tmp_path, metrics=ValueMetric(lambda: [.2,.5,.1][learn.epoch], 'power'))
+    quiet(learn, 0.05, 1, cycle_len=3, best_save_name='best', best_save_lower=lower)
+    assert f"the epoch with the {'lowest' if lower else 'highest'} power" in capsys.readouterr().out
+    kept = []
+    save,learn.save = learn.save,lambda *args, **kwargs: (kept.append(learn.epoch), save(*args, **kwargs))
+    quiet(learn, 0.05, 1, cycle_len=3, best_save_name='best', best_save_lower=lower)
+    assert kept[-1] == best
+    with pytest.raises(ValueError, match="best_save_lower='yes'"): quiet(learn, 0.05, best_save_name='best', best_save_lower='yes')
+
+def test_a_metric_that_is_no_number_leaves_it_to_the_loss(tmp_path):
+    learn = learner(path=tmp_path, metrics=F1Score(average=None))
+    with pytest.warns(UserWarning, match='metric f1_score is not a single number, so the loss decides'):
+        quiet(learn, 0.05, 1, cycle_len=2, best_save_name='best')
+    assert (tmp_path/'models/best.pth').exists()
+
+def test_a_metric_that_is_never_finite_is_warned_of(tmp_path, recwarn):
+    learn = learner(path=tmp_path, metrics=ValueMetric(lambda: nan, 'score'))
+    quiet(learn, 0.05, 1, cycle_len=2, best_save_name='best')
+    assert not (tmp_path/'models').exists()
+    assert [str(o.message) for o in recwarn if 'best_save_name' in str(o.message)] == [
+        'best_save_name: best was not saved: no epoch ended with a finite score from a whole validation.']
+
+@pytest.mark.parametrize('names,kw', [(('lr','lr'), dict(train_metrics=True)), (('train_loss','valid_loss'), {}), (('score','score'), {}),
+    (('valid_loss','time'), dict(add_time=False)), (('a/b: {c} \u00e9\n%s','epoch'), {}), (('loss','loss'), dict(train_metrics=True))])
+def test_the_first_metric_decides_whatever_its_name(names, kw, tmp_path):
+    saves,vals = [],dict(zip(range(4), [.2,.5,.4,.6]))
+    learn = learner(path=tmp_path, metrics=[ValueMetric(lambda: vals[learn.epoch], names[0]), ValueMetric(lambda: -learn.epoch, names[1])])
+    learn.remove_cb(Recorder)
+    learn.add_cb(Recorder(**kw))
+    learn.save = lambda *args, **kwargs: saves.append(learn.epoch)
+    quiet(learn, 0.05, 1, cycle_len=4, best_save_name='best', best_save_lower=False)
+    assert saves == [0,1,3]
+    learn.plot_overfit()
+    plt.close('all')
+
+def test_an_epoch_without_validation_is_not_the_best(tmp_path):
+    class Seldom(Callback):
+        def before_validate(self):
+            if self.epoch % 2 == 0: raise CancelValidException
+    class Looks(Callback):
+        "A callback may validate"
+        order = 90
+        def after_epoch(self):
+            with self.learn.no_mbar(): Learner.validate(self.learn.twin)
+    for metrics in [], accuracy:
+        saves,learn = [],learner(path=tmp_path, metrics=metrics)
+        learn.save = lambda *args, **kwargs: saves.append(learn.epoch)
+        quiet(learn, 0.05, 1, cycle_len=4, best_save_name='best', cbs=Seldom())
+        assert saves and not {0,2} & set(saves)
     learn = learner(path=tmp_path)
-    with pytest.raises(ValueError, match=f"{name}='x+….: this name is too long"): quiet(learn, 0.05, **{name:'x'*300})
-    assert learn.opt is None and not (tmp_path/'models').exists()
+    with pytest.warns(UserWarning) if 0 else warnings.catch_warnings(): quiet(learn, 0.05, 1, best_save_name='best', cbs=ShortEpochCallback(0.5))
+
+def test_names_under_which_nothing_can_be_saved_are_refused_at_once(tmp_path):
+    learn,no_name = learner(path=tmp_path, model_dir='.'),'must be a name'
+    (tmp_path/'d').mkdir()
+    (tmp_path/'file').touch()
+    for name,msg in (('x'*300, "='x+…': this name is too long"), ('x'*300+'/y', 'too long'), ('a'+'/b'*3000, 'there is no folder'),
+                     *((o, no_name) for o in ('a\0b', '\ud800', '..', 'd/..', 'a/', 'd/.', '', b'a')),
+                     ('no/a', 'there is no folder'), ('file/a', 'there is no folder')):
+        for k in 'cycle_save_name','best_save_name','checkpoint':
+            with pytest.raises(ValueError, match=f"{k}.*{msg}"): quiet(learn, 0.05, **{k:name})
+    assert learn.opt is None and sorted(o.name for o in tmp_path.iterdir()) == ['d','file']
+    quiet(learn, 0.05, checkpoint='a', best_save_name='d/a', cycle_save_name=tmp_path/'d/b')
+    assert (tmp_path/'a.ckpt').exists() and sorted(o.name for o in (tmp_path/'d').iterdir()) == ['a.pth','b_cyc_0.pth']
+
+def test_a_folder_that_is_none_is_refused_at_once(tmp_path):
+    learn = learner(path=tmp_path)
+    (tmp_path/'models').touch()
+    for k in 'cycle_save_name','best_save_name','checkpoint':
+        with pytest.raises(ValueError, match=f"{k}='a': can't write in .*models"): quiet(learn, 0.05, **{k:'a'})
+    assert learn.opt is None
 
 def test_parameters_of_a_subclass_are_its_own():
     class K(CLRBeta):
@@ -265,10 +402,68 @@ def test_a_bad_call_leaves_live_workers_alone():
     with pytest.raises(ValueError, match='lrs=-1'): quiet(learn, -1, on_diverge='lengthen')
     assert dl._iterator is live
 
-def test_losses_below_zero_do_not_diverge():
-    learn = learner(metrics=[])
-    learn.loss_func = lambda p,y: CrossEntropyLossFlat()(p, y) - 10
-    quiet(learn, 0.01, 1, cycle_len=2, on_diverge='raise')
+class Scripted(Callback):
+    "Gives the steps scripted losses"
+    order = -11
+    def __init__(self, f): self.f = f
+    def after_loss(self):
+        if self.training: self.learn.loss = self.learn.loss*0 + self.f(self.train_iter)
+
+@pytest.mark.parametrize('f,step', [
+    (lambda i: 2-i/20,                              None),  # crosses 0, and goes on
+    (lambda i: 0.02+0.1*math.sin(i),                None),  # about 0
+    (lambda i: -5+math.sin(i),                      None),
+    (lambda i: -(i//20)/9,                          None),
+    (lambda i: 0,                                   None),
+    (lambda i: 1/(i+1),                             None),
+    (lambda i: -5 if i < 40 else 1.3**(i-40),       70),
+    (lambda i: 1-i/20 if i < 30 else 1.3**(i-30),   50),
+    (lambda i: -5 if i < 40 else 1e30,              50),
+    (lambda i: 1 if i < 40 else 1.3**(i-40),        65)])
+def test_losses_below_zero(f, step):
+    learn = learner(metrics=[], cbs=Scripted(f))
+    guard = DivergenceGuard()
+    quiet(learn, 0., 1, cycle_len=10, cbs=guard)
+    assert guard.report is None if step is None else 40 < guard.report.step < step, guard.report
+    r = learn.lr_find_val(1e-9, 1e-8, num_it=80, show_plot=False, suggest_funcs=None)
+    assert 'finished' in r.stopped if step is None else 'diverged' in r.stopped and 30 < len(r.df) < step, r.stopped
+
+def test_a_guard_of_the_users_is_the_guard():
+    class Mine(DivergenceGuard): pass
+    seen = []
+    class See(Callback):
+        def before_train(self): seen.append([type(o) for o in self.learn.cbs if isinstance(o, DivergenceGuard)])
+    for cbs in Mine,Mine(),[Mine,See]:
+        quiet(learner(), 0.05, on_diverge='raise', cbs=L(cbs)+L(See()))
+        assert seen.pop() == [Mine]
+    # of two, the one that ends the fit is heard
+    for kw in dict(cbs=DivergenceGuard(1.5, 3)),dict(cbs=[]):
+        learn = learner(cbs=[Scripted(lambda i: 1+i), DivergenceGuard(None), DivergenceGuard(2, 2)])
+        with pytest.raises(FitDiverged): quiet(learn, 0.05, cycle_len=2, on_diverge='raise', **kw)
+
+def test_a_longer_attempt_begins_where_the_first_did(tmp_path, capsys):
+    "The callbacks of the call, too, what they hold, and the best so far"
+    class Counts(Callback):
+        def __init__(self): self.n,self.seen,self.own = 0,[],SimpleNamespace(n=0)
+        def after_epoch(self):
+            self.n,self.own.n = self.n+1,self.own.n+1
+            self.seen.append(self.epoch)
+    class Explodes(Callback):
+        "As long as the cycle is short"
+        order = -11
+        def after_loss(self):
+            if self.training and self.n_epoch < 8 and self.epoch == 1: self.learn.loss = self.learn.loss*nan
+    class Once(Callback):
+        def after_epoch(self): self.learn.remove_cb(self)
+    saves,mine = [],Counts()
+    score = ValueMetric(lambda: 1. if learn.n_epoch < 8 else learn.epoch/10, 'score')
+    learn = learner(path=tmp_path, metrics=score, cbs=[Counts(), Once()])
+    learn.save = lambda *args, **kwargs: saves.append((learn.n_epoch, learn.epoch))
+    kw = dict(on_diverge='lengthen', lengthen=(2,2), best_save_name='best')
+    with learn.no_logging(): learn.fit_clr_beta(0.01, cycle_len=4, cbs=[mine, Explodes()], **kw)
+    for o in mine,learn.cbs[-1]: assert (o.n, o.seen, o.own.n) == (8, list(range(8)), 8)
+    assert saves == [(4,0), *((8,i) for i in range(8))]
+    assert capsys.readouterr().out.count('best will hold') == 1
 
 def test_who_only_looks_on():
     from fastai_clrbeta.core import looks_on
