@@ -101,8 +101,7 @@ class _Probe:
     def _values(self):
         if self.count==0 and _one_class(self.learn.yb):
             self._tell('class', "all items of the first validation mini-batch are of one class, so losses and metrics "
-                                "there say little. "
-                                "Put the validation set in a mixed order.")
+                                "there say little. Put the validation set in a mixed order.")
         return {'valid_loss':self.learn.loss.mean(), **{name:self._metric(name, m) for name,m in zip(self.names, self.mets)}}
 
     def _none(self): return {name:tensor(math.nan) for name in ('valid_loss', *self.names)}
@@ -173,10 +172,8 @@ class _Search(Callback):
         lr = ifnone(self.used.value, float(self.opt.hypers[-1]['lr']))
         if math.isclose(lr, self.planned, rel_tol=1e-6): return self.planned
         if not self.warned:
-            warn(f"a callback replaces the learning rates of the search ({lr:.3g} where {self.planned:.3g} was to be "
-                 f"tried): "
-                                 "`df.lr` has what was used, and suggestions mean little. Take the callback out with "
-                 "`learn.removed_cbs`.")
+            warn(f"a callback replaces the learning rates of the search ({lr:.3g} where {self.planned:.3g} was to be tried): "
+                 "`df.lr` has what was used, and suggestions mean little. Take the callback out with `learn.removed_cbs`.")
         self.warned = True
         return lr
 

@@ -18,8 +18,7 @@ from .finder import *
 def _cut(nb, cut_div):
     if nb//cut_div: return nb//cut_div
     raise ValueError(f"a cycle of {nb} steps has no room for a peak with cut_div={cut_div:g}: it needs at least "
-                     f"{math.ceil(cut_div)} steps. "
-                     "Use a longer cycle_len, a smaller cut_div or smaller batches.")
+                     f"{math.ceil(cut_div)} steps. Use a longer cycle_len, a smaller cut_div or smaller batches.")
 
 def _slanted(i, nb, cut): return i/cut if i <= cut else 1 - (i-cut)/(nb-cut)
 
@@ -129,14 +128,11 @@ def _fit07(self, lrs, n_cycle, wds=None, cycle_len=None, cycle_mult=1, use_clr=N
     curve = _curve(use_clr, use_clr_beta)
     if curve is not None:
         if cycle_len is None:
-            raise ValueError(f"{'use_clr' if use_clr else 'use_clr_beta'} needs a cycle_len: the number of epochs in a "
-                             f"cycle.")
+            raise ValueError(f"{'use_clr' if use_clr else 'use_clr_beta'} needs a cycle_len: the number of epochs in a cycle.")
         if cycle_mult != 1:
-            raise ValueError(f"cycle_mult={cycle_mult}: its cycles are all of one length; growing ones are "
-                             f"learn.fit_sgdr.")
+            raise ValueError(f"cycle_mult={cycle_mult}: its cycles are all of one length; growing ones are learn.fit_sgdr.")
     elif cycle_len is not None or cycle_mult != 1:
-        raise ValueError("cycle_len and cycle_mult without use_clr or use_clr_beta are cosine restarts, which fastai "
-                         "has as "
+        raise ValueError("cycle_len and cycle_mult without use_clr or use_clr_beta are cosine restarts, which fastai has as "
                          f"learn.fit_sgdr({n_cycle}, {cycle_len or 1}, lr_max={lrs}, cycle_mult={cycle_mult}).")
     rec,mets = getattr(self, 'recorder', None),self.metrics
     if rec is None:
