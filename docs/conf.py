@@ -1,41 +1,76 @@
 "How Sphinx builds what docs/build.py gives it"
-from configparser import ConfigParser
-from pathlib import Path
+import re
+from importlib.metadata import metadata
 from docutils import nodes
-from docutils.utils.math.latex2mathml import tex2mathml
+from nbdev.doclinks import NbdevLookup
+from fastai_clrbeta import __version__ as version
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.transforms.post_transforms import SphinxPostTransform
 
-cfg = ConfigParser(delimiters=['='])
-cfg.read(Path(__file__).parent.parent/'settings.ini', encoding='utf-8')
 project = 'fastai_clrbeta'
-author = cfg['DEFAULT']['author']
-copyright = author
+author = copyright = metadata(project)['Author']
 
-extensions = ['myst_nb']
-nb_execution_mode = 'off'
+extensions = ['myst_nb', 'sphinx.ext.viewcode', 'sphinx_copybutton', 'sphinx_design']
+nb_execution_mode,nb_merge_streams = 'off',True
 nb_render_markdown_format = 'myst'
-nb_merge_streams = True
-myst_enable_extensions = ['attrs_block', 'attrs_inline', 'colon_fence', 'dollarmath']
+myst_enable_extensions = ['attrs_block', 'attrs_inline', 'colon_fence']
 myst_all_links_external = True # links are checked in the finished pages
-suppress_warnings = ['myst.header'] # docs of a name are at level 3, wherever they stand
-
+add_module_names = False
+python_maximum_signature_line_length = 70
 smartquotes = False # `--option` stays as it is
 
-html_theme = 'furo'
-html_title = project
-html_static_path = ['static']
-html_css_files = ['site.css']
-html_favicon = 'static/favicon.svg'
-html_copy_source = False
-html_show_sourcelink = False
-html_use_index = False
+html_theme,html_title = 'furo',f'{project} {version}'
+html_static_path,html_css_files,html_favicon = ['static'],['site.css'],'static/favicon.svg'
+html_copy_source = html_show_sourcelink = html_use_index = False
 html_theme_options = {'navigation_with_keys': True}
 
-def mathml(display):
-    "Formulas as MathML, which browsers draw by themselves: MathJax would come from the network"
-    def visit(self, node):
-        self.body.append(tex2mathml(node.astext(), as_block=display))
-        raise nodes.SkipNode
-    return visit, None
+def elsewhere(name):
+    "Where the docs of fastai, torch, pandas and the like have `name`, which may come with modules that they leave out"
+    *mods,last = name.split('.')
+    if mods and mods[0] in ('plt','matplotlib'):
+        return f"https://matplotlib.org/stable/api/_as_gen/matplotlib.{'pyplot' if mods[0]=='plt' else mods[1]}.{last}.html"
+    names = ['.'.join([*mods[:i], last]) for i in range(len(mods), -1, -1)] + ([] if mods else [f'Learner.{last}'])
+    return next((o for o in map(NbdevLookup().doc, names) if o and o.startswith('http')), None)
 
-html_math_renderer = 'mathml'
-def setup(app): app.add_html_math_renderer('mathml', mathml(False), mathml(True))
+class Links(SphinxPostTransform):
+    "Make a link of each name in prose that is documented, here or elsewhere; fold sections about the inside"
+    default_priority = 5
+    def run(self):
+        ours = {k.split('.', 2)[2]:o for k,o in self.env.domains.python_domain.objects.items()}
+        ours = {k.removeprefix('Learner.'):o for k,o in ours.items()} | ours
+        for o in list(self.document.findall(nodes.literal)):
+            m = re.fullmatch(r'(learn\.)?([A-Za-z][\w.]+)(\(.*\))?', o.astext())
+            if not m or isinstance(o.parent, (nodes.reference,nodes.title)): continue
+            at = ours.get(f'Learner.{m[2]}' if m[1] else m[2])
+            url = f'{self.app.builder.get_relative_uri(self.env.docname, at.docname)}#{at.node_id}' if at else elsewhere(m[2])
+            if url: o.replace_self(nodes.reference('', '', o.deepcopy(), refuri=url, internal=bool(at)))
+        raw = lambda s: nodes.raw('', s, format='html')
+        for o in self.document.findall(nodes.section):
+            if not o[0].astext().startswith('Inside'): continue
+            o[1:] = [raw('<details class="inside"><summary>Show</summary>'), *o[1:], raw('</details>')]
+
+def missing(app, env, node, content):
+    "A type in a signature: a link to somebody else's docs, or none"
+    url = elsewhere(node['reftarget']) if '.' in node['reftarget'] else None
+    return nodes.reference('', '', content, refuri=url) if url else content
+
+def anchors(app, domain, kind, content):
+    "Anchors as nbdev has them, such as `#learner.fit_clr_beta`"
+    content.parent[0]['ids'].append(content.parent[0]['fullname'].lower())
+
+def source(app, mod):
+    "The code of a module and where its names are, those of the Learner's methods among them, which viewcode takes for functions"
+    a = ModuleAnalyzer.for_module(mod)
+    return a.code,{f'Learner.{k}':v for k,v in a.find_tags().items()} | a.find_tags()
+
+def accessible(app, page, template, context, doctree):
+    "Headings of the sidebar say how deep they are, a signature is no list of definitions, and the keyboard scrolls code and tables"
+    context['furo_navigation_tree'] = context.get('furo_navigation_tree', '').replace('role="heading"', 'role="heading" aria-level="2"')
+    sig = lambda m: f'<span class="sig-list">{m[1]}</span>'.replace('dd>', 'span>')
+    body = re.sub(r'<dl>(\s*<dd><em class="sig-param".*?)</dl>', sig, context.get('body', ''), flags=re.S)
+    context['body'] = re.sub('<pre|<div class="(output text_html|table-wrapper)[^"]*"', r'\g<0> tabindex="0"', body)
+
+def setup(app):
+    app.add_post_transform(Links)
+    app.connect('html-page-context', accessible, priority=900) # after furo's own
+    for event,f in ('missing-reference',missing),('object-description-transform',anchors),('viewcode-find-source',source): app.connect(event, f)

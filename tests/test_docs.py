@@ -1,10 +1,13 @@
 "The site: it builds without a warning, says all, links to what is there, and looks right in a browser, on phone and desktop"
-import ast, importlib, re, shutil, subprocess, sys, threading
+import ast, inspect, importlib, io, re, shutil, subprocess, sys, threading
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urldefrag, urljoin
+from urllib.parse import unquote, urldefrag, urljoin, urlparse
 import nbformat
 import pytest
+from PIL import Image
 from bs4 import BeautifulSoup
 from fastcore.docments import docments
 from nbdev.config import nbpath2html
@@ -80,31 +83,56 @@ def public():
         for k in re.findall(r'^@patch.*?\ndef ([a-z]\w*)\(self: ?Learner\b', o.read_text(encoding='utf-8'), re.M|re.S):
             yield o.stem,f'Learner.{k}',getattr(Learner, k)
 
-def plain(s): return re.sub(r'[`*\s]', '', s)
-
 @pytest.mark.parametrize('mod,name,obj', list(public()), ids=lambda o: o if isinstance(o, str) else '')
 def test_public_names_are_documented(pages, mod, name, obj):
-    anchor = pages[page_of(mod)].find(id=name.lower())
-    assert anchor, f'{name} has no docs'
-    docs = anchor.find_next('section')
-    assert docs.find(['h2','h3']).contents[0] == name
-    assert plain((obj.__doc__ or '').split('\n')[0]) in plain(docs.get_text())
-    params = plain(docs.select_one('table,pre').get_text())
+    "With its signature, its parameters and its source; of classes also what their objects can do"
+    dt,dd = docs_of(pages[page_of(mod)], name)
+    assert dt.select_one('.sig-name').get_text() == name.split('.')[-1]
+    assert plain(re.split('\n\n|(?<=[.]) ', obj.__doc__ or '')[0]) in plain(dd.get_text())
+    table = plain(dd.select_one('table').get_text()) if dd.table else ''
     for k,v in docments(obj, full=True).items():
-        if k not in ('return','self'): assert k in params
-        assert plain(v.docment or '') in params
-    # its source is there, at this line
-    page,line = docs.select_one('a[href^="source/"]')['href'].split('#L-')
-    code = pages[page].pre.get_text().split('\n')[int(line)-1:]
-    assert re.match(rf"(def|class) {name.split('.')[-1]}\b", next(o for o in code if not o.startswith('@')))
+        if k not in ('return','self') and v.docment: assert k in table
+        assert plain(v.docment or '') in table
+    for k,v in vars(obj).items() if isinstance(obj, type) else ():
+        if k[0] != '_' and v.__doc__ and (isinstance(v, property) or inspect.isfunction(v)): assert docs_of(dd, f'{name}.{k}')
+    page,anchor = dt.select_one('a[href^="_modules/"]')['href'].split('#')
+    code = pages[page].find(id=anchor).get_text().replace('[docs]', '')
+    assert re.search(rf"^(def|class) {name.split('.')[-1]}\b", code, re.M)
+    assert pages['names.html'].find('a', href=f'{page_of(mod)}#{name.lower()}')
+
+def docs_of(soup, name):
+    "What is said of `name`: its signature, and the rest"
+    at = soup.find(id=name.lower())
+    assert at, f'{name} has no docs'
+    dt = at if at.name=='dt' else at.find_parent('dt')
+    return dt,dt.find_next_sibling('dd')
+
+def plain(s): return re.sub(r'[`*\s]', '', s)
 
 def page_of(mod):
     "The page of module `mod`, by the notebook it comes from"
     return next(nbpath2html(o).name for o in notebooks if re.search(rf'#\| default_exp {mod}\b', o.read_text(encoding='utf-8')))
 
 def test_names_in_prose_are_links(pages):
-    links = {o.get_text():o['href'] for o in pages['index.html'].select('article a') if o.code}
-    assert links['CLRBeta'] == 'schedule.html#clrbeta' and links['fit_clr_beta'] == 'fit.html#learner.fit_clr_beta'
+    links = {o.get_text():o['href'] for o in pages['fit.html'].select('article a') if o.code}
+    assert links['fit_clr_beta'].endswith('fit_clr_beta') and links['plot_clr_beta'].startswith('schedule.html#')
+    links = {o.get_text():o['href'] for o in pages['finder.html'].select('article a')}
+    assert links['lr_find'].startswith('https://docs.fast.ai/')
+    assert 'pandas.pydata.org' in str(pages['found.html']) or 'numpy.org' in str(pages['found.html'])
+
+def test_outside_links_are_well_formed(pages):
+    for page,soup in pages.items():
+        for o in soup.select('article a[href*="//"]'):
+            url = urlparse(o['href'])
+            assert url.scheme == 'https' and re.fullmatch(r'[\w-]+(\.[\w-]+)+', url.netloc), (page, o['href'])
+            assert not re.search(r'[\s<>"`]|None|/$/', o['href']), (page, o['href'])
+
+def test_twins_and_notebooks(site):
+    "Each page is there for tools as Markdown, too, and for everybody as a notebook"
+    for nb in notebooks:
+        page = nbpath2html(nb).name
+        assert (site/f'{page}.md').read_text(encoding='utf-8').startswith('# ')
+        assert (site/'notebooks'/page).with_suffix('.ipynb').read_bytes() == nb.read_bytes()
 
 @pytest.fixture(scope='session')
 def url(site):
@@ -130,16 +158,19 @@ def browser(tmp_path_factory):
     res.quit()
 
 check = '''
-const width = document.documentElement.clientWidth, bad = [];
+const width = document.documentElement.clientWidth, bad = [], html = o => o.outerHTML.slice(0,80);
 for (const o of document.images) if (!o.complete || !o.naturalWidth) bad.push(`no picture: ${o.src}`);
 if (document.documentElement.scrollWidth > width) bad.push(`page is ${document.documentElement.scrollWidth} wide`);
 // what is wider than the article scrolls in a box of its own, and nothing hides
 const scrolls = o => o && o.tagName != 'ARTICLE' && (['auto','scroll'].includes(getComputedStyle(o).overflowX) || scrolls(o.parentElement));
 for (const o of document.querySelectorAll('article *')) {
-    const box = o.getBoundingClientRect(), hides = ['hidden','clip'].includes(getComputedStyle(o).overflowX), html = o.outerHTML.slice(0,80);
-    if (box.width && (box.right > width+1 || box.left < -1) && !scrolls(o)) bad.push(`sticks out: ${html}`);
-    if (hides && o.clientWidth > 1 && o.scrollWidth > o.clientWidth+1) bad.push(`is cut: ${html}`);
+    const box = o.getBoundingClientRect(), hides = ['hidden','clip'].includes(getComputedStyle(o).overflowX);
+    if (box.width && (box.right > width+1 || box.left < -1) && !scrolls(o)) bad.push(`sticks out: ${html(o)}`);
+    if (hides && o.clientWidth > 1 && o.scrollWidth > o.clientWidth+1) bad.push(`is cut: ${html(o)}`);
 }
+// code is read whole on a desktop
+if (width > 1000 && !location.pathname.includes('_modules')) for (const o of document.querySelectorAll('article pre'))
+    if (o.checkVisibility() && o.scrollWidth > o.clientWidth+1) bad.push(`scrolls sideways: ${o.innerText.match(/.{90,}/)}`);
 return bad'''
 
 def show(browser, url, width):
@@ -148,22 +179,52 @@ def show(browser, url, width):
     browser.get(url)
     return [o['message'] for o in browser.get_log('browser') if o['level'] == 'SEVERE']
 
+axe = '''
+const done = arguments[1];
+axe.run({exclude: ['pre span']}, {resultTypes: ['violations'], runOnly: ['wcag2a','wcag2aa','wcag21aa','best-practice'],
+    rules: {'color-contrast': {enabled: arguments[0]}}}).then(res => {
+    const grave = res.violations.filter(o => ['serious','critical'].includes(o.impact));
+    done(grave.map(o => `${o.id}: ${o.nodes.map(n => n.html.slice(0,90)).slice(0,3)}`));
+})'''
+
+def unfit(browser, contrast=True):
+    "What makes the page hard for people with disabilities, by axe-core, which a package of this name carries"
+    browser.execute_script((Path(find_spec('axe_playwright_python').origin).parent/'axe.min.js').read_text(encoding='utf-8'))
+    return browser.execute_async_script(axe, contrast)
+
 @pytest.mark.parametrize('width', [390,1280])
 def test_pages_in_a_browser(browser, pages, url, width):
     bad = {}
     for o in pages:
         errors = show(browser, url+o, width)
         assert browser.execute_script('return innerWidth') == width
+        if width > 1000 and not o.startswith('_modules'): errors += unfit(browser, contrast=o in ('index.html','schedule.html')) # it takes seconds
         if res := errors + browser.execute_script(check): bad[o] = res
     assert not bad
 
-def test_search_and_dark_mode(browser, url):
+def test_search(browser, url):
     from selenium.webdriver.support.ui import WebDriverWait
     assert not show(browser, url+'search.html?q=range+test', 1280)
-    WebDriverWait(browser, 20).until(lambda b: b.execute_script('return document.querySelectorAll("#search-results li").length'))
-    paper = 'return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).every(o => o < 64)'
-    assert not browser.execute_script(paper)
-    browser.execute_script('localStorage.setItem("theme", "dark")')
+    found = 'return [...document.querySelectorAll("#search-results li a")].map(o => o.getAttribute("href"))'
+    links = WebDriverWait(browser, 20).until(lambda b: b.execute_script(found))
+    assert not any(o.startswith('_modules') for o in links)
+
+@pytest.fixture
+def dark(browser, url):
     show(browser, url, 1280)
-    assert browser.execute_script(paper)
+    browser.execute_script('localStorage.setItem("theme", "dark")')
+    yield
     browser.execute_script('localStorage.clear()')
+
+def test_dark_mode(browser, url, pages, dark):
+    "Paper and figures are dark, and all can still be read"
+    ground = 'return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).every(o => o < 64)'
+    figures = '[...document.querySelectorAll("article img")]'
+    for o in ('tutorial_super_convergence.html','gallery.html','schedule.html'):
+        show(browser, url+o, 1280)
+        assert browser.execute_script(ground)
+        assert browser.execute_script(f'return {figures}.every(o => getComputedStyle(o).filter.startsWith("invert(1)"))'), o
+    assert not unfit(browser)
+    img = browser.execute_script(f'const o = {figures}[0]; o.scrollIntoView(); return o')
+    corner = Image.open(io.BytesIO(img.screenshot_as_png)).convert('L').getpixel((3,3))
+    assert corner < 64
