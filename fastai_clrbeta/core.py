@@ -10,6 +10,7 @@ __all__ = ['check_number', 'check_integer', 'per_group', 'LossLimit', 'check_mom
 # %% ../nbs/00_core.ipynb #a4005006
 from fastai.basics import *
 from fastai.callback.core import _inner_loop
+from fastai.callback.progress import CSVLogger
 from contextlib import contextmanager
 from functools import update_wrapper
 from jinja2.utils import import_string
@@ -116,15 +117,17 @@ _longest = 230  # file systems take 255, and what is saved has an ending
 # %% ../nbs/00_core.ipynb #9950e29c
 def looks_on(cb):
     """Does `cb` only look on, so that a search goes better without it?
-    Ours declare it; fastai's are told by their module; a user's changes training if it acts within an epoch."""
-    cls = type(cb)
-    if hasattr(cls, 'looks_on'): return cls.looks_on
-    base = next(c for c in cls.__mro__ if c.__module__.startswith('fastai.'))
-    if base is cls or base is not Callback and not _fastai_looks_on(base): return _fastai_looks_on(base)
-    own = {k for c in cls.__mro__ if not c.__module__.startswith('fastai.') for k in vars(c)} | vars(cb).keys()
-    return not own & _acts and (base is not Callback or bool(own & _ends))
+    Ours declare it; fastai's are told by their module; a user's changes training if it acts within an epoch, or one of
+    those that it is made from does."""
+    if isinstance(cb, CSVLogger): return True  # a search would wipe its file
+    mro = type(cb).__mro__
+    told = [c for c in mro if 'looks_on' in vars(c) or c.__module__.startswith('fastai.')]
+    bases = [c for c in told if not any(issubclass(o, c) for o in told if o is not c)]
+    own = {k for c in mro if c not in told for k in vars(c)} | vars(cb).keys()
+    if bases == [Callback]: return not own & _acts and bool(own & _ends)
+    return all(map(_told_to_look_on, bases)) and (bases[0] is type(cb) or not own & _acts)
 
-def _fastai_looks_on(cls): return cls.__module__ in _watching or cls.__qualname__ == 'ActivationStats'
+def _told_to_look_on(c): return vars(c).get('looks_on', c.__module__ in _watching or c.__qualname__ == 'ActivationStats')
 
 _acts = {*_inner_loop, 'before_epoch', 'before_train'}
 _ends = {'after_train','after_validate','after_epoch','after_fit'}

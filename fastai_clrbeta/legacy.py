@@ -38,7 +38,9 @@ class CLR(CLRBeta):
         self.cut_div = check_number('cut_div', cut_div, lambda o: o>=1, 'a number, 1 or more')
 
     @property
-    def curve(self): return ('use_clr', self.div, self.cut_div, self.mom_max, self.mom_min)
+    def curve(self):
+        if type(self) is not CLR: return super().curve
+        return ('use_clr', self.div, self.cut_div, self.mom_max, self.mom_min)
 
     def lr_at(self, i, nb): return (1 + _slanted(i%nb, nb, _cut(nb,self.cut_div)) * (self.div-1)) / self.div
     def mom_at(self, i, nb): return self.mom_max + _slanted((i+1)%nb, nb, _cut(nb,self.cut_div)) * (self.mom_min-self.mom_max)

@@ -1,6 +1,7 @@
 "`fit_clr_beta` beside everything else a Learner can be"
 import pickle
 import pytest
+from copy import copy, deepcopy
 from fastai.tabular.all import *
 from fastai.text.all import *
 from fastai_clrbeta.all import *
@@ -375,6 +376,24 @@ def test_parameters_of_a_subclass_are_its_own():
         def lr_at(self, i, nb): return self.k
     assert K(.1).curve != K(.9).curve and K(.1).curve == K(.1).curve
     assert K(.1, pct=20).curve != K(.1, pct=30).curve
+    class Kept(CLRBeta):
+        "What it is made with it keeps elsewhere, or not at all"
+        def __init__(self, kind, *args, n=1, **kwargs):
+            super().__init__(**{k:v for k,v in kwargs.items() if k in ('pct','cycle_len')})
+            self._kind,self.more,self.f = kind,kwargs,lambda i: kwargs['k']
+    class Below(Kept):
+        def __init__(self, **kwargs): super().__init__('lin', **kwargs)
+    kinds = [Kept('lin'), Kept('cos'), Kept('lin', 2), Kept('lin', n=2), Kept('lin', pct=20), Kept('lin', k=2), Below(), Below(k=1),
+             *(Kept(np.array(o)) for o in ([1,2],[1,3],[[1,2]])), Kept(tensor(1.5)), Kept({'a':[1]}), Kept({'a':[2]}),
+             Kept(lambda i: 1)]
+    kinds += [Kept(lambda i: 2), Kept(partial(math.pow, 2)), Kept(partial(math.pow, 3)), Kept(SchedCos(0,1)), Kept(SchedCos(0,2))]
+    curves = [o.curve for o in kinds]
+    for i,o in enumerate(kinds):
+        assert [k for k,c in enumerate(curves) if c == o.curve] == [i]
+        for o2 in copy(o),deepcopy(o): assert o2.curve == o.curve
+    k = K(.1)
+    k.pct = 30.
+    assert k.curve == K(.1, pct=30).curve and K(.1, cycle_len=2).curve == K(.1).curve
     assert 'K=(10, 10, lin)' in plot_clr_beta(.1, use_clr_beta=type('K', (K,), {'lr_at':CLRBeta.lr_at})('lin'))[0].get_title()
     assert CLRBeta(10, 10, 0.9, 0.8).curve == ('use_clr_beta', 10, 10, 0.9, 0.8)
 
@@ -483,5 +502,14 @@ def test_who_only_looks_on():
     class Acts(SaveModelCallback):
         def after_backward(self): pass
     class Bar(ProgressCallback): pass
+    class BarAndHooks(ProgressCallback, HookCallback): pass
+    class ActingGuard(DivergenceGuard):
+        def after_backward(self): pass
+    class LogsMore(CSVLogger):
+        def after_batch(self): pass
+        def before_step(self): pass
+    Stranger = type('ActivationStats', (Callback,), {'after_pred': lambda self: None})
+    assert looks_on(LogsMore()) and looks_on(type('Quiet', (DivergenceGuard,), {})())
+    for o in BarAndHooks(),ActingGuard(),Stranger(),Recorder(),TrainEvalCallback(): assert not looks_on(o), o
     for o in Regularises(),HooksOnly(),Freezes(),Acts(),HookCallback(),MixUp(),GradientClip(),BnFreeze(),Callback(): assert not looks_on(o), o
     for o in Logs(),MySave(),Bar(),ActivationStats(),CSVLogger(),EarlyStoppingCallback(),DivergenceGuard(),ProgressCallback(): assert looks_on(o), o
