@@ -288,19 +288,19 @@ class EpochCSV(Portable, Callback):
     ): self.fname,self.rows = Path(fname),[]
 
     def before_fit(self):
-        self.quiet = hasattr(self, 'lr_finder') or hasattr(self, 'gather_preds')
-        self.new = True
+        if not is_aside(self): self.new = True
 
-    def before_epoch(self): self.start_epoch,self.trained = time.time(),False
+    def before_epoch(self):
+        if not is_aside(self): self.start_epoch,self.trained = time.time(),False
     def before_train(self):  # which `validate` never comes to
-        if self.quiet: return
+        if is_aside(self): return
         if not hasattr(self.learn, 'recorder'):
             raise ValueError("EpochCSV needs the Learner's Recorder, which was removed.")
         if self.new: self.rows = []
         self.new,self.trained = False,True
 
     def after_epoch(self):
-        if self.quiet or not self.trained: return
+        if is_aside(self) or not self.trained: return
         rec,seconds = self.recorder,round(time.time()-self.start_epoch, 3)
         self.rows.append(dict(zip(rec.metric_names, [self.epoch, *rec.values[-1]])) | {'seconds':seconds})
         pd.DataFrame(self.rows).to_csv(self.fname, index=False)

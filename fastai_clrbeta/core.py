@@ -138,7 +138,9 @@ def tell(msg):
     "Print `msg`, once where there are several processes."
     if not rank_distrib(): print(msg)
 
-def is_aside(cb): return hasattr(cb, 'lr_finder') or hasattr(cb, 'gather_preds')  # a search, or predictions, no fit
+def is_aside(cb):
+    "Is this a search, or a validation or prediction, perhaps within a fit, which sends the same events?"
+    return 'lr_finder' in vars(cb.learn) or cb.learn.lock.locked()
 
 # %% ../nbs/00_core.ipynb #0c0e0002
 class _Call:

@@ -43,8 +43,10 @@ class _SaveCycles(Portable, Callback):
     "Save the model as `{name}_cyc_{k}` after the last step of cycle `k`"
     looks_on = True
     def __init__(self, fname, cycle_len): store_attr()
+    def before_epoch(self):
+        if not is_aside(self): self.now = self.epoch
     def after_train(self):
-        k,rest = divmod(self.epoch+1, self.cycle_len)
+        k,rest = divmod(self.now+1, self.cycle_len)
         if rest == 0: self.learn.save(f'{self.fname}_cyc_{k-1}')
 
 # %% ../nbs/10_fit.ipynb #5057e347
@@ -65,7 +67,7 @@ class _SaveBest(Portable, Callback):
     order,looks_on = Recorder.order+2,True
     def __init__(self, fname, lower, learn):
         rec,loaders = learn.recorder,getattr(learn.dls, 'loaders', (1,1))
-        self.fname,self.best,self.seen,self.depth = fname,None,False,0
+        self.fname,self.best,self.seen = fname,None,False
         self.validates = rec.valid_metrics and len(loaders) > 1 and has_batches(learn.dls.valid)
         self.metric = first(learn.metrics.attrgot('name')) if self.validates or rec.train_metrics else None
         self.down = self.metric is None or ifnone(lower, lower_is_better(self.metric))
@@ -74,10 +76,8 @@ class _SaveBest(Portable, Callback):
     def _tell(self):
         tell(f"{self.fname} will hold the epoch with the {'lowest' if self.down else 'highest'} {ifnone(self.metric, 'loss')}")
 
-    def before_fit(self): self.depth += 1  # a callback may validate within a fit
     def after_fit(self):
-        self.depth -= 1
-        if self.depth or not self.seen or self.best is not None: return
+        if is_aside(self) or not self.seen or self.best is not None: return
         warn(f"best_save_name: {self.fname} was not saved: no epoch ended with a finite {ifnone(self.metric, 'loss')}"
              f"{' from a whole validation' if self.validates else ''}.")
 
@@ -89,7 +89,7 @@ class _SaveBest(Portable, Callback):
         return [] if cancelled else list(rec.values[-1])[first_of:]
 
     def after_epoch(self):
-        if self.depth > 1: return
+        if is_aside(self): return
         self.seen = True
         loss,*mets = self._measured() or [None]
         if loss is None: return

@@ -52,16 +52,13 @@ class DivergenceGuard(Portable, Callback):
         self.n_steps,self.beta = check_integer('n_steps', n_steps),check_number('beta', beta, lambda o: 0<=o<1, 'in [0,1)')
         self.report = None
 
-    # also before `validate`, which must not forget the report
-    def before_fit(self): self.aside,self.begun = is_aside(self),False
-
-    def before_train(self):
-        if self.aside or self.begun: return
-        self.begun,self.report = True,None
+    def before_fit(self):
+        if is_aside(self): return
+        self.report = None
         self.limit,self.above,self.step,self.smooth = LossLimit(self.factor or math.inf),0,0,AvgSmoothLoss(beta=self.beta)
 
     def after_loss(self):
-        if self.aside: return
+        if is_aside(self): return
         self.smooth.accumulate(self.learn)
         smooth,loss = self.smooth.value.item(),to_detach(self.learn.loss.mean()).item()
         if not math.isfinite(loss): self._stop(loss)

@@ -228,16 +228,22 @@ class Checkpoint(Portable, Callback):
     ): store_attr()
 
     def before_fit(self):
+        if is_aside(self): return
         self.pack = Packing([] if self.state is None else self.state['changed'])
         nodes = self.pack(_roots(self.learn), _hide)
         self.told,self.start = set(),None
         self._tell(": a resumed run has what its own objects have there.")
         if self.state is None: self._save(0, 0, nodes)
 
+    # a callback that validates changes the Learner's own counts
+    def before_epoch(self):
+        if not is_aside(self): self.now = self.epoch
     def before_train(self): self.start = self._epoch_start() if self.every_iter else None
+    def before_batch(self): self.done = self.iter+1
     def after_batch(self):
-        if self.every_iter and self.train_iter % self.every_iter == 0: self._save(self.epoch, self.iter+1)
-    def after_epoch(self): self._save(self.epoch+1, 0)
+        if self.every_iter and self.train_iter % self.every_iter == 0: self._save(self.now, self.done)
+    def after_epoch(self):
+        if not is_aside(self): self._save(self.now+1, 0)
 
     def _epoch_start(self): return deepcopy(Packing()(dict(dls=self.dls, random=world_rng), _hide))
 

@@ -123,11 +123,13 @@ class CLRBeta(Portable, Callback):
         if self.mom_max is not None: check_mom(opt)
         return [float(h['lr']) for h in opt.hypers] if self.lrs is None else per_group('lrs', self.lrs, len(opt.param_lists))
 
-    def before_fit(self): self.aside,self.peaks,self.hps = is_aside(self),None,{}
+    def before_fit(self):
+        if not is_aside(self): self.peaks,self.hps = None,{}
 
     def before_train(self):
-        if self.aside: return
+        if is_aside(self): return
         if self.peaks is None: self._begin()
+        self.first_step,self.cycle_steps = (o*len(self.dl) for o in (self.epoch, self.epochs))
         if hasattr(self.learn, 'recorder'):
             self.recorder.hps = self.hps  # one dict for both: what is set is recorded at once
 
@@ -138,8 +140,8 @@ class CLRBeta(Portable, Callback):
         self.hps = {k:[] for k in ('lr','mom') if k in self.opt.hypers[-1]}
 
     def before_batch(self):
-        if self.aside: return
-        i,nb = self.epoch*self.n_iter + self.iter, self.epochs*self.n_iter
+        if is_aside(self): return
+        i,nb = self.first_step+self.iter, self.cycle_steps
         f = self.lr_at(i, nb)
         self._set('lr', [f*p for p in self.peaks])
         if self.mom_max is not None: self._set('mom', self.mom_at(i, nb))
@@ -150,7 +152,7 @@ class CLRBeta(Portable, Callback):
         self.hps[k].append(v[-1] if is_listy(v) else v)
 
     def after_fit(self):
-        if self.aside or not hasattr(self.learn, 'recorder'): return
+        if is_aside(self) or not hasattr(self.learn, 'recorder'): return
         # beside what another scheduler has put there
         self.recorder.hps = {**getattr(self.recorder, 'hps', {}), **self.hps}
 

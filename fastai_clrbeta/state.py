@@ -190,7 +190,7 @@ def _open(cls):
     if cls.__module__.startswith('torch.'): return cls.__module__.startswith(_torch)
     return cls.__module__.partition('.')[0] not in _shut
 
-_plain_types = {bool,int,float,str,type(None)}
+_plain_types = {bool,int,float,str,type(None),torch.Size}
 
 def is_plain(o):
     "Is `o` a value without parts, or a tuple of such?"

@@ -308,3 +308,26 @@ def test_items_of_any_kind_tell_data_sets_apart(tmp_path):
     train(rows('text'))
     train(rows('text'), resume=True)
     with pytest.raises(ValueError, match='data: training contents'): train(rows('word'), resume=True)
+
+class Validates(Callback):
+    "A callback may look at the whole model within a fit: in `lr`, `epoch` and the recorder fastai then starts anew"
+    order = 60
+    def __init__(self, event, look): self.event,self.look,self.told = event,look,[]
+    def after_train(self): self._look('after_train')
+    def after_epoch(self): self._look('after_epoch')
+    def _look(self, event):
+        if event != self.event or self.learn.lock.locked(): return
+        self.told.append(self.look(self.learn))
+
+@pytest.mark.parametrize('event', ['after_train','after_epoch'])
+@pytest.mark.parametrize('look', [lambda l: float(l.validate(0)[0]), lambda l: l.get_preds()[0].sum().item()], ids=['validate','get_preds'])
+def test_a_callback_that_validates_does_not_confuse_a_run(event, look, tmp_path):
+    kw = dict(n_cycle=3, cycle_len=1, on_diverge='raise', cycle_save_name='c')
+    start = lambda k,*cbs: learner(tmp_path/k, cbs=[Validates(event, look), MixUp(), *cbs])
+    whole = train(start('whole'), **kw)
+    with pytest.raises(KeyboardInterrupt): train(start('cut', Signal('before_step', 15)), **kw)
+    again = train(start('cut'), resume=True, **kw)
+    same(again, whole)
+    assert again.validates.told == whole.validates.told and len(whole.validates.told) == 3
+    for k in 'whole','cut':
+        assert sorted(o.name for o in (tmp_path/k/'models').glob('c_*')) == [f'c_cyc_{i}.pth' for i in range(3)]
