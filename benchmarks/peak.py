@@ -18,7 +18,7 @@ import importlib.util, warnings
 
 here = Path(__file__).parent/'results'
 grid = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1., 3., 10.]
-seeds = 0,1,2
+seeds = range(10)
 
 # Data: (x, y) of the training set and of the validation set, always the same
 
@@ -53,7 +53,29 @@ def regression(f, n_train):
     return (a,b.float()[:,None]),(c,d.float()[:,None])
 
 def friedman(n_train=1000): return regression(lambda: skd.make_friedman1(3000, 10, noise=1., random_state=1), n_train)
+def friedman3(n_train=1000): return regression(lambda: skd.make_friedman3(3000, noise=0.1, random_state=1), n_train)
 def diabetes(): return regression(lambda: skd.load_diabetes(return_X_y=True), 300)
+
+def quantiles(n_train=1500):
+    "Three shells around a point in 8 dimensions"
+    x,y = skd.make_gaussian_quantiles(n_samples=4000, n_features=8, n_classes=3, random_state=1)
+    return split(scaled(x), y, n_train, 4000)
+
+def hastie(n_train=1500):
+    "Is a point of 10 dimensions far from the centre?"
+    x,y = skd.make_hastie_10_2(4000, random_state=1)
+    return split(scaled(x), (y>0).astype(int), n_train, 4000)
+
+def shapes(n_train=1200, n=2400, px=16):
+    "Coloured discs, squares, crosses and rings of any size and place, on noise"
+    rs = np.random.RandomState(3)
+    y,r = rs.randint(4, size=n),rs.uniform(2.5, 5, n)[:,None,None]
+    dx,dy = (np.arange(px)[None,None]-rs.uniform(5, px-5, (n,1,1)),np.arange(px)[None,:,None]-rs.uniform(5, px-5, (n,1,1)))
+    dist,side = np.hypot(dx, dy),np.maximum(abs(dx), abs(dy))
+    forms = [dist<r, side<r*0.9, (np.minimum(abs(dx), abs(dy))<r*0.35) & (side<r), (dist<r) & (dist>r*0.6)]
+    on = np.choose(y[:,None,None], forms)[:,None]
+    x = 0.25*rs.randn(n, 3, px, px) + on*rs.uniform(0.7, 1.5, (n,3,1,1))*rs.choice([-1,1], (n,3,1,1))
+    return split(x, y, n_train, n)
 
 def text(n_train=1000, n=3000, length=16, vocab=30):
     "Sentences of made-up words: each of 4 topics has words that are more frequent in it"
@@ -68,9 +90,10 @@ def mlp(norm, n_in, n_out, n=64):
     layer = lambda a,b: [nn.Linear(a, b), *({'bn':[nn.BatchNorm1d(b)], 'ln':[nn.LayerNorm(b)], None:[]}[norm]), nn.ReLU()]
     return nn.Sequential(*layer(n_in, n), *layer(n, n), nn.Linear(n, n_out))
 
-def cnn(norm, n=16):
+def cnn(norm, n=16, c_in=1, n_out=10):
     layer = lambda a,b: ConvLayer(a, b, stride=2, norm_type=NormType.Batch if norm else None)
-    return nn.Sequential(layer(1, n), layer(n, 2*n), nn.Sequential(layer(2*n, 2*n), nn.Flatten(), nn.Linear(2*n, 10)))
+    head = lambda: nn.Sequential(layer(2*n, 2*n), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2*n, n_out))
+    return nn.Sequential(layer(c_in, n), layer(n, 2*n), head())
 
 class Recurrent(Module):
     "The last state of an RNN over words or over the rows of an image"
@@ -100,7 +123,7 @@ def pretrained():
         opt = torch.optim.Adam(m.parameters(), 1e-2)
         for _ in range(20):
             opt.zero_grad(); F.cross_entropy(m(x.flip(2)), y).backward(); opt.step()
-        m[2][2].reset_parameters()
+        m[2][-1].reset_parameters()
     return m
 
 # Tasks: data, model, optimiser, epochs, batch size
@@ -124,6 +147,17 @@ tasks = {
     'text lstm sgd':            task(text,          lambda: Recurrent(nn.LSTM), sgd, 8),
     'text attention ln adam':   task(text,          Attention, Adam, 5),
     'text attention ln sgd':    task(text,          Attention, sgd, 5),
+    # Added after the rule was chosen on those above, to judge it
+    'quantiles mlp bn sgd':     task(quantiles,     lambda: mlp('bn', 8, 3), sgd, 6),
+    'quantiles mlp bn adam':    task(quantiles,     lambda: mlp('bn', 8, 3), Adam, 6),
+    'hastie mlp sgd':           task(hastie,        lambda: mlp(None, 10, 2), sgd, 10),
+    'hastie mlp ln adam':       task(hastie,        lambda: mlp('ln', 10, 2), Adam, 5),
+    'friedman3 mlp ln sgd':     task(friedman3,     lambda: mlp('ln', 4, 1), sgd, 8),
+    'friedman3 mlp bn adam':    task(friedman3,     lambda: mlp('bn', 4, 1), Adam, 6),
+    'shapes cnn bn sgd':        task(shapes,        lambda: cnn(True, c_in=3, n_out=4), sgd, 8),
+    'shapes cnn adam':          task(shapes,        lambda: cnn(None, c_in=3, n_out=4), Adam, 10),
+    'shapes resnet8 long sgd':  task(shapes,        lambda: cifar_resnet(8, n_out=4), sgd, 12),
+    'digits gru sgd':           task(digits,        lambda: Recurrent(nn.GRU, 8, n_out=10), sgd, 8),
 }
 
 def loader(x, y, bs, **kw):
