@@ -40,7 +40,7 @@ def peak_and_why(
     losses,               # Training loss of each step, as measured
     num_it:int,           # Steps that the whole test has
     adaptive:bool=False,  # Does the optimiser scale its steps itself, as Adam does?
-) -> tuple: # The peak, the sentence, and the band (peak, lowest loss) or None
+) -> tuple: # The peak, the sentence, and the floor (its lowest and highest learning rate) or None
     "The peak that a training curve suggests and why, or None and what to do."
     lrs,y = np.asarray(lrs, dtype=float),pd.Series(np.asarray(losses, dtype=float))
     if y.notna().sum() < 10:
@@ -56,15 +56,19 @@ def peak_and_why(
     if not gain > max(2*noise, 1e-3*abs(start)):
         why = "the training loss never falls clearly below its start: lower start_lr, raise num_it, or look at the data."
         return None,why,None
-    lost = smooth[low:] > smooth[low]+gain/2
-    if not lost.any() and math.isfinite(y.iloc[-1]):
+    begin = (smooth[:low+1] <= smooth[low]+gain/50).idxmax()
+    rise = smooth[low:]-smooth[low]
+    lost = (rise > gain/2) | y[low:].isna()
+    if not (lost.any() or rise.iloc[-1] > gain/10):
         return None,f"the training loss has not risen again at the last learning rate, {lrs[-1]:.2g}: raise end_lr.",None
-    lowest = float(lrs[low])
-    if not lowest > 0: return None,"the training loss is lowest at a learning rate of 0.",None
-    factor,word = factors[bool(adaptive)]
-    return factor*lowest,f"the training loss is lowest near {lowest:.2g}, and the peak is {word} of that.",(factor*lowest,lowest)
+    end = lost.idxmax() if lost.any() else len(y)-1
+    floor = float(lrs[begin]),float(lrs[end])
+    if not floor[0] > 0: return None,"the training loss is lowest at a learning rate of 0.",None
+    factor,middle = factors[bool(adaptive)],math.sqrt(floor[0]*floor[1])
+    why = "the training loss is at its floor from {:.2g} to {:.2g}, and the peak is {} of the middle, {:.2g}."
+    return factor*middle,why.format(*floor, factor, middle),floor
 
-factors = (0.5,"half"),(0.3,"three tenths")  # of SGD, and of Adam and its like: from `benchmarks/peak.py`
+factors = 0.35,0.17  # of SGD, and of Adam and its like: from `benchmarks/peak.py`
 
 def peak(
     lrs,                  # Learning rates
@@ -136,7 +140,7 @@ class LRFind(Portable):
         spread:dict|None=None,     # Lowest and highest of each suggestion, where there were several runs
         peak:float|None=None,      # The learning rate for `fit_clr_beta`, None where the test can't tell
         why:str='',                # How it was found, or what to do
-        band:tuple|None=None,      # The peak, and where the loss is lowest; of several runs those of the middle one
+        band:tuple|None=None,      # The floor that the peak was reckoned from; of several runs, their lowest and highest peak
         num_it:int|None=None,      # Steps that a whole run has
         bn:str='running',          # What BatchNorm measured with: 'running', 'batch', or 'both'
     ):
