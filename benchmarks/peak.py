@@ -14,7 +14,7 @@ from fastai.layers import *
 from fastai_clrbeta.all import *
 from fastcore.script import call_parse
 from sklearn import datasets as skd
-from fastai_clrbeta.found import factors, peak_and_why
+from fastai_clrbeta.found import centred, factors, peak_and_why
 import importlib.util, warnings
 
 here = Path(__file__).parent/'results'
@@ -306,6 +306,21 @@ def left_out():
         res.append((task, tried[best], loses[task][best]))
     return pd.DataFrame(res, columns='task factor regret'.split()).set_index('task')
 
+def faces():
+    """Of each task with BatchNorm, how many decades below the training loss the validation loss turns, and how high it
+    stands at the best peak against its start: with running averages, and with the mini-batch's own statistics"""
+    best = pd.read_csv(here/'peak_grid.csv').groupby(['task','peak']).score.mean().unstack().idxmax(axis=1)
+    res = []
+    for (task,seed),df in pd.read_csv(here/'peak_tests.csv.gz').groupby(['task','seed']):
+        df = df.reset_index(drop=True)
+        if np.allclose(df.valid_loss, df.valid_loss_batch, equal_nan=True): continue
+        curves = {k:centred(df[o], 100) for k,o in dict(training='train_loss', running='valid_loss', own='valid_loss_batch').items()}
+        turn = {k:math.log10(df.lr[o.idxmin()]) for k,o in curves.items()}
+        at = min((df.lr-best[task]).abs().idxmin(), len(df)-1)
+        row = {f'{k}, decades below':turn['training']-turn[k] for k in ('running','own')}
+        res.append(dict(task=task) | row | {f'{k}, at the best peak':curves[k][at]/curves[k][:10].median() for k in ('running','own')})
+    return pd.DataFrame(res).groupby('task').median()
+
 def judge():
     df = regrets()
     tasks = df.groupby(['rule','task']).regret.mean().unstack()
@@ -314,6 +329,7 @@ def judge():
     table.to_csv(here/'peak_regret.csv')
     print(table.to_markdown() if importlib.util.find_spec('tabulate') else table.to_string())
     print(tasks.loc['peak, training'].round(2).to_string())
+    faces().to_csv(here/'peak_faces.csv', float_format='%.3g')
     out = left_out()
     out.to_csv(here/'peak_left_out.csv', float_format='%.3f')
     print(f"with the factor chosen on the other tasks: median {out.regret.median():.2f}, worst {out.regret.max():.2f}")

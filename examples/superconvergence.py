@@ -333,12 +333,19 @@ def line(lab):
     arms = {'conv':post, 'pool':pool, 'constant 0.01':low, 'conv, pre-activation':preact}
     return {k:seeds(o, 2) for k,o in arms.items()}
 
+def tests_of_2018():
+    "Range tests of ResNet-56 with batches of 512, by name: exponential ones for three weight decays, of an epoch, and linear"
+    res = {}
+    for shortcut in ('conv','pool'):
+        test = RangeTest(depth=56, shortcut=shortcut, bs=512, start_lr=0.01, end_lr=100, num_it=100)
+        res |= {f'{shortcut}, wd {wd:g}':seeds(replace(test, wd=wd), n) for wd,n in ((1e-4,3),(1e-3,1),(1e-2,1))}
+        res[f'{shortcut}, from 1e-5'] = [replace(test, start_lr=1e-5, num_it=98)]
+        res[f'{shortcut}, linear'] = [replace(test, start_lr=0, end_lr=3, num_it=196, linear=True)]
+    return res
+
 def full_range_tests(lab):
-    "The range tests of 2018: one epoch from 1e-5 to 100, three weight decays from 0.01 to 100, and linear to 3"
-    test = RangeTest(depth=56, shortcut='conv', bs=512, end_lr=100)
-    decays = [replace(test, start_lr=0.01, num_it=100, wd=wd) for wd in (1e-2,1e-3,1e-4)]
-    linear = replace(test, start_lr=0, end_lr=3, num_it=400, linear=True)
-    lab.all([replace(test, start_lr=1e-5, num_it=98), *decays, linear])
+    "Those of `examples/range_test.py`"
+    lab.all([o for tests in tests_of_2018().values() for o in tests])
     return {}
 
 def notebook(lab):

@@ -359,7 +359,7 @@ def test_peak():
     "Ten times the turn is ten times the peak; Adam's is lower; few steps and many agree"
     peaks = {t:result([rows(curve(turn=t))], [''], (), 100) for t in (0.03,0.3)}
     assert 5 < peaks[0.3].peak/peaks[0.03].peak < 20
-    assert 'lowest near' in peaks[0.3].why and peaks[0.3].band[0] < peaks[0.3].band[1]
+    assert 'at its floor' in peaks[0.3].why and peaks[0.3].band[0] < peaks[0.3].band[1]
     assert result([rows(curve())], [''], (), 100, adaptive=True).peak < peaks[0.3].peak
     assert abs(np.log10(result([rows(curve(1000))], [''], (), 1000).peak/peaks[0.3].peak)) < 0.3
 
