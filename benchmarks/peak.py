@@ -229,7 +229,7 @@ def run_trials():
         for o in df.itertuples():
             steps = len(learner(o.task, o.seed).dls.train)*tasks[o.task].epochs
             peaks = [o.lr/3, o.lr, o.lr*3]
-            best = max(peaks, key=lambda p: trial(o.task, p, o.seed, max(1, round(steps*part/3))))
+            best = max(peaks, key=lambda p: trial(o.task, p, o.seed, max(4, round(steps*part/3))))
             res.append((part, o.task, o.seed, best, loss_of(o.task, best)))
         pd.DataFrame(res, columns='part task seed lr regret'.split()).to_csv(here/'peak_trials.csv', index=False, float_format='%.4g')
 
