@@ -176,7 +176,7 @@ class Lab:
     def _test(self, learn, f, o):
         "A range test is short: one that was cut off starts over"
         kwargs = dict(start_lr=o.start_lr, end_lr=o.end_lr, num_it=o.num_it, linear=o.linear)
-        learn.lr_find_val(**kwargs, wd=o.wd, stop_div=False, show_plot=False)
+        learn.lr_find_val(**kwargs, wd=o.wd, stop_div=False, show_plot=False, bn='both')
         learn.lr_find_result.to_csv(f.with_suffix('.tmp'))
         os.replace(f.with_suffix('.tmp'), f)
 

@@ -94,3 +94,13 @@ def test_a_comparison_says_when_it_is_inconclusive(sc):
     mean,half,word = sc.paired([3.,4.,5.], [0.,0.,0.])
     assert mean == 4 and abs(half-4.302653*3**-0.5) < 1e-5 and word == 'higher'
     assert sc.paired([0.,0.,0.], [3.,4.,5.])[2] == 'lower' and sc.paired([9.], [1.])[2] == 'inconclusive'
+
+def test_range_tests(sc, data, tmp_path):
+    "One of them, in little, twice: the second time it is read from its log"
+    cmd = [sys.executable, '-W', 'ignore', str(script.parent/'range_test.py'), '--trial', '--only', 'conv, from', '--device', 'cpu',
+           '--data', str(data), '--out', str(tmp_path/'out')]
+    first,second = [subprocess.run(cmd, capture_output=True, text=True, check=True).stdout.splitlines() for _ in range(2)]
+    assert first[-2:] == second[-2:] and len(second) == 2 and 'conv, from 1e-5' in second[-1]
+    f, = (tmp_path/'out').glob('*.csv')
+    assert {'train_loss','valid_loss','valid_loss_batch','accuracy_batch_centred'} <= set(pd.read_csv(f)) and f.with_suffix('.json').exists()
+    assert len({sc.Lab.file(sc.Lab(data, tmp_path/'x', 'cpu'), o) for tests in sc.tests_of_2018().values() for o in tests}) == 14
