@@ -23,7 +23,7 @@ from .finder import *
 from .guard import *
 from .resume import checkpoint_paths
 from .fit import *
-from contextlib import redirect_stdout, redirect_stderr, suppress
+from contextlib import ExitStack, nullcontext, redirect_stdout, redirect_stderr, suppress
 from copy import deepcopy
 from filelock import FileLock, Timeout
 from importlib.metadata import version
@@ -49,14 +49,15 @@ def clrbeta(
 ):
     "Train a CIFAR ResNet with one cycle of Leslie Smith's schedule, as fastai 0.7's use_clr_beta ran it."
     args = dict(locals())
-    with _outlived_streams(), _one_line(args):
+    with _outlived_streams(), _one_line(args), _joined(), ExitStack() as stack:
         run = _Run(args)
-        with _locked(run.out):
-            if not run.enter(): return
-            run.prepare()
+        on_first(lambda: stack.enter_context(_locked(run.out)))
+        if not on_first(run.enter): return
+        run.prepare()
+        with run.spread():
             run.find()
-            run.begin()
-            with _and_then(run.report): run.train()
+            if not rank_distrib(): run.begin()
+            with _and_then(noop if rank_distrib() else run.report): run.train()
     if run.result['interrupted']: sys.exit(130)
 
 # %% ../nbs/12_cli.ipynb #47683d9c
@@ -128,6 +129,15 @@ def _outlived_streams():
     with open(os.devnull, 'w') as null:
         out,err = (_Outlived(ifnone(o, null)) for o in (sys.stdout,sys.stderr))
         with redirect_stdout(out), redirect_stderr(err): yield
+
+@contextmanager
+def _joined():
+    "Join the other processes, where torchrun or accelerate has started several. The first one speaks."
+    if num_distrib() < 2: yield; return
+    try: import fastai.distributed, accelerate  # noqa: F401
+    except (ImportError,NameError): raise ValueError("several processes need accelerate: install it.") from None
+    accelerate.PartialState(cpu=not torch.cuda.is_available())
+    with open(os.devnull, 'w') as null, redirect_stdout(null) if rank_distrib() else nullcontext(): yield
 
 def _on_interrupt(handler):
     if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGINT, handler)
@@ -209,7 +219,8 @@ class _Run:
         "Look at what the folder holds. Is there anything left to do?"
         o,self.old = self.o,_read_summary(self.out)
         self.going = o.resume and any(f.exists() for f in checkpoint_paths(self.out/'checkpoint')[:2])
-        _check_free(self.out, o.force or self.going)
+        untrained = o.resume and self.old.get('result') is None and not (self.out/'history.csv').exists()
+        _check_free(self.out, o.force or self.going or untrained)
         if not self.going: return True
         if 'args' in self.old: _check_same(self.out, self.old['args'], self.args)
         res = self.old.get('result') or {}
@@ -219,13 +230,22 @@ class _Run:
     def prepare(self):
         o = self.o
         set_seed(o.seed, reproducible=True)
-        dls = _dls(o.data, o.bs, o.augment, o.seed)
+        def load(): self.dls = _dls(o.data, o.bs, o.augment, o.seed)
+        on_first(load)  # which may make a cache for all
+        if rank_distrib(): load()
+        dls = self.dls
         model = cifar_resnet(o.depth, len(dls.vocab), shortcut=o.shortcut)
         self.learn = Learner(dls, model, opt_func=sgd, metrics=accuracy, cbs=ChannelsLast(),
                              path=self.out, model_dir='.')
         _check_size(self.learn)
         axs = self.learn.plot_clr_beta(ifnone(self.peak, 1.), **self.cycle)  # refuses what can't be, before the search
         plt.close(axs[0].figure)
+        if rank_distrib(): set_seed(o.seed+rank_distrib(), reproducible=True)  # other noise on other images
+
+    def spread(self):
+        "The context in which several processes train together"
+        cuda = torch.cuda.is_available()
+        return self.learn.distrib_ctx(sync_bn=cuda, cpu=not cuda) if num_distrib() > 1 else nullcontext()
 
     def find(self):
         if not self.o.find and self.peak is not None: return
@@ -251,8 +271,9 @@ class _Run:
 
     def train(self):
         self.csv,self.start = EpochCSV(self.out/'history.csv'),time.time()
+        self.result = dict(interrupted=False)
         if self.o.checkpoint or self.o.resume: self.cycle |= dict(checkpoint='checkpoint', resume=self.o.resume)
-        with plain_rows(self.learn): self.learn.fit_clr_beta(self.peak, cbs=self.csv, **self.cycle)
+        with plain_rows(self.learn): self.learn.fit_clr_beta(self.peak, cbs=None if rank_distrib() else self.csv, **self.cycle)
 
     def report(self):
         "Put the results into the folder."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['check_number', 'check_integer', 'per_group', 'LossLimit', 'check_mom', 'opt_name', 'fresh_opt', 'check_initialised',
-           'valid_or_empty', 'has_batches', 'check_name', 'looks_on', 'tell', 'is_aside', 'unpickled', 'Portable',
-           'PortableFunc']
+           'valid_or_empty', 'has_batches', 'check_name', 'check_processes', 'on_first', 'without_cuda', 'looks_on',
+           'tell', 'is_aside', 'unpickled', 'Portable', 'PortableFunc']
 
 # %% ../nbs/00_core.ipynb #a4005006
 from fastai.basics import *
@@ -113,6 +113,37 @@ def check_name(k, v, folder):
 
 _no_name = '[\\0\\ud800-\\udc7f\\udd00-\\udfff]'  # what no file system takes
 _longest = 230  # file systems take 255, and what is saved has an ending
+
+# %% ../nbs/00_core.ipynb #pr000002
+def check_processes():
+    "Refuse to train in one of several processes that don't know of each other."
+    n = num_distrib()
+    if n > 1 and not torch.distributed.is_initialized():
+        raise ValueError(f"this is one of {n} processes that don't know of each other: call it in "
+                         "`with learn.distrib_ctx():`, on CPU in `with learn.distrib_ctx(sync_bn=False, cpu=True):`.")
+
+def on_first(f):
+    "What `f()` returns or raises in the first process, in all of them."
+    if num_distrib() < 2: return f()
+    res = [None,None]
+    if not rank_distrib():
+        try: res[0] = f()
+        except Exception as e: res[1] = e
+    torch.distributed.broadcast_object_list(res)
+    if res[1] is not None: raise res[1]
+    return res[0]
+
+@contextmanager
+def without_cuda():
+    "fastai's loaders send their order from process to process by way of CUDA: let them, where there is none."
+    loader = getattr(sys.modules.get('fastai.distributed'), 'DistributedDL', None)
+    if loader is None or torch.cuda.is_available(): yield
+    else: yield from replacing_yield(loader, '_broadcast', _broadcast)
+
+def _broadcast(self, t, rank):
+    t = LongTensor(t)
+    torch.distributed.broadcast(t, rank)
+    return t.tolist()
 
 # %% ../nbs/00_core.ipynb #9950e29c
 def looks_on(cb):

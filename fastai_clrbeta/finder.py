@@ -244,7 +244,7 @@ def _check_bn(model, bn):
 @contextmanager
 def _quiet(learn):
     "No trace, no log, no callback that only looks on, and a validation loader, an empty one if need be"
-    with learn.no_trace(), learn.no_logging(), valid_or_empty(learn.dls):
+    with learn.no_trace(), learn.no_logging(), valid_or_empty(learn.dls), without_cuda():
         learn.remove_cbs([cb for cb in learn.cbs if looks_on(cb)])
         yield
 
@@ -285,6 +285,7 @@ class _Sized(GetAttr):
 def _plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn):
     "All that a search needs to know, checked"
     check_initialised(learn.model)
+    check_processes()
     num_it,n_runs = check_integer('num_it', num_it, 10),check_integer('n_runs', n_runs)
     try: opt = fresh_opt(learn, False)
     except TypeError as e: raise ValueError(f"the Learner's opt_func can't be made with a learning rate: {e}") from e
@@ -398,7 +399,7 @@ def lr_find_val(self:Learner,
         raise
     finally: bar.close()
     self.lr_find_result = _result(plan, searches)
-    if show_plot: self.lr_find_result.plot()
+    if show_plot and not rank_distrib(): self.lr_find_result.plot()
     return self.lr_find_result
 
 # %% ../nbs/07_finder.ipynb #d40ba4ca
@@ -438,7 +439,7 @@ def lr_find_sweep(self:Learner,
     finally:
         if last: self.lr_find_result = last
         if runs: self.lr_find_sweep_result = LRSweep(runs, list(grid))
-    if show_plot: self.lr_find_sweep_result.plot()
+    if show_plot and not rank_distrib(): self.lr_find_sweep_result.plot()
     return self.lr_find_sweep_result
 
 def _with_bs(dl, bs):

@@ -7,7 +7,6 @@ __all__ = ['lower_is_better']
 
 # %% ../nbs/10_fit.ipynb #a3bc2ed7
 from fastai.basics import *
-from contextlib import nullcontext
 from .core import *
 from .state import *
 from .schedule import *
@@ -107,6 +106,7 @@ class _SaveBest(Portable, Callback):
 # %% ../nbs/10_fit.ipynb #114c0ca5
 def _check(learn, cbs, saves, best_save_lower, every_iter, resume, on_diverge, lengthen):
     "Check what is not about the schedule; the callbacks, as a list"
+    check_processes()
     cbs = L(cbs)
     for o in cbs:
         cls = o if isinstance(o, type) else type(o)
@@ -119,31 +119,25 @@ def _check(learn, cbs, saves, best_save_lower, every_iter, resume, on_diverge, l
     if every_iter is not None: check_integer('every_iter', every_iter)
     if not saves['checkpoint'] and (resume or every_iter):
         raise ValueError("resume and every_iter need a name for the checkpoint: checkpoint='name'.")
-    if on_diverge is not None: _check_diverging(on_diverge, lengthen, saves['checkpoint'])
+    if on_diverge is not None: _check_diverging(on_diverge, lengthen)
     if saves['checkpoint'] or on_diverge == 'lengthen': check_initialised(learn.model)
     return L(o() if isinstance(o, type) and issubclass(o, DivergenceGuard) else o for o in cbs)
 
-def _check_diverging(on_diverge, lengthen, checkpoint):
+def _check_diverging(on_diverge, lengthen):
     if on_diverge not in ('raise','stop','lengthen'):
         raise ValueError(f"on_diverge={on_diverge!r}: must be 'raise', 'stop', 'lengthen' or None.")
-    if on_diverge == 'lengthen' and checkpoint:
-        raise ValueError("on_diverge='lengthen' starts over with another schedule, and a checkpoint belongs to one: "
-                         "leave checkpoint out, or use on_diverge='raise'.")
     if not is_listy(lengthen) or len(lengthen) != 2:
         raise ValueError(f"lengthen={lengthen!r}: must be (factor, number of times).")
     check_number('lengthen', lengthen[0], lambda o: o>1, 'a factor above 1, and a number of times')
     check_integer('lengthen', lengthen[1])
 
 # %% ../nbs/10_fit.ipynb #9056f7eb
-def _resumable(learn, plan, cbs, checkpoint, every_iter, resume):
-    "The callback that keeps the run in a file, in a list, and the context in which the run goes on from it"
-    if not checkpoint: return [],nullcontext()
-    cb,going_on = checkpointing(learn, checkpoint, every_iter, resume, plan.opt, _describe(learn, plan), cbs)
-    return [cb],going_on
-
-def _act(learn, on_diverge, lengthen, guards, fit, plan, cycle_len, others):
-    "Fit, and act on divergence, which `guards` tell; with 'lengthen', fit again, from the same state, as a longer `plan` says"
-    put_back,tried = keep(learn, *others) if on_diverge == 'lengthen' else None,[]
+def _act(learn, on_diverge, lengthen, guards, fit, plan, cycle_len, others, kept):
+    """Fit, and act on divergence, which `guards` tell; with 'lengthen', fit again, from the same state, as a longer `plan`
+    says. A run that is `kept` goes on in its attempt"""
+    put_back,tried = keep(learn, *others) if on_diverge == 'lengthen' else None,kept.tried if kept else []
+    longer = lambda n: math.ceil(n*lengthen[0])
+    if tried: cycle_len = longer(tried[-1])
     while True:
         for o in guards: o.report = None
         fit(plan(cycle_len))
@@ -153,13 +147,14 @@ def _act(learn, on_diverge, lengthen, guards, fit, plan, cycle_len, others):
         if on_diverge == 'stop': return tell(f"Stopped: {report}")
         if on_diverge == 'raise': raise FitDiverged(f"{report}.", report)
         put_back()
+        if kept: kept.start_over(learn, others)
         guard.report = report  # the Learner's own guard was put back, too
         tried.append(cycle_len)
         if len(tried) > lengthen[1]:
             lens = ', '.join(map(str, tried))
             raise FitDiverged(f"{report}. It diverged with cycle_len={lens}; the Learner is as it was before the call. "
                               "A lower learning rate may do.", report)
-        cycle_len = math.ceil(cycle_len*lengthen[0])
+        cycle_len = longer(cycle_len)
         tell(f"Diverged with cycle_len={tried[-1]}: {report}. Starting over with cycle_len={cycle_len}")
 
 # %% ../nbs/10_fit.ipynb #a0781e1b
@@ -187,14 +182,18 @@ def fit_clr_beta(self:Learner,
     saves = dict(cycle_save_name=cycle_save_name, best_save_name=best_save_name, checkpoint=checkpoint)
     cbs   = _check(self, cbs, saves, best_save_lower, every_iter, resume, on_diverge, lengthen)
     plan  = lambda n: _plan(self, lrs, n_cycle, wds, n, use_clr_beta, start_epoch, reset_opt)
-    own,going_on = _resumable(self, plan(cycle_len), cbs, checkpoint, every_iter, resume)
-    if best_save_name: own.insert(0, _SaveBest(best_save_name, best_save_lower, self))
+    first_plan,again = plan(cycle_len),on_diverge == 'lengthen'
+    own = [_SaveBest(best_save_name, best_save_lower, self)] if best_save_name else []
     guards = (cbs+self.cbs).filter(risinstance(DivergenceGuard)) or L(DivergenceGuard() if on_diverge else None)
     own += [o for o in guards if o not in cbs+self.cbs]
+    others = [*cbs, *own, use_clr_beta]
+    run  = _describe(self, first_plan) | dict(lengthen=lengthen if again else None)
+    kept = checkpoint and checkpointing(self, checkpoint, every_iter, resume, first_plan.opt, run, cbs, again and others)
     def fit(plan):
         saving = [_SaveCycles(cycle_save_name, plan.cycle_len)] if cycle_save_name else []
-        with valid_or_empty(self.dls), going_on: self.fit(cbs=[plan.sched, *cbs, *saving, *own], **plan.call)
-    if on_diverge: _act(self, on_diverge, lengthen, guards, fit, plan, cycle_len, [*cbs, *own, use_clr_beta])
+        with valid_or_empty(self.dls), without_cuda(), resuming(self, kept):
+            self.fit(cbs=[plan.sched, *cbs, *saving, *own, *L(kept)], **plan.call)
+    if on_diverge: _act(self, on_diverge, lengthen, guards, fit, plan, cycle_len, others, kept)
     else: fit(plan(cycle_len))
 
 # %% ../nbs/10_fit.ipynb #1021883e

@@ -66,6 +66,9 @@ def _is_object(node): return type(node.kind).__name__ == '_Object'
 _factories = {o.__name__:o for o in (list,dict,set,int,float,str,tuple,bool,collections.deque,collections.Counter)}
 _plumbing = set(vars(nn.Module())) - {'_parameters','_buffers','_modules','training'}
 
+def _is_long(o):
+    return isinstance(o, (Tensor,np.ndarray,list,dict)) and (math.prod(o.shape) if hasattr(o, 'shape') else len(o)) > 64
+
 def _packed(o):
     "A list of numbers as one tensor, or None"
     if type(o) is not list or not o: return
@@ -125,6 +128,7 @@ class Packing(Portable):
 
     def _part(self, node, k, v):
         if (ref := self._ref(v)) is not None: return ref
+        if node.data and _is_long(v): return _keep  # the contents of the data
         with suppress(TypeError): return plain(v)
         if not callable(v) and not (_is_object(node) and k[1:] in made_with(type(node.o))): self._lose(node, k)
         return _keep

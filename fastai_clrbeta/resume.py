@@ -9,19 +9,22 @@ __all__ = ['checkpoint_paths', 'Checkpoint', 'resuming', 'checkpointing', 'keep_
 from fastai.basics import *
 from fastai.callback.core import *
 from fastai.callback.fp16 import MixedPrecision
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from copy import deepcopy
 from fastai.callback.progress import ProgressCallback
 from torch.distributions import Distribution
 from .core import *
 from .state import *
 from .portable import *
-import hashlib, zipfile
+import hashlib, io, zipfile
 
 # %% ../nbs/09_resume.ipynb #00c7d663
 def _digest(o, h):
     "Add what `o` holds to the hash `h`"
-    if isinstance(o, Tensor): o = o.detach().cpu().as_subclass(Tensor).numpy()
+    if isinstance(o, Tensor):
+        h.update(f'{tuple(o.shape)} {o.dtype}'.encode())
+        if o.layout != torch.strided: o = o.to_dense()
+        o = o.detach().cpu().as_subclass(Tensor).flatten().view(torch.uint8).numpy()
     if hasattr(o, '__array__') or hasattr(o, '__array_interface__'):
         o = np.asarray(o)
         if not o.dtype.hasobject: return h.update(f'{o.shape} {o.dtype}'.encode() + o.tobytes())
@@ -30,7 +33,7 @@ def _digest(o, h):
     if is_listy(o):
         h.update(f'{len(o)}'.encode())
         for x in o: _digest(x, h)
-    elif isinstance(o, (str,bytes,int,float,complex,type(None),Path)): h.update(repr(o).encode())
+    elif isinstance(o, (str,bytes,int,float,complex,type(None),Path,torch.dtype,torch.device)): h.update(repr(o).encode())
     else: h.update(type(o).__name__.encode())
 
 def _hash(o):
@@ -120,7 +123,8 @@ def _difference(old, new):
 def checkpoint_paths(f): return [f.with_name(f.name+o) for o in ('.ckpt','.prev.ckpt','.tmp.ckpt')]
 
 _format = 'fastai_clrbeta 3'
-_keys = {'format','run','epoch','iter','start','changed','nodes'}
+_of_each = 'nodes','start','begin','changed'  # which each process has its own of
+_keys = {'format','run','epoch','epochs','iter','tried','others',*_of_each}
 
 def _write(f, state):
     "Write `state` as the checkpoint `f`; keep the one before it"
@@ -155,7 +159,9 @@ def _read(path):
             raise ValueError("version 0.1.0 wrote it, and only that can go on with it")
         if state['format'] != _format: raise ValueError(f"its format is {state['format']}")
         if missing := _keys - state.keys(): raise ValueError(f"{', '.join(missing)} is missing")
-        for o in (state['nodes'], ifnone(state['start'], {})): check_saved(o)
+        for i in range(len(state['others'])+1):
+            for k,o in _state_of(i, state).items():
+                if k in _of_each[:3]: check_saved(o)
     except Exception as e:
         why = f"{type(e).__name__}: {truncstr(str(e), 100)}"
         raise ValueError(f"{path} is damaged or no checkpoint of fit_clr_beta ({why}).") from e
@@ -168,6 +174,8 @@ def _load(f, run):
         if not path.exists(): continue
         try:
             state = _read(path)
+            n,here = len(state['others'])+1,max(1, num_distrib())
+            if n != here: raise ValueError(f"{path} is of a run in {n} process{'es'*(n>1)}, and this one has {here}.")
             if diff := _difference(state['run'], run): raise ValueError(f"{path} is of another run: {diff}.")
         except ValueError as e: errs.append(str(e)); continue
         if errs:
@@ -186,6 +194,27 @@ def _put_aside(f):
     prev.unlink(missing_ok=True)
     warn(f"there was a checkpoint {path}, which resume=True would have gone on with: it is now {old.name}.")
 
+# %% ../nbs/09_resume.ipynb #pr000004
+def _others(own):
+    "What each other process holds otherwise than the first one, on the first"
+    if num_distrib() < 2: return []
+    mine = {(k,p):_hash(o) for k in own for p,o in own[k].items()}
+    firsts = on_first(lambda: mine)
+    differs = {(k,p):own[k].get(p) for k,p in {**firsts, **mine} if firsts.get((k,p)) != mine.get((k,p))}
+    f,res = io.BytesIO(),None if rank_distrib() else [None]*num_distrib()
+    torch.save(differs, f)
+    torch.distributed.gather_object(f.getvalue(), res)
+    return [torch.load(io.BytesIO(o), map_location='cpu', weights_only=True) for o in L(res)[1:]]
+
+def _state_of(rank, state):
+    "The `state` that process `rank` had"
+    if rank == 0: return state
+    own = {k:dict(state[k]) for k in _of_each}
+    for (k,p),o in state['others'][rank-1].items():
+        if o is None: own[k].pop(p)
+        else:         own[k][p] = o
+    return state | own
+
 # %% ../nbs/09_resume.ipynb #cp000002
 _of_learner = set(inspect.signature(Learner.__init__).parameters) | set(
     'cbs dls model opt n_epoch epoch n_iter iter dl it training xb yb x y pred loss loss_grad logger create_mbar lock '
@@ -201,6 +230,8 @@ def _roots(learn):
     roots |= {f'metric {i}':o for i,o in enumerate(learn.metrics)}
     roots['learn'] = roots.pop('learn')  # the last, so that nothing has its name from there
     return {k:o for k,o in roots.items() if o is not None}
+
+def _beginning(learn, others): return _roots(learn) | {f'other {i}':o for i,o in enumerate(others)}
 
 def _hide(node, k):
     "What stays out of a checkpoint although it could be in"
@@ -225,7 +256,11 @@ class Checkpoint(Portable, Callback):
         every_iter:int|None, # Write also after every so many steps
         described:dict,      # What run it is
         state:dict|None,     # Checkpoint to go on from
-    ): store_attr()
+        begin:dict|None=None,# What the Learner was before the run, to start over from
+    ):
+        store_attr()
+        self.resumed = state is not None
+        self.tried,self.begin = (state['tried'],state['begin']) if state else ([],begin or {})
 
     def before_fit(self):
         if is_aside(self): return
@@ -250,12 +285,20 @@ class Checkpoint(Portable, Callback):
     def _save(self, epoch, i, nodes=None):
         nodes = nodes or self.pack(_roots(self.learn), _hide)
         self._tell(", which the run has made on its way.")
-        _write(self.file, dict(format=_format, run=self.described, epoch=epoch, iter=i, start=self.start if i else None,
-                               changed=list(self.pack.changed), nodes=nodes))
+        own = dict(nodes=nodes, start=self.start if i else {}, begin=self.begin, changed=dict.fromkeys(self.pack.changed, True))
+        others = _others(own)
+        if rank_distrib() == 0:
+            _write(self.file, dict(format=_format, run=self.described, epoch=epoch, epochs=self.n_epoch, iter=i,
+                                   tried=self.tried, others=others, **own))
+
+    def start_over(self, learn, others):
+        "Let the run begin again. A process that has resumed it knows from the file alone what there was at the beginning."
+        if self.resumed: _bring(learn, self.begin, _beginning(learn, others))
+        self.state = None
 
     def _tell(self, what):
         lost = [o for o in self.pack.lost if o not in self.told]
-        if lost: warn(f"a checkpoint can't hold {', '.join(lost)}{what}")
+        if lost and not rank_distrib(): warn(f"a checkpoint can't hold {', '.join(lost)}{what}")
         self.told.update(lost)
 
 # %% ../nbs/09_resume.ipynb #cp000004
@@ -273,14 +316,26 @@ def _bring(learn, saved, roots):
     _warm_up(learn.dls, saved)
     unpacking.put()
 
+def _pass_once(learn):
+    """In its first pass DDP sums the gradients of a model in another order than in those after it, and sums can differ in
+    their last bits: let that pass be over, as it was where the run was cut"""
+    for b in learn.dls.train:
+        learn._split(b)
+        sums = []
+        apply(lambda o: sums.append(o.float().sum()) if o.requires_grad else None, learn.model.train()(*learn.xb))
+        return sum(sums).backward()
+
 @contextmanager
-def resuming(learn, cb, file):
-    "Make the `fit` of `learn` go on from the state of `cb`: nothing before fires an event or is trained on."
-    state = cb.state
+def resuming(learn, cb):
+    "Make the `fit` of `learn` go on from the state of `cb`, if any: nothing before fires an event or is trained on."
+    state = cb and cb.state
     def _do_fit():
         del learn._do_fit
         try: _bring(learn, state['nodes'], _roots(learn))
-        except ValueError as e: raise ValueError(f"{checkpoint_paths(file)[0]} does not fit this run: {e}") from e
+        except ValueError as e: raise ValueError(f"{checkpoint_paths(cb.file)[0]} does not fit this run: {e}") from e
+        if isinstance(learn.model, nn.parallel.DistributedDataParallel) and (state['epoch'] or state['iter']):
+            _pass_once(learn)
+            _bring(learn, state['nodes'], _roots(learn))
         if state['iter']: learn.all_batches = all_batches
         mbar = getattr(getattr(learn, 'progress', None), 'mbar', None)
         if mbar: mbar.update(0)  # a bar that begins elsewhere has no time to count from
@@ -297,7 +352,7 @@ def resuming(learn, cb, file):
         for _ in range(state['iter']): next(batches)
         _bring(learn, state['nodes'], _roots(learn))
         for o in batches: learn.one_batch(*o)
-    learn._do_fit = _do_fit
+    if state: learn._do_fit = _do_fit
     try: yield
     finally:
         for o in ('_do_fit','all_batches'): vars(learn).pop(o, None)
@@ -311,21 +366,25 @@ def checkpointing(
     opt,                 # The optimiser that the fit will have
     schedule:dict,       # What the schedule is, in plain values
     cbs=(),              # Callbacks that the fit will have besides the Learner's
-) -> tuple: # The callback, and the context that the fit must run in
+    again=(),            # Of a run that may start over, what it has besides the Learner: the file holds its beginning, too
+) -> Checkpoint: # For the fit, which must run in `resuming`
     "What a fit needs to write checkpoints and to go on from one. Raises `ValueError` where there can't be one."
-    if num_distrib() > 1:
-        raise ValueError("checkpoint: a run of several processes can't be resumed; leave checkpoint out.")
     f = learn.path/learn.model_dir/name
-    f.parent.mkdir(parents=True, exist_ok=True)
-    put_back = keep_data(learn.dls)
-    try: run = _numbers(_describe(learn, opt, schedule, cbs))
-    finally: put_back()  # looking at items draws from the random numbers of a data set
-    state = _load(f, run) if resume else None
-    if state: tell(_going_on(state, schedule))
-    elif not resume: _put_aside(f)
-    else: tell(f"No checkpoint {checkpoint_paths(f)[0]}: starting from the beginning")
-    cb = Checkpoint(f, every_iter, run, state)
-    return cb,resuming(learn, cb, f) if state else nullcontext()
+    def look():
+        f.parent.mkdir(parents=True, exist_ok=True)
+        put_back = keep_data(learn.dls)
+        try: run = _numbers(_describe(learn, opt, schedule, cbs))
+        finally: put_back()  # looking at items draws from the random numbers of a data set
+        state = _load(f, run) if resume else None
+        for dl in learn.dls.loaders:
+            if getattr(dl, 'persistent_workers', False): warn(_outliving)
+        if state: print(_going_on(state))
+        elif not resume: _put_aside(f)
+        else: print(f"No checkpoint {checkpoint_paths(f)[0]}: starting from the beginning")
+        return run,state
+    run,state = on_first(look)
+    begin = deepcopy(Packing()(_beginning(learn, again), _hide)) if again and not state else {}
+    return Checkpoint(f, every_iter, run, state and _state_of(rank_distrib(), state), begin)
 
 def keep_data(dls):
     "A function that puts back what looking at the data changes: random numbers, and counters of loaders and data sets."
@@ -337,6 +396,9 @@ def _numbers(o):
     if is_listy(o): return [_numbers(x) for x in o]
     return o.item() if isinstance(o, np.generic) else o
 
-def _going_on(state, schedule):
-    if state['epoch'] >= schedule['n_cycle']*schedule['cycle_len']: return "The run is complete: nothing is left to do"
+_outliving = ("persistent_workers=True: these workers keep their random numbers to themselves from epoch to epoch, so a "
+              "resumed run has other ones. Without it, it is the same bit for bit.")
+
+def _going_on(state):
+    if state['epoch'] >= state['epochs']: return "The run is complete: nothing is left to do"
     return f"Going on from epoch {state['epoch']}" + (f", step {state['iter']}" if state['iter'] else '')

@@ -269,7 +269,7 @@ class Walk:
 def run_roots(learn):
     "The parts of a run by name. What two of them hold is known by the first one's."
     loss = getattr(learn.loss_func, 'func', None)
-    return dict(model=learn.model, opt=learn.opt, loss=learn.loss_func, loss_func=loss, dls=learn.dls, learn=learn,
+    return dict(model=get_model(learn.model), opt=learn.opt, loss=learn.loss_func, loss_func=loss, dls=learn.dls, learn=learn,
                 random=world_rng)
 
 def keep(learn, *others):

@@ -3,12 +3,6 @@ from fastai.vision.all import *
 from fastai.distributed import *
 from fastai_clrbeta.all import *
 
-def _broadcast(self, t, rank):
-    "fastai's moves the indices to CUDA, even where there is none"
-    t = LongTensor(t)
-    torch.distributed.broadcast(t, rank)
-    return t.tolist()
-DistributedDL._broadcast = _broadcast
 
 set_seed(0)
 dls = digits_dls(bs=32, size=8, seed=0, device='cpu')

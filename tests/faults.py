@@ -1,8 +1,9 @@
-"""Runs that are really killed, for test_resume.py: `python faults.py kill N folder | disk_full folder | read_only folder`.
+"""Runs that are really killed: `python faults.py kill N folder [processes]`, or `in_a_row`, `disk_full`, `read_only` and a folder.
 Everything is imported once, and each run is a fork of that, so that twenty of them take seconds"""
-import json, os, random, resource, signal, sys, time, warnings
+import json, os, random, resource, signal, socket, sys, time, warnings
 warnings.simplefilter('ignore', FutureWarning)
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
+from fastai.distributed import *
 from fastai_clrbeta.all import *
 
 torch.set_num_threads(1)
@@ -13,10 +14,22 @@ class Noisy:
     def __len__(self): return len(x)
     def __getitem__(self, i): return x[i] + 0.1*torch.randn(3,8,8)*random.random() + np.random.rand(),y[i]
 
-def learner(folder, cbs=None, **kwargs):
+class OwnNoise(Noisy):
+    "With random numbers of its own, too"
+    def __init__(self): self.rngs = torch.Generator().manual_seed(1),np.random.default_rng(2)
+    def __getitem__(self, i):
+        a,b = super().__getitem__(i)
+        return a + 0.1*torch.randn(3,8,8, generator=self.rngs[0]) + self.rngs[1].random(dtype=np.float32),b
+
+class Net(Module):
+    "Its layers are made in another order than they are used in: so is their sum over several processes, in DDP's first pass"
+    def __init__(self): self.head,self.bn,self.conv = nn.Linear(8*36,4),nn.BatchNorm2d(8),nn.Conv2d(3,8,3)
+    def forward(self, x): return self.head(F.dropout(self.bn(self.conv(x)).relu(), 0.3, self.training).flatten(1))
+
+def learner(folder, cbs=None, dls=None, **kwargs):
     set_seed(0, reproducible=True)
-    dls = DataLoaders(DataLoader(Noisy(), bs=16, shuffle=True), DataLoader(Noisy(), bs=32))
-    model = nn.Sequential(nn.Conv2d(3,8,3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(8*36,4))
+    dls = dls() if dls else DataLoaders(DataLoader(Noisy(), bs=16, shuffle=True), DataLoader(Noisy(), bs=32))
+    model = Net()
     cbs = [SaveModelCallback(fname='best_loss'), EarlyStoppingCallback(patience=10), *L(cbs)]
     return Learner(dls, model, loss_func=CrossEntropyLossFlat(), opt_func=sgd, metrics=accuracy, path=folder, cbs=cbs, **kwargs)
 
@@ -31,38 +44,73 @@ def outcome(learn):
     weights = [o.numpy().tobytes().hex() for o in learn.model.state_dict().values()]
     return weights,[list(o) for o in rec.values],list(map(float, rec.losses)),rec.lrs,rec.hps
 
-def forked(f, kill_after=None):
-    "Run `f` in a process of its own, killed after so many seconds; its exit code, or minus its signal"
-    pid = os.fork()
-    if not pid:
+def forked(f, kill_after=None, n=1, one=None):
+    """Run `f` in `n` processes of their own, of which all, or only number `one`, are killed after so many seconds.
+    Their exit codes, or minus their signals; nobody ends those that are left"""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    pids = []
+    for rank in range(n):
+        pids.append(os.fork())
+        if pids[-1]: continue
+        if n > 1: os.environ.update({k:str(v) for k,v in dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=n, MASTER_ADDR='127.0.0.1',
+                                                               MASTER_PORT=port).items()})
         try: f(); code = 0
         except BaseException as e: print(repr(e), file=sys.stderr); code = 1
         os._exit(code)
-    if kill_after is not None: time.sleep(kill_after); os.kill(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if kill_after is not None:
+        time.sleep(kill_after)
+        for pid in pids if one is None else [pids[one]]: os.kill(pid, signal.SIGKILL)
+    return [os.waitstatus_to_exitcode(os.waitpid(o, 0)[1]) for o in pids]
 
-def run(folder, seed=None, **kwargs):
-    learn = learner(folder)
-    if seed is not None: set_seed(seed)  # the new process has random numbers of its own
-    train(learn, **kwargs)
-    (Path(folder)/'outcome.json').write_text(json.dumps(outcome(learn)))
+def run(folder, seed=0, dls=None, **kwargs):
+    learn,rank = learner(folder, dls=dls),rank_distrib()
+    if rank or seed: set_seed(100*seed + rank)  # a new process has random numbers of its own
+    with learn.distrib_ctx(sync_bn=False, cpu=True) if num_distrib() > 1 else nullcontext(): train(learn, **kwargs)
+    (Path(folder)/f'outcome{rank}.json').write_text(json.dumps(outcome(learn)))
 
-def read(folder): return (Path(folder)/'outcome.json').read_text()
+def read(folder): return [o.read_text() for o in sorted(Path(folder).glob('outcome*.json'))]
 
-def kill(n, folder):
-    "Kill `n` runs at random moments, go on with each until it is through, and compare with a run in peace"
-    peace,folder = Path(folder)/'peace',Path(folder)
+def kill(times, folder, n=1):
+    """Kill so many runs in `n` processes at random moments, every other time only one of the processes; go on with each
+    until it is through, and compare with a run in peace"""
+    peace,folder,n = Path(folder)/'peace',Path(folder),int(n)
     t = time.time()
-    assert forked(partial(run, peace)) == 0
+    assert forked(partial(run, peace), n=n) == [0]*n
     t,rng,res,i = time.time()-t,random.Random(0),[],0
-    while len(res) < int(n):
+    while len(res) < int(times):
         f,i = folder/str(i),i+1
-        code = forked(partial(run, f), kill_after=rng.uniform(0, t))
-        if code == 0: continue  # it was through already
+        one = rng.randrange(n) if n > 1 and i%2 else None
+        codes = forked(partial(run, f), rng.uniform(0, t), n, one)
+        if codes == [0]*n: continue  # it was through already
         left = sorted(o.name for o in (f/'models').glob('*.ckpt')) if (f/'models').exists() else []
         kept = {'run.ckpt','run.prev.ckpt'} & set(left)  # killed in its first write, a run starts over, and must have the seed it had
-        again = forked(partial(run, f, seed=i if kept else None, resume=True))
-        res.append(dict(killed=code==-signal.SIGKILL, left=left, resumed=again==0, same=again==0 and read(f)==read(peace)))
+        again = forked(partial(run, f, seed=i if kept else 0, resume=True), n=n) == [0]*n
+        res.append(dict(killed=-signal.SIGKILL in codes, left=left, resumed=again, same=again and read(f)==read(peace), codes=codes))
+    print(json.dumps(res))
+
+class Killed(Callback):
+    order = 900  # before the checkpoint
+    def after_batch(self):
+        if not self.training: return
+        steps.append(1)  # not in an attribute, which a checkpoint would hold
+        if len(steps) == self.n: os.kill(os.getpid(), signal.SIGKILL)
+    def __init__(self, n): self.n = n
+steps = []
+
+def in_a_row(folder):
+    "Runs that are killed five times, several times within one epoch of six steps; with loaders of fastai's and of torch's"
+    res = {}
+    for cls,workers in itertools.product((DataLoader, torch.utils.data.DataLoader), (0,2)):
+        dls = lambda: DataLoaders(cls(OwnNoise(), batch_size=16, shuffle=True, num_workers=workers),
+                                  cls(OwnNoise(), batch_size=32, num_workers=workers))
+        name = f'{cls.__module__} {workers}'
+        peace,f = (Path(folder)/name/o for o in ('peace','killed'))
+        codes = forked(partial(run, peace, dls=dls))
+        for i,n in enumerate((3,3,2,4,6)): codes += forked(partial(run, f, seed=i, dls=dls, resume=i>0, cbs=Killed(n)))
+        codes += forked(partial(run, f, seed=9, dls=dls, resume=True))
+        res[name] = dict(codes=codes, same=read(f)==read(peace))
     print(json.dumps(res))
 
 def disk_full(folder):

@@ -18,6 +18,19 @@ def test_sigkill_at_20_random_moments(tmp_path, record_property):
     assert sum('run.ckpt' in o['left'] for o in res) >= 5, res
     record_property('times', len(res))
 
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_two_processes_are_killed(tmp_path):
+    "Both, and one of them"
+    res = faults('kill', 2, tmp_path, 2)
+    assert len(res) == 2 and all(o['killed'] and o['resumed'] and o['same'] for o in res), res
+    assert sorted(o['codes'].count(-signal.SIGKILL) for o in res) == [1,2]
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_five_kills_in_a_row(tmp_path):
+    res = faults('in_a_row', tmp_path)
+    assert len(res) == 4
+    for o in res.values(): assert o == dict(codes=[0]+5*[-signal.SIGKILL]+[0], same=True), res
+
 @pytest.mark.skipif(sys.platform == 'win32', reason='needs RLIMIT_FSIZE')
 def test_disk_full(tmp_path):
     res = faults('disk_full', tmp_path)
@@ -214,7 +227,7 @@ def test_no_good_checkpoint_is_an_error_before_anything_changes(tmp_path):
 @pytest.mark.parametrize('kwargs,msg', [
     (dict(checkpoint=None, resume=True, every_iter=None), "checkpoint='name'"), (dict(every_iter=0), 'every_iter=0'),
     (dict(checkpoint='no/folder'), 'there is no folder'),
-    (dict(checkpoint='', every_iter=None), "checkpoint=''"), (dict(on_diverge='lengthen'), 'leave checkpoint out')])
+    (dict(checkpoint='', every_iter=None), "checkpoint=''")])
 def test_bad_arguments(kwargs, msg, tmp_path):
     learn = learner(tmp_path)
     with pytest.raises(ValueError, match=msg): train(learn, **kwargs)
@@ -331,3 +344,42 @@ def test_a_callback_that_validates_does_not_confuse_a_run(event, look, tmp_path)
     assert again.validates.told == whole.validates.told and len(whole.validates.told) == 3
     for k in 'whole','cut':
         assert sorted(o.name for o in (tmp_path/k/'models').glob('c_*')) == [f'c_cyc_{i}.pth' for i in range(3)]
+
+def test_the_contents_of_the_data_stay_out(tmp_path):
+    class Held:
+        def __init__(self): self.x,self.names,self.seen = torch.randn(4096,8),[f'{i}' for i in range(4096)],0
+        def __len__(self): return 64
+        def __getitem__(self, i): return self.x[i],i%4
+    for ds in Held(),torch.utils.data.TensorDataset(torch.randn(4096,8), torch.arange(4096)%4):
+        learn = learner(tmp_path)
+        learn.dls = DataLoaders(*(torch.utils.data.DataLoader(ds, 1024, shuffle=True) for _ in range(2)))
+        train(learn, checkpoint=type(ds).__name__)
+        assert (tmp_path/f'models/{type(ds).__name__}.ckpt').stat().st_size < 131072 # as much as the data takes
+
+class Explode(Callback):
+    "Diverge at the fifth step of a run of less than 3 epochs"
+    order = -11
+    def after_loss(self):
+        if self.training and self.n_epoch < 3 and self.epoch*self.n_iter+self.iter == 4: self.learn.loss = self.learn.loss*float('nan')
+
+@pytest.mark.parametrize('cut', [3,7,13])
+def test_a_lengthened_run_goes_on_in_its_attempt(cut, tmp_path, capsys):
+    "Two attempts diverge; cut in the first, the second or the third"
+    batches = itertools.count(1)
+    class Cut(Callback):
+        order = 2000
+        def after_batch(self):
+            if self.training and next(batches) == cut: raise KeyboardInterrupt
+    kw = dict(cycle_len=1, on_diverge='lengthen', every_iter=1)
+    full = train(learner(tmp_path, Explode()), checkpoint='full', **kw)
+    assert len(full.recorder.values) == 3
+    with pytest.raises(KeyboardInterrupt): train(learner(tmp_path, [Explode(), Cut()]), **kw)
+    again = learner(tmp_path, Explode())
+    with torch.no_grad():
+        for p in again.model.parameters(): p.add_(1.)  # the beginning is in the file
+    set_seed(9)
+    capsys.readouterr()
+    same(train(again, resume=True, **kw), full)
+    told = [o[:25] for o in capsys.readouterr().out.splitlines()]
+    assert told == ['Going on from epoch 0, st', *[f'Diverged with cycle_len={n}' for n in (1,2)][cut//5:]]
+    with pytest.raises(ValueError, match=r'schedule: lengthen .* there, None here'): train(learner(tmp_path, Explode()), resume=True, cycle_len=1)
