@@ -50,7 +50,7 @@ class DivergenceGuard(Portable, Callback):
     ):
         self.factor = None if factor is None else check_number('factor', factor, lambda o: o>1, 'a number above 1, or None')
         self.n_steps,self.beta = check_integer('n_steps', n_steps),check_number('beta', beta, lambda o: 0<=o<1, 'in [0,1)')
-        self.report = None
+        self.report,self.limit = None,LossLimit(self.factor or math.inf)  # there from the start, for a run that is resumed
 
     def before_fit(self):
         if is_aside(self): return
