@@ -24,6 +24,10 @@ def test_two_processes_are_killed(tmp_path):
     res = faults('kill', 2, tmp_path, 2)
     assert len(res) == 2 and all(o['killed'] and o['resumed'] and o['same'] for o in res), res
     assert sorted(o['codes'].count(-signal.SIGKILL) for o in res) == [1,2]
+    f = next(tmp_path.glob('[0-9]*/models/run.ckpt'))
+    learn = learner(f.parent.parent)
+    with pytest.raises(ValueError, match='is of a run in 2 processes, and this one has 1'): train(learn, resume=True)
+    assert learn.opt is None
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 def test_five_kills_in_a_row(tmp_path):
