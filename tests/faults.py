@@ -45,8 +45,8 @@ def outcome(learn):
     return weights,[list(o) for o in rec.values],list(map(float, rec.losses)),rec.lrs,rec.hps
 
 def forked(f, kill_after=None, n=1, one=None):
-    """Run `f` in `n` processes of their own, of which all, or only number `one`, are killed after so many seconds.
-    Their exit codes, or minus their signals; nobody ends those that are left"""
+    """Run `f` in `n` processes of their own, of which all, or only number `one`, are killed after so many seconds. Their exit
+    codes, or minus their signals. What has not ended five seconds after a kill is sent SIGTERM, as torchrun does at once"""
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
@@ -62,6 +62,10 @@ def forked(f, kill_after=None, n=1, one=None):
     if kill_after is not None:
         time.sleep(kill_after)
         for pid in pids if one is None else [pids[one]]: os.kill(pid, signal.SIGKILL)
+        for _ in range(50):
+            if all(os.waitid(os.P_PID, o, os.WEXITED|os.WNOHANG|os.WNOWAIT) for o in pids): break
+            time.sleep(0.1)
+        for pid in pids: os.kill(pid, signal.SIGTERM)  # which one that has ended, and is not waited for yet, does not hear
     return [os.waitstatus_to_exitcode(os.waitpid(o, 0)[1]) for o in pids]
 
 def run(folder, seed=0, dls=None, **kwargs):
