@@ -233,9 +233,8 @@ class _Run:
         def load(): self.dls = _dls(o.data, o.bs, o.augment, o.seed)
         on_first(load)  # which may make a cache for all
         if rank_distrib(): load()
-        dls = self.dls
-        model = cifar_resnet(o.depth, len(dls.vocab), shortcut=o.shortcut)
-        self.learn = Learner(dls, model, opt_func=sgd, metrics=accuracy, cbs=ChannelsLast(),
+        model = cifar_resnet(o.depth, len(self.dls.vocab), shortcut=o.shortcut)
+        self.learn = Learner(self.dls, model, opt_func=sgd, metrics=accuracy, cbs=ChannelsLast(),
                              path=self.out, model_dir='.')
         _check_size(self.learn)
         axs = self.learn.plot_clr_beta(ifnone(self.peak, 1.), **self.cycle)  # refuses what can't be, before the search
