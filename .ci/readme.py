@@ -11,7 +11,11 @@ def readme():
     "The text of README.md, and its figures by name"
     nb = nbformat.read(root/'nbs/index.ipynb', 4)
     nb.metadata.language_info = {'name':'python'}
+    nb.cells = [o for o in nb.cells if not o.source.startswith('#| hide')]
+    alts = iter(re.findall(r'^#\| fig-alt: "(.*)"', '\n'.join(o.source for o in nb.cells), re.M))
+    for o in nb.cells: o.source = re.sub(r'^#\|.*\n', '', o.source, flags=re.M)
     text,res = MarkdownExporter().from_notebook_node(nb, resources={'output_files_dir':figures, 'unique_key':'index'})
+    text = re.sub(r'!\[png\]', lambda _: f'![{next(alts)}]', text)
     return re.sub(r'\]\((\w+\.ipynb)', r'](nbs/\1', text).strip()+'\n', res['outputs']
 
 if __name__ == '__main__':

@@ -80,6 +80,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fastai_clrbeta.core.looks_on': ('core.html#looks_on', 'fastai_clrbeta/core.py'),
                                      'fastai_clrbeta.core.on_first': ('core.html#on_first', 'fastai_clrbeta/core.py'),
                                      'fastai_clrbeta.core.opt_name': ('core.html#opt_name', 'fastai_clrbeta/core.py'),
+                                     'fastai_clrbeta.core.panels': ('core.html#panels', 'fastai_clrbeta/core.py'),
                                      'fastai_clrbeta.core.per_group': ('core.html#per_group', 'fastai_clrbeta/core.py'),
                                      'fastai_clrbeta.core.tell': ('core.html#tell', 'fastai_clrbeta/core.py'),
                                      'fastai_clrbeta.core.unpickled': ('core.html#unpickled', 'fastai_clrbeta/core.py'),

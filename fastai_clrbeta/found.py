@@ -190,31 +190,31 @@ class LRFind(Portable):
         if smooth not in _kinds: raise ValueError(f"smooth={smooth!r}: must be 'centred', 'legacy' or None.")
         twins = {o:f'{o}_batch' for o in self.names if f'{o}_batch' in self.names}
         names = [o for o in self.names if o not in twins.values()]
-        if axs is None:
-            axs = plt.subplots(len(names), 1, figsize=(7.5, 1+2*len(names)), sharex=True, squeeze=False, layout='constrained')[1]
-        axs = np.ravel(axs)
+        axs = np.ravel(panels(len(names), sharex=True) if axs is None else axs)
         runs = [_trimmed(o, skip_start, skip_end) for o in self.runs]
         for ax,name in zip(axs, names):
             lines,raws = [],[]
             for i,col in enumerate([name, *L(twins.get(name))]):
                 label = 'own statistics of the mini-batch' if i else 'running averages'
-                lines.append(_draw(ax, runs, col+_kinds[smooth], f'C{i}', label))
+                lines.append(_draw(ax, runs, col+_kinds[smooth], palette[i], label))
                 raws.append(pd.concat([o[col] for o in runs]))
                 if smooth:
-                    for o in runs: ax.plot(o.lr, o[col], '.', ms=4, alpha=0.3, color=f'C{i}')
+                    for o in runs: ax.plot(o.lr, o[col], '.', ms=4, alpha=0.3, color=palette[i])
             start = self.df[name][:10].median()
             if len(self.df) and math.isfinite(start): ax.axhline(start, color='0.6', lw=0.8, ls=':', zorder=0)
             ax.set_ylabel(name.replace('_', ' '))
             line,raw = pd.concat(lines),pd.concat(raws)
             _fit_y(ax, line, raw, start, loss=name.endswith('_loss'))
             _tell_hidden(ax, raw)
-            if name in twins: ax.legend(fontsize='x-small', loc='upper left')
+            if name in twins: ax.legend(fontsize='small', loc='upper left')
         _mark(self, axs)
         if not self.linear: axs[0].set_xscale('log')
         axs[-1].set_xlabel('learning rate')
         return axs
 
-    def to_csv(self, fname): self.df.to_csv(fname, index=False)
+    def to_csv(self, fname):
+        "Write `df` to a file, without its index."
+        self.df.to_csv(fname, index=False)
 
     def _told(self, name):
         if self.found[name] is None: return f"{name}: none ({self.reasons[name]})"
@@ -302,12 +302,12 @@ def _mark(found, axs):
     "Mark the suggestions in all of `axs`, and name them in the first"
     marks = []
     for ax in axs:
-        marks = [ax.axvline(o, color=f'C{i+2}', lw=0.8, ls=(0,(2,3)), label=f'{name} {o:.2g}')
+        marks = [ax.axvline(o, color=palette[(i+2)%7], lw=0.8, ls=(0,(2,3)), label=f'{name} {o:.2g}')
                  for i,(name,o) in enumerate(found.found.items()) if o is not None and name != 'peak']
         if found.peak is None: continue
         if found.band: ax.axvspan(*found.band, color='0.2', alpha=0.08, lw=0)
         marks.insert(0, ax.axvline(found.peak, color='0.2', lw=1.8, label=f'peak {found.peak:.2g}'))
-    if marks: axs[0].legend(handles=marks, fontsize='x-small', loc='lower left')
+    if marks: axs[0].legend(handles=marks, fontsize='small', loc='lower left')
 
 def _trimmed(df, skip_start, skip_end):
     "`df` without its first and last steps, if enough are left"
@@ -349,7 +349,7 @@ def _tell_hidden(ax, raw):
     lo,hi = ax.get_ylim()
     hidden = {'↑ {} above':(raw > hi).sum(), '↓ {} below':(raw < lo).sum(), '{} not a number':raw.isna().sum()}
     txt = ', '.join(k.format(n) for k,n in hidden.items() if n)
-    ax.text(0.99, 0.97, txt, transform=ax.transAxes, ha='right', va='top', fontsize='x-small', color='0.35')
+    ax.text(0.99, 0.97, txt, transform=ax.transAxes, ha='right', va='top', fontsize='small', color='0.35')
 
 # %% ../nbs/05_found.ipynb #2ef5e20d
 class LRSweep(Portable):
@@ -391,15 +391,13 @@ class LRSweep(Portable):
         "Draw the losses of all settings over each other, without lag."
         first_run = max(self.runs.values(), key=lambda r: len(r.df))
         cols = self._losses(first_run)
-        if axs is None:
-            axs = plt.subplots(1, len(cols), figsize=(5.5*len(cols),4), sharex=True, squeeze=False, layout='constrained')[1]
-        axs = np.ravel(axs)
+        axs = np.ravel(panels(len(cols), 3, sharex=True) if axs is None else axs)
         shown = {k:r for k,r in self.runs.items() if len(r.df)}
         for ax,col in zip(axs, cols):
             name,lines = col.removesuffix('_centred'),[]
             for i,(k,r) in enumerate(shown.items()):
                 label = ', '.join(f'{n} {v:g}' for n,v in zip(self.names, k))
-                lines.append(_draw(ax, [_trimmed(o, skip_start, skip_end) for o in r.runs], col, f'C{i}', label))
+                lines.append(_draw(ax, [_trimmed(o, skip_start, skip_end) for o in r.runs], col, palette[i%7], label))
             if lines:
                 line = pd.concat(lines)
                 _fit_y(ax, line, line, np.median([r.df[name][:10].median() for r in shown.values()]))

@@ -93,25 +93,26 @@ def plot_overfit(
     axs=None,          # Two axes to draw on
 ) -> np.ndarray: # The two axes
     "Draw training and validation loss, and beside them their gap, by epoch, with the learning rate behind"
-    axs = np.ravel(plt.subplots(1, 2, figsize=(11,3.4), layout='constrained')[1] if axs is None else axs)
+    axs = np.ravel(panels(2) if axs is None else axs)
     df = df.set_axis(range(1, len(df)+1))
     losses = df[['train_loss','valid_loss']].astype(float).set_axis(['training (smoothed)','validation'], axis=1)
     gap = losses.validation - losses.iloc[:,0]
     for ax in axs if len(lrs) else (): _lr_behind(ax, np.linspace(0, len(df), len(lrs)), lrs)
     style = dict(marker='.', xlabel='epochs', xlim=(0,None))
-    losses.plot(ax=axs[0], ylabel='loss', title='loss', **style)
-    gap.plot(ax=axs[1], color='C2', ylabel='validation − training loss', title='gap', **style)
+    losses.plot(ax=axs[0], ylabel='loss', color=palette[:2], **style)
+    gap.plot(ax=axs[1], color=palette[2], ylabel='gap', label='validation − training loss', legend=True, **style)
     if _wide(losses): axs[0].set_yscale('log')
     if _wide(gap):
         axs[1].set_yscale('symlog', linthresh=0.1)
-        axs[1].set_title('gap (logarithmic beyond ±0.1)')
+        axs[1].set_ylabel('gap, log above 0.1')
     axs[1].axhline(0, color='0.7', lw=0.8, zorder=0)
     return axs
 
 def _lr_behind(ax, x, lrs):
     behind = ax.twinx()
     behind.fill_between(x, lrs, color='0.5', alpha=0.18, lw=0)
-    behind.set(ylabel='learning rate', ylim=(0,None))
+    behind.set(ylabel='learning rate (grey)', ylim=(0,None))
+    behind.grid(False)
     ax.set_zorder(behind.get_zorder()+1)
     ax.patch.set_visible(False)
 

@@ -63,7 +63,7 @@ class Sched(Portable):
     def plot_lr(self) -> np.ndarray: # The axes
         "Draw the learning rate, and the momentum where it was scheduled, by iteration"
         n = 1 + (len(set(self.momentums)) > 1)
-        axs = plt.subplots(1, n, figsize=(5.5*n,3.4), squeeze=False, layout='constrained')[1].ravel()
+        axs = panels(n)
         for ax,name,y in zip(axs, ('learning rate','momentum'), (self.lrs,self.momentums)):
             ax.plot(self.iterations, y)
             ax.set(xlabel='iterations', ylabel=name)
@@ -75,7 +75,7 @@ class Sched(Portable):
     ) -> plt.Axes:
         "Draw the smoothed training loss by iteration"
         s = slice(n_skip, len(self.losses)-n_skip_end)
-        ax = plt.subplots(figsize=(5.5,3.4), layout='constrained')[1]
+        ax = panels(height=3)[0]
         ax.plot(self.iterations[s], self.losses[s])
         ax.set(xlabel='iterations', ylabel='training loss (smoothed)')
         return ax

@@ -193,13 +193,13 @@ def plot_clr_beta(
     nb = cb.cycle_len*check_integer('n_iter', n_iter)
     cb.lr_at(0, nb)
     epochs = np.arange(n_cycle*nb)/n_iter
-    axs = np.ravel(plt.subplots(1, 2, figsize=(11,3.4), layout='constrained')[1] if axs is None else axs)
+    axs = np.ravel(panels(2) if axs is None else axs)
     for k,p in enumerate(peaks):
         axs[0].plot(epochs, [p*cb.lr_at(i, nb) for i in range(n_cycle*nb)], label=f'group {k}' if len(peaks)>1 else None)
     if len(peaks)>1: axs[0].legend()
     if cb.mom_max is None: axs[1].text(0.5, 0.5, 'left to the optimiser', ha='center', transform=axs[1].transAxes)
-    else: axs[1].plot(epochs, [cb.mom_at(i, nb) for i in range(n_cycle*nb)], color='C1')
-    for ax,name in zip(axs, ('learning rate','momentum')): ax.set(xlabel='epoch', ylabel=name, title=name)
+    else: axs[1].plot(epochs, [cb.mom_at(i, nb) for i in range(n_cycle*nb)], color=palette[1])
+    for ax,name in zip(axs, ('learning rate','momentum')): ax.set(xlabel='epoch', ylabel=name)
     name,*nums = cb.curve
     nums = ', '.join(f'{o:g}' if isinstance(o, float) else truncstr(str(o), 40) for o in nums if o is not None)
     axs[0].set_title(f"{name}=({nums})" + ('' if wds is None else f', wds={wds}'))

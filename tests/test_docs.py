@@ -36,7 +36,7 @@ def pages(site):
 def test_imports_have_cells_of_their_own(nb):
     "nbdev runs each cell that imports when it makes the docs, hidden ones too, and the names that others define are missing then"
     cells = [o.source for o in nbformat.read(nb, 4).cells if o.cell_type=='code']
-    if not any(re.search(r'^#\|\s*export', o, re.M) for o in cells): return # nothing to document, nothing is run
+    if not any(re.search(r'^#\|\s*export\b', o, re.M) for o in cells): return # nothing to document, nothing is run
     for o in cells:
         if re.search(r'^#\|\s*(export|eval: false)', o, re.M): continue
         body = ast.parse(re.sub(r'^[%!].*', '', o, flags=re.M)).body
