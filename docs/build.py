@@ -106,8 +106,7 @@ class Bridge:
 
     def toctree(self):
         "The sidebar, in the order of `nbs/sidebar.yml`, and what only this site has"
-        extra = {'Reference':['names.md'], 'More':['gallery.md','changelog.md']}
-        res = []
+        extra,res = {'Reference':['names.md'], 'More':['gallery.md','changelog.md']},[]
         for o in yaml.safe_load((root/'nbs/sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']:
             o = {'section':'Start', 'contents':[o]} if isinstance(o, str) else o
             pages = map(page_of, [*o['contents'], *extra.get(o['section'], [])])
@@ -133,6 +132,8 @@ def main(out='_docs'):
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(tmp/'html', out, ignore=shutil.ignore_patterns('.doctrees', '.buildinfo', '_sources'))
         for o in src.glob('*.ipynb'): (out/f'{o.stem}.html.md').write_text(twin(o), encoding='utf-8')
+    pages = [f'- [{t}]({p}.html.md): {d}\n' for p,(t,d) in bridge.pages.items()]
+    (out/'llms.txt').write_text(''.join([(root/'nbs/llms.txt').read_text(encoding='utf-8'), '\n## Pages\n\n', *pages]), encoding='utf-8')
     (out/'notebooks').mkdir()
     for o in (root/'nbs').glob('*.ipynb'): shutil.copy(o, out/f'notebooks/{page_of(o)}.ipynb')
 

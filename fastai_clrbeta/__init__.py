@@ -1,6 +1,11 @@
 """1cycle training for fastai: find the learning rate, run the cycle, survive a crash
 
-Training with **1cycle** raises the learning rate to a high peak and lowers it again, once, over the whole run, while momentum does the opposite. Leslie Smith showed in 2017 that a network can reach in this way, in a fraction of the steps, what an ordinary schedule reaches ([super-convergence](https://arxiv.org/abs/1708.07120)). This package brings his method to [fastai](https://docs.fast.ai), as the experiments of 2018 ran it: a range test that finds the peak, the cycle itself, and runs that go on after a crash as if nothing had happened:
+Training with **1cycle** raises the learning rate to a high peak and lowers it again, once, over the whole
+run, while momentum does the opposite. Leslie Smith showed in 2017 that a network can reach in this way, in a
+fraction of the steps, what an ordinary schedule reaches
+([super-convergence](https://arxiv.org/abs/1708.07120)). This package brings his method to
+[fastai](https://docs.fast.ai), as the experiments of 2018 ran it: a range test that finds the peak, the cycle
+itself, and runs that go on after a crash as if nothing had happened:
 
 ```python
 from fastai_clrbeta.all import *

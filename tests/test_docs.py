@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urldefrag, urljoin, urlparse
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from PIL import Image
@@ -126,6 +127,49 @@ def test_outside_links_are_well_formed(pages):
             url = urlparse(o['href'])
             assert url.scheme == 'https' and re.fullmatch(r'[\w-]+(\.[\w-]+)+', url.netloc), (page, o['href'])
             assert not re.search(r'[\s<>"`]|None|/$/', o['href']), (page, o['href'])
+
+def test_figures_are_told_in_words(pages):
+    "Each has a caption, and a text for those who can't see it"
+    for page,soup in pages.items():
+        for o in soup.select('.cell_output img'):
+            assert len(o.get('alt', '')) > 40, (page, o)
+            assert o.find_parent('figure') and len(o.find_parent('figure').figcaption.get_text()) > 15, (page, o)
+        assert not any(o.get('alt') is None for o in soup.select('article img')), page
+
+def test_options_are_shown_as_they_are_typed(pages):
+    from fastai_clrbeta.cli import clrbeta
+    shown = {o.get_text().split()[0] for o in docs_of(pages['cli.html'], 'clrbeta')[1].select('td:first-child code')}
+    assert shown == {f'--{k}' for k in inspect.signature(clrbeta).parameters}
+
+reference = [o for o in notebooks if o.name[0].isdigit()]
+
+@pytest.mark.parametrize('nb', reference, ids=lambda o: o.stem)
+def test_recipes_run(nb, tmp_path, monkeypatch):
+    "The code at the top of a page of the reference, pasted: the import, and what one does with it"
+    monkeypatch.chdir(tmp_path)
+    code = [o for c in nbformat.read(nb, 4).cells if c.cell_type=='markdown' for o in re.findall(r'^```python\n(.*?)^```', c.source, re.M|re.S)]
+    assert code[0].startswith('from fastai_clrbeta.'), code[0]
+    names = {}
+    for o in code: exec(o, names)
+    plt.close('all')
+
+@pytest.mark.parametrize('nb', reference, ids=lambda o: o.stem)
+def test_names_of_examples_are_at_hand(nb):
+    "What the code on a page uses is defined there, or comes with an import that it shows"
+    import builtins
+    cells = nbformat.read(nb, 4).cells
+    recipe = re.search(r'^```python\n((?:from.*\n)+)', '\n'.join(o.source for o in cells if o.cell_type=='markdown'), re.M)[1]
+    exec(recipe, names := {})
+    known = {*names, *vars(builtins)}
+    for o in cells:
+        if o.cell_type != 'code' or re.search(r'^#\|\s*(export|hide|default_exp|echo: false)', o.source, re.M): continue
+        nodes = list(ast.walk(ast.parse(re.sub('^[%!].*', '', o.source, flags=re.M))))
+        known |= {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+        known |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+        known |= {n.name for n in nodes if isinstance(n, (ast.FunctionDef,ast.ClassDef,ast.ExceptHandler)) and n.name}
+        known |= {(a.asname or a.name).split('.')[0] for n in nodes if isinstance(n, (ast.Import,ast.ImportFrom)) for a in n.names}
+        missing = {n.id for n in nodes if isinstance(n, ast.Name)} - known
+        assert not missing, f'{missing} in\n{o.source}'
 
 def test_twins_and_notebooks(site):
     "Each page is there for tools as Markdown, too, and for everybody as a notebook"
