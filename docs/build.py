@@ -82,7 +82,7 @@ class Bridge:
             if fig: c.metadata['mystnb'] = dict(figure=dict(caption=fig['fig-cap']), image=dict(alt=fig['fig-alt']))
             for o in (o.data for o in c.outputs if 'data' in o):
                 if 'image/png' in o: self.figures.append((page, fig.get('fig-cap', ''), fig.get('fig-alt', ''), o['image/png']))
-                if 'text/html' in o: o['text/html'] = re.sub(r'<td>(?=[-−+]?[\d.,]+( ± [\d.]+)?[ %×]*</td>)', '<td class="num">', o['text/html'])
+                if 'text/html' in o: o['text/html'] = re.sub(r'<td[^>]*>(?=[-−+]?[\d.,]+( ± [\d.]+)?[ %×]*</td>)', '<td class="num">', o['text/html'])
         else: c.source = re.sub(r'(\]\()(?:\d\d_)?([a-z]\w*)\.ipynb', r'\1\2.html', c.source) # quarto finds a page by its notebook
         return c
 

@@ -176,7 +176,8 @@ def is_aside(cb):
 # %% ../nbs/00_core.ipynb #0c0e0011
 palette = ['#0072b2','#d55e00','#009e73','#cc79a7','#e69f00','#56b4e9','#000000']
 look = {'axes.prop_cycle':plt.cycler(color=palette), 'axes.spines.top':False, 'axes.spines.right':False,
-        'axes.grid':True, 'grid.alpha':0.25, 'font.size':12, 'legend.frameon':False, 'figure.figsize':(6.4,3.4)}
+        'axes.grid':True, 'grid.alpha':0.25, 'font.size':12, 'figure.figsize':(6.4,3.4),
+        'figure.constrained_layout.use':True}
 
 def panels(
     n:int=1,           # Number of panels, one below the other
@@ -184,8 +185,7 @@ def panels(
     **kwargs           # For `plt.subplots`
 ) -> np.ndarray: # Its axes
     "Make a figure of `n` panels in the look of this package. What the user has set for other figures stays as it is."
-    with plt.rc_context(look):
-        return plt.subplots(n, figsize=(6.4, 0.6+height*n), squeeze=False, layout='constrained', **kwargs)[1].ravel()
+    with plt.rc_context(look): return plt.subplots(n, figsize=(6.4, 0.6+height*n), squeeze=False, **kwargs)[1].ravel()
 
 # %% ../nbs/00_core.ipynb #0c0e0002
 class _Call:

@@ -132,7 +132,7 @@ def _fit07(self, lrs, n_cycle, wds=None, cycle_len=None, cycle_mult=1, use_clr=N
         if cycle_len is None:
             raise ValueError(f"{'use_clr' if use_clr else 'use_clr_beta'} needs a cycle_len: the number of epochs in a cycle.")
         if cycle_mult != 1:
-            raise ValueError(f"cycle_mult={cycle_mult}: its cycles are all of one length; growing ones are learn.fit_sgdr.")
+            raise ValueError(f"cycle_mult={cycle_mult}: its cycles are all of one length; use learn.fit_sgdr for growing ones.")
     elif cycle_len is not None or cycle_mult != 1:
         raise ValueError("cycle_len and cycle_mult without use_clr or use_clr_beta are cosine restarts, which fastai has as "
                          f"learn.fit_sgdr({n_cycle}, {cycle_len or 1}, lr_max={lrs}, cycle_mult={cycle_mult}).")

@@ -167,7 +167,9 @@ def test_names_of_examples_are_at_hand(nb):
         known |= {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
         known |= {n.arg for n in nodes if isinstance(n, ast.arg)}
         known |= {n.name for n in nodes if isinstance(n, (ast.FunctionDef,ast.ClassDef,ast.ExceptHandler)) and n.name}
-        known |= {(a.asname or a.name).split('.')[0] for n in nodes if isinstance(n, (ast.Import,ast.ImportFrom)) for a in n.names}
+        for n in nodes:
+            if isinstance(n, (ast.Import,ast.ImportFrom)): exec(ast.unparse(n), names)
+        known |= names.keys()
         missing = {n.id for n in nodes if isinstance(n, ast.Name)} - known
         assert not missing, f'{missing} in\n{o.source}'
 
