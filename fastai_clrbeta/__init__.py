@@ -17,4 +17,4 @@ found = learn.lr_find_val()          # the range test, which leaves no trace on 
 learn.fit_clr_beta(found.peak, cycle_len=15, use_clr_beta=(10, 13.68, 0.95, 0.8))
 ```"""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
