@@ -77,7 +77,7 @@ class RangeTest(Setup):
         kind = 'linear' if self.linear else 'exponential'
         return f'{self.label}_range_{kind}_{self.end_lr:g}_{self.num_it}steps_wd{self.wd:g}{self.ending}'
 
-precisions = dict(fp32=[]) # Callbacks for each
+precisions = 'fp32','bf16','fp16'
 
 class WholeCSV(EpochCSV):
     "An `EpochCSV` that a kill can't cut in two"
@@ -150,8 +150,8 @@ class Lab:
         dls = cifar10_dls(self.data, o.bs, o.valid, o.augment, self.device, o.seed, o.n_train)
         model = cifar_resnet(o.depth, len(dls.vocab), shortcut=o.shortcut, preact=o.preact)
         if self.setup['compiled']: model.compile()
-        cbs = [ChannelsLast(), *precisions[self.setup['precision']]]
-        learn = Learner(dls, model, opt_func=sgd, metrics=accuracy, cbs=cbs, path=self.out, model_dir='checkpoints')
+        learn = Learner(dls, model, opt_func=sgd, metrics=accuracy, cbs=ChannelsLast(), path=self.out, model_dir='checkpoints')
+        learn.to_precision(self.setup['precision'])
         learn.logger = plain_row
         return learn
 
@@ -376,7 +376,7 @@ def main(
     only:str=None,        # Names of experiments, with commas between
     trial:bool=False,     # All in little: ResNet-8, three epochs, all images of --data, which should be few
     device:str=None,      # cpu, cuda, cuda:1, … None: fastai's default
-    precision:str='fp32', # Only fp32 so far
+    precision:str='fp32', # fp32, bf16, or fp16 on CUDA
     compile:bool=False,   # Compile the network with torch.compile
 ):
     experiments = {f.__name__:f for f in (full_scale if full else small_scale)}

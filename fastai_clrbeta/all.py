@@ -8,11 +8,12 @@ from .schedule import *
 from .finder import *
 from .guard import *
 from .fit import *
+from .precision import *
 
 from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # checkers don't see what `@patch` does: here the methods are attributes
     from fastai.learner import Learner as _Learner
-    from . import fit as _fit, finder as _finder, state as _state
+    from . import fit as _fit, finder as _finder, precision as _precision, state as _state
     class Learner(_Learner):
         # fastai's own hint for `opt_func` has no room for functions, such as its `Adam`
         def __init__(self, dls, model, *args, **kwargs): ...
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # checkers don't see what `@patch` does: here the methods are
         lr_find_val   = _finder.lr_find_val
         lr_find_sweep = _finder.lr_find_sweep
         no_trace      = _state.no_trace
+        to_precision  = _precision.to_precision
         def plot_clr_beta(self, lrs:float|slice|list|tuple|np.ndarray, n_cycle:int=1, wds:float|list|None=None,
             cycle_len:int=1, use_clr_beta:tuple|CLRBeta=(), axs=None) -> np.ndarray: ...
         def plot_overfit(self, axs=None) -> np.ndarray: ...

@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['palette', 'look', 'check_number', 'check_integer', 'per_group', 'LossLimit', 'check_mom', 'opt_name', 'fresh_opt',
            'check_initialised', 'valid_or_empty', 'has_batches', 'check_name', 'check_processes', 'on_first',
-           'without_cuda', 'looks_on', 'tell', 'is_aside', 'panels', 'unpickled', 'Portable', 'PortableFunc']
+           'without_cuda', 'looks_on', 'tell', 'is_aside', 'panels', 'unpickled', 'Portable', 'PortableFunc',
+           'device_of', 'precision_of', 'read', 'smoothed']
 
 # %% ../nbs/00_core.ipynb #a4005006
 from fastai.basics import *
 from fastai.callback.core import _inner_loop
+from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import CSVLogger
 from contextlib import contextmanager
 from functools import update_wrapper
@@ -222,3 +224,29 @@ class PortableFunc:
     def __call__(self, *args, **kwargs): return self.__wrapped__(*args, **kwargs)
     def __copy__(self): return self
     def __reduce__(self): return _ours(self.__module__, self.__name__, self.stand_in).__reduce__()
+
+# %% ../nbs/00_core.ipynb #co000031
+def device_of(learn):
+    "The device that `learn` trains on: that of its data, or that of its model where its data have none."
+    return torch.device(getattr(learn.dls, 'device', None) or next(learn.model.parameters()).device)
+
+def precision_of(learn, cbs=(), tell=False):
+    """What `learn` computes in: 'fp32', 'bf16' or 'fp16'. fastai's half precision is CUDA's, and nothing elsewhere; `tell`
+    warns there."""
+    cb,device = first([*learn.cbs, *L(cbs)], risinstance(MixedPrecision)),device_of(learn).type
+    idle = type(cb) is MixedPrecision and device != 'cuda'
+    if idle and tell:
+        warn(f"fastai's {cb.amp_mode.value} is for CUDA and does nothing on {device}: "
+             "learn.to_precision('bf16') takes its place.")
+    return 'fp32' if cb is None or idle else cb.amp_mode.value
+
+def read(*vals):
+    "The scalars `vals`, averaged over all processes, in a tensor on the CPU: their device is waited for once."
+    vals = [o.detach().as_subclass(Tensor).float().reshape(()) for o in vals]
+    return maybe_gather(torch.stack([o.to(vals[0].device) for o in vals])).view(-1, len(vals)).mean(0).cpu()
+
+def smoothed(avg, loss):
+    "The value of `avg`, an `AvgSmoothLoss`, with one more `loss`, which has been read."
+    avg.count += 1
+    avg.val = torch.lerp(loss, avg.val, avg.beta)
+    return avg.value.item()

@@ -31,15 +31,37 @@ class MemoryDL(TfmdDL):
         self.mem = mem
         super().__init__(dataset, num_workers=num_workers, **kwargs)
 
+    @property
+    def device(self): return self._device
+    @device.setter
+    def device(self, device):
+        TfmdDL.device.fset(self, device)
+        if self.mem is not None: self.mem = _near(self.mem, self.device)
+
     def do_item(self, i):  return super().do_item(i)  if self.mem is None else i or 0
     def do_batch(self, b): return super().do_batch(b) if self.mem is None else self.rows(b)
     def rows(self, idxs):
         x,y = self.mem
+        idxs = tensor(idxs).to(x.device, non_blocking=True)
         return TensorImage(x[idxs]),TensorCategory(y[idxs])
 
     def new(self, dataset=None, cls=None, **kwargs):
         if dataset is None: kwargs = {'mem':self.mem, **kwargs}
         return super().new(dataset, cls, **kwargs)
+
+# %% ../nbs/02_data.ipynb #da000002
+def _room(device):
+    "Bytes that are free on the GPU `device`; 0 where there is none"
+    if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0]
+    if device.type == 'mps':  return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return 0
+
+def _near(mem, device):
+    "The tensors `mem`, on `device` where they fit, else on the CPU"
+    if device is None: return mem
+    fits = sum(o.nbytes for o in mem if o.device != device) <= _room(device)/2
+    there = device if fits else torch.device('cpu')
+    return mem if all(o.device == there for o in mem) else tuple(o.to(there) for o in mem)
 
 # %% ../nbs/02_data.ipynb #98398240
 class FlipCrop(DisplayedTransform):

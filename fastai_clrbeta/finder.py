@@ -109,11 +109,17 @@ class _Probe:
     def _metric(self, name, m):
         "Value of `m`, NaN where it says that a mini-batch is not enough; any other error is one, and ends the search"
         try:
-            m.reset(); m.accumulate(self.learn)
-            return tensor(float(m.value))
+            m.reset(); m.accumulate(self._on_device() if type(m) is AvgMetric else self.learn)
+            v = m.value
+            return v if isinstance(v, Tensor) and v.numel() == 1 else tensor(float(v))
         except (ValueError, ArithmeticError, LookupError, TypeError, AssertionError) as e:
             self._tell(name, f"metric {name} can't be computed on a mini-batch, so it is NaN there: {e}")
             return tensor(math.nan)
+
+    def _on_device(self):
+        "What `AvgMetric` looks at; the metric stays on its device, where others would be read"
+        learn = self.learn
+        return SimpleNamespace(pred=learn.pred, yb=learn.yb, to_detach=partial(learn.to_detach, cpu=False))
 
     def _tell(self, what, msg):
         if what not in self.told: warn(msg)
@@ -155,10 +161,11 @@ class _Search(Callback):
         self.fresh = False
         if not self.stepped: return  # gradients are being accumulated: the step is not over
         loss = self.micro[0] if len(self.micro)==1 else torch.stack(self.micro).mean()
-        row = {'lr':self._lr(), **self._smoothed('train_loss', loss)}
+        row,vals = {'lr':self._lr()},{'train_loss':loss}
         self.rows.append(row)
         self.micro,self.stepped = [],False
-        if self.probe: row.update(merge(*[self._smoothed(k, v) for k,v in self.probe.measure().items()]))
+        try: vals |= self.probe.measure() if self.probe else {}
+        finally: row.update(self._smoothed(vals))
         self.show(row)
         self._stop(row)
 
@@ -189,12 +196,13 @@ class _Search(Callback):
         elif n == len(self.plan.lrs): self.stopped = f"finished: {n} steps"
         if self.stopped: raise CancelFitException()
 
-    def _smoothed(self, name, val):
-        "Raw and smoothed `val`, over all processes; one that can't be measured does not spoil those after it"
-        raw,avg = to_detach(val).item(),self.smooth[name]
-        if raw!=raw and name != 'train_loss': return {name:raw, f'{name}_smooth':math.nan}
-        avg.accumulate(SimpleNamespace(loss=val))
-        return {name:raw, f'{name}_smooth':avg.value.item()}
+    def _smoothed(self, vals):
+        "Raw and smoothed `vals`, over all processes; one that can't be measured does not spoil those after it"
+        res = {}
+        for (name,val) in zip(vals, read(*vals.values())):
+            lost = val.isnan() and name != 'train_loss'
+            res |= {name:val.item(), f'{name}_smooth': math.nan if lost else smoothed(self.smooth[name], val)}
+        return res
 
     def before_validate(self):
         if hasattr(self, 'gather_preds'): return  # predictions that a callback asks for
@@ -307,6 +315,7 @@ def _plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, sugges
     _check_bn(learn.model, bn)
     n_batch = num_it*max([getattr(cb, 'n_acc', 1) for cb in learn.cbs], default=1)  # at the most
     _check_batches(learn, n_batch)
+    precision_of(learn, tell=True)
     watch = len(getattr(learn.dls, 'loaders', (1,1))) > 1 and has_batches(learn.dls.valid)
     if not watch: warn("there is no validation set: only the training loss is tracked.")
     return SimpleNamespace(lrs=lrs, ratios=ratios, wd=wd, stop_div=stop_div, mets=mets, names=_columns(mets), bn=bn,

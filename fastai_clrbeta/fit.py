@@ -121,6 +121,7 @@ def _check(learn, cbs, saves, best_save_lower, every_iter, resume, on_diverge, l
         raise ValueError("resume and every_iter need a name for the checkpoint: checkpoint='name'.")
     if on_diverge is not None: _check_diverging(on_diverge, lengthen)
     if saves['checkpoint'] or on_diverge == 'lengthen': check_initialised(learn.model)
+    precision_of(learn, cbs, tell=True)
     return L(o() if isinstance(o, type) and issubclass(o, DivergenceGuard) else o for o in cbs)
 
 def _check_diverging(on_diverge, lengthen):
@@ -191,7 +192,7 @@ def fit_clr_beta(self:Learner,
     kept = checkpoint and checkpointing(self, checkpoint, every_iter, resume, first_plan.opt, run, cbs, again and others)
     def fit(plan):
         saving = [_SaveCycles(cycle_save_name, plan.cycle_len)] if cycle_save_name else []
-        with valid_or_empty(self.dls), without_cuda(), resuming(self, kept):
+        with valid_or_empty(self.dls), without_cuda(), autocast_left(), resuming(self, kept):
             self.fit(cbs=[plan.sched, *cbs, *saving, *own, *L(kept)], **plan.call)
     if on_diverge: _act(self, on_diverge, lengthen, guards, fit, plan, cycle_len, others, kept)
     else: fit(plan(cycle_len))

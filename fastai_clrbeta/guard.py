@@ -59,8 +59,8 @@ class DivergenceGuard(Portable, Callback):
 
     def after_loss(self):
         if is_aside(self): return
-        self.smooth.accumulate(self.learn)
-        smooth,loss = self.smooth.value.item(),to_detach(self.learn.loss.mean()).item()
+        val, = read(self.learn.loss.mean())
+        smooth,loss = smoothed(self.smooth, val),val.item()
         if not math.isfinite(loss): self._stop(loss)
         self.above = self.above+1 if smooth > self.limit(smooth, loss) else 0
         if self.above == self.n_steps: self._stop(smooth)

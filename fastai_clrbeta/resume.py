@@ -8,7 +8,6 @@ __all__ = ['checkpoint_paths', 'Checkpoint', 'resuming', 'checkpointing', 'keep_
 # %% ../nbs/09_resume.ipynb #74e45d9f
 from fastai.basics import *
 from fastai.callback.core import *
-from fastai.callback.fp16 import MixedPrecision
 from contextlib import suppress
 from copy import deepcopy
 from fastai.callback.progress import ProgressCallback
@@ -93,7 +92,7 @@ def _describe(learn, opt, schedule, cbs):
                          layers  = re.sub(' at 0x[0-9a-fA-F]+', '', repr(learn.model)).split('\n')),
         optimiser = dict(kind    = ' '.join(map(_name, opt.cbs)) if isinstance(opt, Optimizer) else opt_name(opt),
                          loss    = _name(learn.loss_func),
-                         precision = str(first(cbs, risinstance(MixedPrecision)) or 'float32'),
+                         precision = precision_of(learn, cbs),
                          groups  = [len(list(o)) for o in opt.param_lists],
                          trained = [sum(p.requires_grad for p in o) for o in opt.param_lists],
                          settings= [f'{k}={v}' for h in opt.hypers for k,v in h.items() if k not in ('lr','wd','mom')]),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['rng_types', 'world_rng', 'Dispatcher', 'attrs', 'set_attrs', 'refill', 'Kind', 'WorldRng', 'function_vars',
            'method_vars', 'place', 'is_plain', 'is_order', 'is_loader', 'kind_of', 'Node', 'Walk', 'run_roots', 'keep',
-           'forward_state']
+           'autocast_state', 'leave_autocast', 'autocast_left', 'forward_state']
 
 # %% ../nbs/03_state.ipynb #st000003
 from fastai.basics import *
@@ -275,12 +275,12 @@ def run_roots(learn):
 def keep(learn, *others):
     "A function that puts `learn`, `others` and all random numbers back as they are now, as often as it is called."
     walk = Walk(run_roots(learn) | {f'other {i}':o for i,o in enumerate(others)})
-    autocast = _autocast_state()
+    autocast = autocast_state()
     for dl in getattr(learn.dls, 'loaders', []):
         if getattr(dl, '_iterator', None): dl._iterator = None  # or its workers would go on with their random numbers
     def put_back():
         walk.put_back()
-        _leave_autocast(*autocast)
+        leave_autocast(*autocast)
     return put_back
 
 @patch
@@ -303,17 +303,25 @@ def _nesting():
     torch.autocast_decrement_nesting()
     return n
 
-def _autocast_state():
-    return _nesting(),[(o, torch.is_autocast_enabled(o), torch.get_autocast_dtype(o)) for o in ('cpu','cuda')]
+def autocast_state():
+    "How deep in `autocast` we are, and what it is on each device."
+    return _nesting(),[(o, torch.is_autocast_enabled(o), torch.get_autocast_dtype(o)) for o in ('cpu','cuda','mps')]
 
-def _leave_autocast(nesting, states):
-    "Leave the `autocast` that an exception between forward pass and loss has left open"
-    if _nesting() == nesting: return
+def leave_autocast(nesting, states):
+    "Leave the `autocast` that what has cut off a batch, between forward pass and loss, has left open."
+    if _nesting() <= nesting: return
     while _nesting() > nesting: torch.autocast_decrement_nesting()
     torch.clear_autocast_cache()
     for o,on,dtype in states:
         torch.set_autocast_enabled(o, on)
         torch.set_autocast_dtype(o, dtype)
+
+@contextmanager
+def autocast_left():
+    "Leave, at the end, what `autocast` has been left open since the beginning."
+    state = autocast_state()
+    try: yield
+    finally: leave_autocast(*state)
 
 # %% ../nbs/03_state.ipynb #st000018
 _plumbing = set(vars(nn.Module())) - {'_buffers','training'}

@@ -1,6 +1,7 @@
 "The main job, as a process"
 import json, os, signal, subprocess, sys, time
 from contextlib import suppress
+from functools import partial
 import pandas as pd
 import pytest
 from PIL import Image
@@ -40,7 +41,7 @@ def test_main_job(tmp_path):
     summary = json.loads((d/'summary.json').read_text())
     assert summary['args'] == dict(data='digits', depth=20, shortcut='pool', lr='0.4', find=False, cycle_len=15, wd=1e-4,
                                    clr_beta='10,13.68,0.95,0.8', bs=128, augment=False, seed=42, out='clrbeta_run', force=False,
-                                   checkpoint=False, resume=False)
+                                   checkpoint=False, resume=False, precision='fp32', compile=False)
     assert {'fastai_clrbeta','fastai','torch','python'} <= set(summary['versions'])
     for o in d.glob('*.png'): assert min(Image.open(o).size) > 300
 
@@ -65,6 +66,7 @@ def test_real_files_same_seed_same_result_and_no_overwriting(images, tmp_path):
     strip = lambda d: pd.read_csv(tmp_path/d/'history.csv').drop(columns='seconds')
     pd.testing.assert_frame_equal(strip('a'), strip('b'), check_exact=True)
     res = [result(tmp_path/o) for o in 'ab']
+    assert res[0]['precision'] == 'fp32'
     assert res[0]['n_train'] == 400 and res[0]['accuracy'] == res[1]['accuracy'] > 0.5
 
     before = {o.name:o.read_bytes() for o in (tmp_path/'a').iterdir()}
@@ -92,7 +94,8 @@ def test_find(images, tmp_path):
     ('--clr_beta 10', '--clr_beta 10'), ('--lr 0.4,9', '--lr 0.4,9'),
     ('--clr_beta a,b', '--clr_beta a,b'),
     ('--clr_beta 10,120', '--clr_beta 10,120: pct=120'), ('--lr nan', '--lr=nan'), ('--data nowhere', 'nowhere/train'), ('--bs 5000', '--bs=5000'),
-    ('--cycle_len 0', '--cycle_len=0'), ('--wd -1', '--wd=-1'), ('--augment', '--augment'), ('--nonsense 1', '--nonsense')])
+    ('--cycle_len 0', '--cycle_len=0'), ('--wd -1', '--wd=-1'), ('--augment', '--augment'), ('--nonsense 1', '--nonsense'),
+    ('--precision half', "--precision='half'"), ('--precision fp16', "--precision='fp16': only CUDA")])
 def test_bad_input_is_one_line(args, msg, tmp_path, capsys, monkeypatch):
     from fastai_clrbeta.cli import main
     monkeypatch.setattr(sys, 'argv', ['clrbeta', *args.split(), '--out', str(tmp_path/'out')])
@@ -112,6 +115,29 @@ def test_images_that_do_not_fit_are_found_out_before_anything_is_replaced(images
     (tmp_path/'out/summary.json').write_text('old')
     with pytest.raises(CliError, match='18×18 pixels'): clrbeta(data=odd, depth=8, bs=10, out=tmp_path/'out', force=True)
     assert (tmp_path/'out/summary.json').read_text() == 'old'
+
+def test_precision_and_compile(images, tmp_path, monkeypatch, capsys):
+    "auto says what it takes; a plain run goes on from the checkpoint of a compiled one, and not in another precision"
+    import torch
+    from fastcore.script import CliError
+    from fastai_clrbeta import cli
+    run = partial(cli.clrbeta, data=images, depth=8, cycle_len=2, bs=50, checkpoint=True, out=tmp_path/'out')
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda m: compiled.append(m))
+    monkeypatch.setattr('torch.cpu.get_capabilities', lambda: {'avx512_bf16':True, 'cpu_name':'X'}, raising=False)
+    with monkeypatch.context() as m:
+        def killed(self):
+            if self.epoch: raise RuntimeError('killed')
+            self.start_epoch,self.trained = time.time(),False
+        m.setattr(cli.EpochCSV, 'before_epoch', killed)
+        with pytest.raises(RuntimeError, match='killed'): run(precision='auto', compile=True)
+    assert len(compiled) == 1 and 'precision: bf16, since this CPU (X) has avx512_bf16' in capsys.readouterr().out
+    with pytest.raises(CliError, match='precision auto, not fp32'): run(resume=True)
+    os.remove(tmp_path/'out/summary.json')
+    with pytest.raises(CliError, match='precision bf16 there, fp32 here'): run(resume=True)
+    run(resume=True, precision='bf16')
+    assert 'Going on from epoch 1' in capsys.readouterr().out and len(compiled) == 1
+    assert result(tmp_path/'out')['precision'] == 'bf16' and result(tmp_path/'out')['epochs'] == 2
 
 def test_diverged_run_says_so(images, tmp_path, capsys):
     from fastai_clrbeta.cli import clrbeta

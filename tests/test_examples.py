@@ -1,6 +1,8 @@
 "The script of the experiments: killed and run again it ends the same, it knows runs by all of their settings, and throws no log away"
 import importlib.util, json, os, signal, subprocess, sys, time
 import numpy as np, pandas as pd, pytest
+from fastai.callback.fp16 import MixedPrecision
+from fastcore.all import risinstance
 from dataclasses import replace
 from PIL import Image
 from conftest import root
@@ -56,11 +58,14 @@ def lab(sc, data, tmp_path): return sc.Lab(data, tmp_path/'out', 'cpu', depth=8,
 
 def test_other_settings_have_another_log(sc, lab, data, tmp_path):
     other = images(tmp_path/'other', seed=1)
-    labs = [lab, sc.Lab(other, lab.out, 'cpu', **lab.overrides), sc.Lab(data, lab.out, 'cpu', compiled=True, **lab.overrides)]
+    change = dict(compiled=True),dict(precision='bf16')
+    labs = [lab, sc.Lab(other, lab.out, 'cpu', **lab.overrides), *[sc.Lab(data, lab.out, 'cpu', **o, **lab.overrides) for o in change]]
     runs = [sc.Run(), sc.RangeTest()] + [replace(sc.Run(), **o) for o in (
         dict(lr=0.1), dict(mom=(0.9,0.9)), dict(wd=0.), dict(seed=1), dict(valid=0.1), dict(pct=50.), dict(schedule='steps'), dict(augment=True))]
     files = [o.file(r) for o in labs for r in runs]
     assert len(set(files)) == len(files)
+    assert [len(o.learner(o.trim(sc.Run())).cbs.filter(risinstance(MixedPrecision))) for o in labs] == [0,0,0,1]
+    with pytest.raises(ValueError, match='must be one of fp32, bf16, fp16'): sc.Lab(data, lab.out, 'cpu', 'half')
 
 def test_a_partial_log_is_kept(sc, lab):
     run = sc.Run()

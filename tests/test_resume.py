@@ -174,8 +174,12 @@ def test_numbers_of_numpy(tmp_path):
 def test_other_runs_are_refused(tmp_path):
     class Mine(CLRBeta):
         def lr_at(self, i, nb): return 0.5
-    train(learner(tmp_path).to_bf16())
-    with pytest.raises(ValueError, match='precision MixedPrecision there, float32 here'): train(learner(tmp_path), resume=True)
+    train(learner(tmp_path).to_precision('bf16'))
+    with pytest.raises(ValueError, match='precision bf16 there, fp32 here'): train(learner(tmp_path), resume=True)
+    with pytest.raises(ValueError, match='precision bf16 there, fp32 here'): train(learner(tmp_path).to_bf16(), resume=True)
+    train(learner(tmp_path).to_bf16())  # does nothing on the CPU
+    with pytest.raises(ValueError, match='precision fp32 there, bf16 here'): train(learner(tmp_path).to_precision('bf16'), resume=True)
+    with pytest.raises(ValueError, match='kinds MixedPrecision there'): train(learner(tmp_path), resume=True)
     train(learner(tmp_path))
     with pytest.raises(ValueError, match="schedule: curve .*use_clr_beta.* there, .*Mine.* here"):
         train(learner(tmp_path), resume=True, use_clr_beta=Mine(10,13.68,0.95,0.8))
@@ -211,7 +215,7 @@ def test_amp_accumulation_and_frozen_groups(tmp_path):
     def make(cut=None):
         learn = learner(tmp_path, [GradientAccumulation(40), MixUp(0.4), *([Signal('after_batch', cut)] if cut else [])])
         learn.opt_func,learn.splitter = Adam,lambda m: [params(m[:2]), params(m[2:])]
-        learn.to_bf16()
+        learn.to_precision('bf16')
         learn.freeze()
         return learn
     full = train(make(), lrs=slice(1e-3,1e-2), checkpoint='full')
