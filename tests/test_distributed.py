@@ -10,7 +10,8 @@ from conftest import root
 pytest.importorskip('accelerate')
 
 def start(*args, cwd, restarts=0):
-    env = {**os.environ, 'ACCELERATE_USE_CPU':'1', 'OMP_NUM_THREADS':'1', 'PYTHONWARNINGS':'ignore', 'PYTHONPATH':str(root)}
+    env = {**os.environ, 'ACCELERATE_USE_CPU':'1', 'OMP_NUM_THREADS':'1', 'PYTHONWARNINGS':'ignore', 'PYTHONPATH':str(root),
+           'TORCH_DISABLE_SHARE_RDZV_TCP_STORE':'1'}  # or what is started anew may look for those that died
     run = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', '--max-restarts', str(restarts)]
     return subprocess.Popen([*run, *map(str, args)], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
