@@ -84,7 +84,7 @@ class Packing(Portable):
     "Says what runs hold. One for all checkpoints of a run, since it remembers what its objects were made with."
     def __init__(self,
         changed=(), # What a former checkpoint holds, by path and name, though its object was made with it
-    ): self.changed,self.base,self.lost = set(changed),None,[]
+    ): self.changed,self.base,self.lost,self.known,self.added = set(changed),None,[],set(),[]
 
     def __call__(self,
         roots:dict,        # Where to begin, by name
@@ -94,6 +94,7 @@ class Packing(Portable):
         self.nodes,self.hide,self.todo,self.lost = Walk(roots, hide=hide, copy=False).nodes,hide,[],[]
         self.storages,res,settings = {},{},{}
         for o in roots.values(): self._ref(o)
+        self.known = self.known or {qualname(type(node.o)) for node in self.nodes.values()}
         for node in self.todo:  # it grows
             res[node.path] = self._node(node, settings)
         if self.base is None: self.base = settings
@@ -122,6 +123,7 @@ class Packing(Portable):
             elif isinstance(o, collections.deque): own = o.maxlen
         elif kind == 'Dict' and isinstance(o, defaultdict): own = getattr(o.default_factory, '__name__', None)
         elif kind == 'Object':
+            self._new(node)
             if isinstance(o, nn.Module): parts = {k:v for k,v in parts.items() if k[1:] not in _plumbing}
             parts = self._unchanged(node, parts, settings)
         return kind,qualname(type(o)),own,{k:self._part(node, k, v) for k,v in parts.items()}
@@ -135,10 +137,18 @@ class Packing(Portable):
 
     def _lose(self, node, k):
         "Name the part `k` of `node`, which can't be kept, where it is of an object of the user's"
-        if node.data or node.owner is None: return
+        if node.data or node.owner is None or self._is_added(node): return
         owner = type(node.owner.o)
         if node.owner.path != 'learn' and owner.__module__.startswith(('fastai.','torch.','fastcore.')): return
         self.lost.append(pretty(owner.__name__ + node.path[len(node.owner.path):] + k))
+
+    def _new(self, node):
+        "Name `node` where it is of a kind that the run did not have, and so could not be made from a file"
+        if node.data or qualname(type(node.o)) in self.known or self._is_added(node): return
+        self.added.append(node.path)
+        self.lost.append(f'{pretty(node.path)} ({type(node.o).__name__})')
+
+    def _is_added(self, node): return any(node.path.startswith(o) for o in self.added)
 
     def _unchanged(self, node, parts, settings):
         "`parts` without those that the object was made with, and has still"
@@ -276,7 +286,9 @@ class Unpacking:
         cls = self.classes.get(cls) or _containers[cls]
         if issubclass(cls, collections.deque): return cls(maxlen=own)
         if issubclass(cls, defaultdict): return cls(_factories.get(own))
-        return cls.__new__(cls)
+        o = cls.__new__(cls)
+        if isinstance(o, nn.Module): nn.Module.__init__(o)
+        return o
 
     def _tuple(self, p, o):
         "A tuple with the saved parts; `o` itself where these are its own"

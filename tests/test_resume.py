@@ -126,6 +126,7 @@ class Stateful(Callback):
     order = -1
     def __init__(self):
         self.first,self.window,self.seen = True,collections.deque(maxlen=3),set()
+        set_seed(5)
         self.count,self.average = defaultdict(int),nn.Linear(4,4)
     def before_epoch(self): self.first = True
     def after_loss(self):
@@ -391,3 +392,17 @@ def test_a_lengthened_run_goes_on_in_its_attempt(cut, tmp_path, capsys):
     told = [o[:25] for o in capsys.readouterr().out.splitlines()]
     assert told == ['Going on from epoch 0, st', *[f'Diverged with cycle_len={n}' for n in (1,2)][cut//5:]]
     with pytest.raises(ValueError, match=r'schedule: lengthen .* there, None here'): train(learner(tmp_path, Explode()), resume=True, cycle_len=1)
+
+def test_what_a_run_makes_on_its_way(tmp_path):
+    "A module of a kind that it has already comes back; what is of a new kind, and could not be made from a file, is named"
+    class Grows(Callback):
+        def before_epoch(self):
+            if self.epoch == 1 and len(self.model) == 4: self.model.insert(3, nn.Dropout(0.5))
+    class Turns(Callback):
+        def before_epoch(self):
+            if self.epoch == 1: self.learn.loss_func = LabelSmoothingCrossEntropyFlat()
+    whole = train(learner(tmp_path/'whole', cbs=Grows()))
+    with pytest.raises(KeyboardInterrupt): train(learner(tmp_path, cbs=[Grows(), Signal('before_step', 15)]))
+    same(train(learner(tmp_path, cbs=Grows()), resume=True), whole)
+    with pytest.warns(UserWarning, match=r"can't hold loss \(LabelSmoothingCrossEntropyFlat\), which the run has made on its way"):
+        train(learner(tmp_path/'turns', cbs=Turns()))
