@@ -1,5 +1,6 @@
 "Build the site: `python docs/build.py [outdir]`. Every notebook is a page, and the index the front; needs no network and no quarto"
 import base64, re, shutil, sys, tempfile
+from copy import deepcopy
 from inspect import cleandoc, isclass, isfunction, signature
 from pathlib import Path
 import nbformat, yaml
@@ -13,10 +14,8 @@ from sphinx.cmd.build import build_main
 from sphinx.util.inspect import stringify_signature
 
 root = Path(__file__).resolve().parent.parent
-# Options of a cell, in quarto's words and in myst-nb's
-tags = {'echo: false':'remove-input', 'output: false':'remove-output', 'code-fold: true':'hide-input'}
-# Classes of results: what counts is what they hold, and not how they are made
-results = 'LRFind LRSweep Divergence FitDiverged Sched'.split()
+tags = {'echo: false':'remove-input', 'output: false':'remove-output', 'code-fold: true':'hide-input'} # quarto's words and myst-nb's
+results = 'LRFind LRSweep Divergence FitDiverged Sched'.split() # classes of which one wants to know what they hold, not how they are made
 
 def page_of(f): return Path(nbpath2html(Path(f))).stem
 
@@ -28,7 +27,6 @@ def process(tmp):
     with working_directory(tmp): return proc_nbs('nbs', n_workers=0) # it looks for its settings where it runs
 
 class Renderer(MarkdownRenderer):
-    "nbdev's hook for the docs of one name"
     def _repr_markdown_(self):
         name,members = self.nm if NbdevLookup()[self.nm] else f'Learner.{self.nm}',[] # a decorator can hide whose method it is
         if not isclass(self.sym): return directive('method' if '.' in name else 'function', name, self.sym)
@@ -38,30 +36,27 @@ class Renderer(MarkdownRenderer):
         return directive('exception' if issubclass(self.sym, Exception) else 'class', name, self.sym, members)
 
 def directive(kind, name, sym, members=()):
-    "The docs of `sym`: a directive of Sphinx's, with the parameters as a table, and the docs of `members` in it"
+    "The docs of `sym`, with its parameters as a table, and those of its `members`"
     dm = {} if kind == 'property' else docments(sym, full=True)
     head = 'Attribute' if name in results else 'Option' if name == 'clrbeta' else 'Parameter'
-    rows = [(f'`{option(k, o.default) if head=="Option" else k}`', o.docment) for k,o in dm.items() if k not in ('self','return')]
+    word = lambda k,o: k if head != 'Option' else f'--{k}' if o.default is False else f'--{k} {o.default}'
+    rows = [(f'`{word(k, o)}`', o.docment) for k,o in dm.items() if k not in ('self','return')]
     rows = [(k, escape(v.replace('\n', ' '))) for k,v in [*rows, ('returns', getattr(dm.get('return'), 'docment', None))] if v]
     table = [f'{{.params}}\n| {head} | Meaning |\n|---|---|', *(f'| {k} | {v} |' for k,v in rows)] if rows else []
     doc = escape(cleandoc(sym.__doc__ or ''))
     fence = ':::::' if members else '::::'
     return '\n'.join([f'{fence}{{py:{kind}}} {name}{sig(sym) if dm and head=="Parameter" else ""}\n', doc, '', *table, '', *members, fence, ''])
 
-def option(k, default): return f'--{k}' if default is False else f'--{k} {default}'
-
 def escape(text): return ''.join(o if i%2 else re.sub(r'([\\<*_|])', r'\\\1', o) for i,o in enumerate(re.split('(`[^`]*`)', text)))
 
 def sig(sym):
-    s = signature(sym, eval_str=True)
+    s = signature(sym.__init__ if '__init__' in getattr(sym, '__dict__', ()) else sym, eval_str=True)
     s = s.replace(parameters=[o for k,o in s.parameters.items() if k != 'self'])
-    return re.sub(r'<function (\w+) at 0x\w+>|__main__\.', r'\1', stringify_signature(s, unqualified_typehints=True))
+    return re.sub(r'<function (\w+)(?: at 0x\w+)?>|__main__\.', r'\1', stringify_signature(s, unqualified_typehints=True))
 
-class Bridge:
-    "Turns notebooks written for quarto into notebooks for myst-nb"
+class Bridge: # from notebooks for quarto to notebooks for myst-nb
     def __init__(self, src, dest): self.src,self.dest,self.names,self.figures,self.pages = src,dest,{},[],{}
     def cell(self, c, page):
-        "`c` for myst-nb, or None"
         if c.cell_type == 'raw':
             fm = yaml.safe_load(c.source.strip().strip('-'))
             self.pages[page] = fm['title'],fm.get('description', '')
@@ -75,8 +70,8 @@ class Bridge:
             return new_markdown_cell(md)
         opts = re.findall(r'^#\| *(.+?) *$', c.source, re.M)
         if c.source.startswith('<!-- WARNING') or 'include: false' in opts: return
+        c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M)
         if c.cell_type == 'code':
-            c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M)
             fig = yaml.safe_load('\n'.join(o for o in opts if o.startswith('fig-'))) or {}
             c.metadata = dict(tags=[tags[o] for o in opts if o in tags])
             if fig: c.metadata['mystnb'] = dict(figure=dict(caption=fig['fig-cap']), image=dict(alt=fig['fig-alt']))
@@ -87,10 +82,9 @@ class Bridge:
         return c
 
     def write(self):
-        "Write all pages: those of the notebooks, with the sidebar in the index, and those made of what is in them"
         for f in sorted(self.src.glob('*.ipynb')):
             nb,page = nbformat.read(f, 4),page_of(f)
-            nb.cells = [o for o in (self.cell(c, page) for c in nb.cells) if o]
+            nb.cells = [o for c in nb.cells for o in parts(self.cell(c, page))]
             nb.metadata = dict(kernelspec=nb.metadata.kernelspec, language_info=dict(name='python', pygments_lexer='ipython3'))
             if page == 'index': nb.cells.append(new_markdown_cell(self.toctree()))
             nbformat.write(nb, self.dest/f'{page}.ipynb')
@@ -112,6 +106,14 @@ class Bridge:
             pages = map(page_of, [*o['contents'], *extra.get(o['section'], [])])
             res += [f"```{{toctree}}\n:hidden:\n:caption: {o['section']}\n", *('Overview <self>' if p=='index' else p for p in pages), '```\n']
         return '\n'.join(res)
+
+def parts(c):
+    "`c`, if it is one, as cells; the figure of one has another to itself, for a caption is put below every output"
+    if not c or 'mystnb' not in c.metadata: return [c] if c else []
+    text,fig = deepcopy(c),deepcopy(c)
+    fig.source,text.metadata,fig.metadata['tags'] = '',dict(tags=c.metadata['tags']),['remove-input']
+    for o,is_fig in (text,False),(fig,True): o.outputs = [x for x in o.outputs if ('image/png' in x.get('data', {})) == is_fig]
+    return [text, fig]
 
 def twin(f):
     "A page as plain Markdown"

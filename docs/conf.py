@@ -15,9 +15,8 @@ nb_execution_mode,nb_merge_streams = 'off',True
 nb_render_markdown_format = 'myst'
 myst_enable_extensions = ['attrs_block', 'attrs_inline', 'colon_fence']
 myst_all_links_external = True # links are checked in the finished pages
-add_module_names = False
 python_maximum_signature_line_length = 70
-smartquotes = False # `--option` stays as it is
+add_module_names = smartquotes = False # `--option` stays as it is
 
 html_theme,html_title = 'furo',f'{project} {version}'
 html_static_path,html_css_files,html_favicon = ['static'],['site.css'],'static/favicon.svg'
@@ -50,7 +49,6 @@ class Links(SphinxPostTransform):
             o[1:] = [raw('<details class="inside"><summary>Show</summary>'), *o[1:], raw('</details>')]
 
 def missing(app, env, node, content):
-    "A type in a signature: a link to somebody else's docs, or none"
     url = elsewhere(node['reftarget']) if '.' in node['reftarget'] else None
     return nodes.reference('', '', content, refuri=url) if url else content
 
