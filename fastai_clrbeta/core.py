@@ -15,7 +15,6 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import CSVLogger
 from contextlib import contextmanager
 from functools import lru_cache, update_wrapper
-from jinja2.utils import import_string
 from numbers import Real, Integral
 import cloudpickle, copyreg, tempfile
 
@@ -183,7 +182,9 @@ class _Call:
     def __call__(self): return self.call[0](*self.call[1:])
     def __reduce__(self): return self.call[0],self.call[1:]
 
-def _ours(module, name, stand_in): return _Call(getattr, _Call(import_string, module, True), name, stand_in)
+def _ours(module, name, stand_in):
+    from jinja2.utils import import_string  # of torch's, and slow to import
+    return _Call(getattr, _Call(import_string, module, True), name, stand_in)
 
 def unpickled(data, stand_in): return pickle.loads(data)
 

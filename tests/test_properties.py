@@ -216,7 +216,7 @@ def test_mutants_of_the_fit_are_found(monkeypatch):
     monkeypatch.setattr(CLRBeta, 'lr_at', lambda self,i,nb: clr_beta_lr(i-1, nb, self.div, self.pct))
     with pytest.raises(AssertionError): fit_trains_by_the_reference(fixed, 2, 3)
     monkeypatch.undo()
-    ns = mutant('self.epoch*self.n_iter + self.iter', 'self.train_iter', CLRBeta)  # fastai's counter, which starts at 0 whatever `start_epoch` is
+    ns = mutant('self.first_step+self.iter', 'self.train_iter', CLRBeta)  # fastai's counter, which starts at 0 whatever `start_epoch` is
     monkeypatch.setitem(vars(schedule), 'CLRBeta', ns['CLRBeta'])
     with pytest.raises(AssertionError): fit_trains_by_the_reference(fixed, 2, 3)
 
