@@ -60,14 +60,14 @@ def native_bf16(
     caps = getattr(torch.cpu, 'get_capabilities', older)()
     has,name = [o for o in _flags if caps.get(o)],caps.get('cpu_name') or platform.machine()
     if has: return True, f"this CPU ({name}) has {', '.join(has)}"
-    return False, f"this CPU ({name}) has no instructions for bf16, which would not be faster here"
+    return False, f"this CPU ({name}) has no instructions for bf16: it would be slower than fp32"
 
 @patch
 def to_precision(self:Learner,
     precision:str='auto', # 'bf16', 'fp16' (on CUDA), 'fp32', or 'auto': bf16 where the processor computes it itself
 ) -> Learner: # The Learner itself
     """Compute in this precision from now on, on the device where the Learner trains, and in no other.
-    Warns where bf16 won't be faster. Raises `ValueError`, before anything is changed, where there is no such precision."""
+    Warns where bf16 won't pay. Raises `ValueError`, before anything is changed, where there is no such precision."""
     if precision not in ('bf16','fp16','fp32','auto'):
         raise ValueError(f"precision={precision!r}: must be 'bf16', 'fp16', 'fp32' or 'auto'.")
     device = device_of(self).type
