@@ -43,6 +43,11 @@ def fitted(path):
     assert learn.divergence_guard.report is not None
     return learn
 
+def in_bf16(path):
+    learn = learner(path).to_precision('bf16')
+    learn.fit(1)
+    return learn
+
 def legacy_fit(path):
     from fastai_clrbeta import legacy
     legacy.repatch()
@@ -83,6 +88,7 @@ def sees(f):
 cases = dict(
     searched     = (searched,     ['Mine'], ['LRFind','LRSweep'], 0.8),
     fitted       = (fitted,       ['DivergenceGuard','EpochCSV','CLRBeta'], [], 0.9),
+    in_bf16      = (in_bf16,      [], [], 0.9),  # `load_learner` takes half precision out for the CPU, fastai's and ours
     legacy_fit   = (legacy_fit,   [], ['Sched'], 0.9),
     legacy_find  = (legacy_find,  [], ['LRFind','FindSched'], 0.9),
     within_a_fit = (within_a_fit, ['CLRBeta','Exports','_SaveCycles','_SaveBest','DivergenceGuard','Checkpoint'], [], 0.9))
