@@ -84,7 +84,8 @@ class Packing(Portable):
     "Says what runs hold. One for all checkpoints of a run, since it remembers what its objects were made with."
     def __init__(self,
         changed=(), # What a former checkpoint holds, by path and name, though its object was made with it
-    ): self.changed,self.base,self.lost,self.known,self.added = set(changed),None,[],set(),[]
+        base=None,  # What objects were made with, by path and name. None: what they hold at the first call. {}: nothing
+    ): self.changed,self.base,self.lost,self.known,self.added = set(changed),base,[],set(),[]
 
     def __call__(self,
         roots:dict,        # Where to begin, by name
@@ -126,6 +127,9 @@ class Packing(Portable):
             self._new(node)
             if isinstance(o, nn.Module): parts = {k:v for k,v in parts.items() if k[1:] not in _plumbing}
             parts = self._unchanged(node, parts, settings)
+        elif kind == 'Class': parts = self._unchanged(node, parts, settings)
+        if kind in ('Class','Function') and self.base is None:
+            for k in left_out(o): self._lose(node, k)
         return kind,qualname(type(o)),own,{k:self._part(node, k, v) for k,v in parts.items()}
 
     def _part(self, node, k, v):
@@ -137,10 +141,13 @@ class Packing(Portable):
 
     def _lose(self, node, k):
         "Name the part `k` of `node`, which can't be kept, where it is of an object of the user's"
-        if node.data or node.owner is None or self._is_added(node): return
-        owner = type(node.owner.o)
-        if node.owner.path != 'learn' and owner.__module__.startswith(('fastai.','torch.','fastcore.')): return
-        self.lost.append(pretty(owner.__name__ + node.path[len(node.owner.path):] + k))
+        if node.data or self._is_added(node): return
+        at,name = '',''
+        if node.owner:
+            at,owner = node.owner.path,type(node.owner.o)
+            if at != 'learn' and owner.__module__.startswith(('fastai.','torch.','fastcore.')): return
+            name = owner.__name__
+        self.lost.append(pretty(name + node.path[len(at):] + k))
 
     def _new(self, node):
         "Name `node` where it is of a kind that the run did not have, and so could not be made from a file"
@@ -151,11 +158,12 @@ class Packing(Portable):
     def _is_added(self, node): return any(node.path.startswith(o) for o in self.added)
 
     def _unchanged(self, node, parts, settings):
-        "`parts` without those that the object was made with, and has still"
-        made = made_with(type(node.o))
+        "`parts` without those that the object was made with, or the class came with, and that are still the same"
+        if self.base == {}: return parts
+        made = {k[1:] for k in parts} if isinstance(node.o, type) else made_with(type(node.o))
         def stays_out(k, v):
             if k[1:] not in made or id(v) in self.nodes: return False
-            if isinstance(v, (str,Path)): return True
+            if isinstance(v, (str,Path)) and not isinstance(node.o, type): return True
             try: v = plain(v)
             except TypeError: return False
             at = node.path,k
@@ -214,7 +222,7 @@ class Unpacking:
     def _alike(self, saved, node):
         kind,cls,own,parts = saved
         if kind != type(node.kind).__name__[1:]: return False
-        return kind in ('Tensor','Rng','Script','Array') or kind == 'Frozen' or cls == qualname(type(node.o))
+        return kind in ('Tensor','Rng','Script','Array','Frozen','Cell') or cls == qualname(type(node.o))
 
     def _reachable(self, todo):
         todo,met = list(todo),{}
@@ -231,7 +239,7 @@ class Unpacking:
                   Rng=cls in _new_rngs)
         whole = kind == 'Dict' or not any(v == _keep for v in parts.values() if isinstance(v, dict))
         if whole and ok.get(kind, kind in ('Tensor','Array','Items')): return
-        if kind == 'Frozen' or p.startswith('dls.'): self.stay.add(p)  # whatever function or data this run has
+        if kind in ('Frozen','Function','Class','Cell') or p.startswith('dls.'): self.stay.add(p)  # this run's own
         else:
             raise ValueError(f"it holds {pretty(p)} ({cls.rpartition('.')[2]}), which this run does not have and which "
                              "can't be made from a file. Make it before the fit, or in before_fit.")
@@ -306,12 +314,13 @@ class Unpacking:
             values = own[1].tolist() if own[0] in ('int','float') else list(own[1].to(self.device).unbind())
             return refill(o, values)
         old = now.parts if now else {}
-        parts = {n:self._part(v, old.get(n)) for n,v in parts.items() if n in old or not (self._stays(v) or '()[' in n)}
+        parts = {n:self._part(v, old.get(n)) for n,v in parts.items() if n in old or not (self._stays(v) or n.startswith('()'))}
         if kind == 'Array':
             if own is not None: k.write(o, unplain(own), {})
         elif kind == 'Dict': refill(o, {parts['key'+n]:v for n,v in parts.items() if not n.startswith('key')})
         elif kind in ('Rng','Script'): k.write(o, unplain(own), parts)
-        else: Kind.write(k, o, None, parts, exact=False) if kind == 'Object' else k.write(o, None, parts)
+        elif kind == 'Object': Kind.write(k, o, None, parts, exact=False)
+        else: k.write(o, None, parts, exact=False)
 
     def _put_tensor(self, o, own, parts):
         if own is None: return
@@ -334,11 +343,12 @@ _new_rngs = {qualname(type(f())):f for f in (random.Random,torch.Generator,np.ra
 
 def pretty(path):
     "A path as one would write it."
-    return re.sub(r"\.(_parameters|_buffers|_modules|items)(?=\[)", '', path).replace("['", '.').replace("']", '')
+    path = re.sub(r"\.(_parameters|_buffers|_modules|items)(?=\[)|\.cell_contents|\(\):\d+|\(\)(?=\.)", '', path)
+    return path.replace("['", '.').replace("']", '')
 
 def check_saved(saved):
     "Raise `ValueError` where `saved` is not what a `Packing` says."
-    kinds = {'Tensor','Array','Rng','Script','Items','Dict','Frozen','Object'}
+    kinds = {'Tensor','Array','Rng','Script','Items','Dict','Frozen','Object','Function','Class','Cell'}
     if not isinstance(saved, dict): raise ValueError("it holds no state")
     for p,node in saved.items():
         ok = isinstance(node, tuple) and len(node) == 4 and node[0] in kinds

@@ -279,7 +279,9 @@ class Checkpoint(Portable, Callback):
     def after_epoch(self):
         if not is_aside(self): self._save(self.now+1, 0)
 
-    def _epoch_start(self): return deepcopy(Packing()(dict(dls=self.dls, random=world_rng), _hide))
+    def _epoch_start(self):
+        pack = Packing(self.pack.changed, self.pack.base)
+        return deepcopy(pack(dict(dls=self.dls, random=world_rng), _hide))
 
     def _save(self, epoch, i, nodes=None):
         nodes = nodes or self.pack(_roots(self.learn), _hide)
@@ -382,7 +384,7 @@ def checkpointing(
         else: print(f"No checkpoint {checkpoint_paths(f)[0]}: starting from the beginning")
         return run,state
     run,state = on_first(look)
-    begin = deepcopy(Packing()(_beginning(learn, again), _hide)) if again and not state else {}
+    begin = deepcopy(Packing(base={})(_beginning(learn, again), _hide)) if again and not state else {}
     return Checkpoint(f, every_iter, run, state and _state_of(rank_distrib(), state), begin)
 
 def keep_data(dls):

@@ -122,8 +122,60 @@ class Validates(Callback):
     def after_loss(self):
         if self.training: self.learn.loss_grad = self.loss_grad*(1+self.seen)
 
+# State that no attribute of an object holds
+class OfClass(Callback):
+    n = 0
+    log,order,names = object(),3,['a']  # neither counters nor to be kept
+    def __init__(self): OfClass.n = 0
+    def after_loss(self):
+        if not self.training: return
+        type(self).n += 1
+        self.learn.loss_grad = self.loss_grad*(1 + self.n/50)
+
+def closing_over():
+    "A callback whose methods keep a variable and a generator of the function that made its class"
+    n,gen = 0,random.Random(0)
+    def more(k):
+        nonlocal n
+        n += k
+    class Closed(Callback):
+        def after_loss(self):
+            more(self.training)
+            self.learn.loss_grad = self.loss_grad*(1 + n/50 + gen.random())
+    return Closed()
+
+n_global,more_world = 0,random.Random(0)
+def by_globals():
+    global n_global
+    n_global = 0
+    more_world.seed(0)
+    class Counting(Callback):
+        def after_loss(self):
+            global n_global
+            n_global += self.training
+            self.learn.loss_grad = self.loss_grad*(1 + n_global/50 + more_world.random())
+    return Counting()
+
+def hooked():
+    "A hook that counts"
+    n,m = 0,mlp()
+    def hook(m, x, y):
+        nonlocal n
+        n += 1
+        return y*(1 + n/100)
+    m.register_forward_hook(hook)
+    return m
+
+def weighted():
+    "A loss that counts in an attribute of its own"
+    def loss(p, y):
+        loss.n += 1
+        return F.cross_entropy(p, y)*(1 + loss.n/50)
+    loss.n = 0
+    return loss
+
 callbacks = dict(ema=EMA, late_ema=LateEMA, unfreeze=Unfreeze, drop=DropSched, on_learn=OnLearn, plain=Plain, views=Views, switch=Switch, own=Own,
-                 get_preds=Validates)
+                 get_preds=Validates, of_class=OfClass, closure=closing_over, by_globals=by_globals)
 
 # Data with a state of its own
 class InPlace(torch.utils.data.Sampler):
@@ -160,6 +212,13 @@ class Global(torch.utils.data.Dataset):
     def __len__(self): return 128
     def __getitem__(self, i): return x[i] + world.random(), y[i]
 
+class Counted(torch.utils.data.Dataset):
+    "The class counts what has been drawn"
+    n = 0
+    def __init__(self): type(self).n = 0
+    def __len__(self): return 128
+    def __getitem__(self, i): Counted.n += 1; return x[i] + self.n/1000, y[i]
+
 class Shared(torch.utils.data.Dataset):
     rng = random.Random(0)
     def __len__(self): return 128
@@ -186,6 +245,7 @@ data = dict(
     by_global = with_world(lambda: torch_dl(Noisy(by_global), shuffle=True)),
     getitem = with_world(lambda: torch_dl(Global(), shuffle=True)),
     shared  = with_world(lambda: torch_dl(Shared(), shuffle=True)),
+    counted = lambda: torch_dl(Counted(), shuffle=True),
     loader  = with_world(lambda: WorldDL(list(zip(x, y)), bs=16)),
     tfm     = lambda: torch_dl(Noisy(Transformed()), shuffle=True),
     subset  = lambda: torch_dl(torch.utils.data.Subset(Noisy(), list(range(128))[::-1]), shuffle=True),
@@ -196,6 +256,11 @@ data = dict(
 class Calls(Module):
     def __init__(self): self.net,self.st,self.base = mlp(),SimpleNamespace(calls=0),nn.Parameter(torch.ones(1))
     def forward(self, x): self.st.calls += 1; return self.net(x)*self.base + self.st.calls/1000
+
+class ClassCalls(Module):
+    n = 0
+    def __init__(self): self.net,ClassCalls.n = mlp(),0
+    def forward(self, x): type(self).n += 1; return self.net(x) + self.n/1000
 
 class Gains(Module):
     "Parameters that are one number each, in a list of the model's"
@@ -256,14 +321,15 @@ class Odd(torch.optim.SGD):
 def arc_learner(path, cbs=None):
     loss = Arc()
     return learner(path, cbs, loss_func=loss, splitter=lambda m: [params(m), [loss.s]])
-models = dict(calls=dict(model=Calls), gains=dict(model=Gains),
+models = dict(calls=dict(model=Calls), hook=dict(model=hooked), class_calls=dict(model=ClassCalls), gains=dict(model=Gains),
               lstm=dict(model=Flat), scripted=dict(model=scripted), traced=dict(model=traced), part=dict(model=part),
               tied=dict(model=tied), counting=dict(model=partial(scripted, Counting)), adam=dict(opt_func=Adam),
               odd=dict(opt_func=lambda p, lr: OptimWrapper(p, Odd, lr=lr, momentum=0.9)))
 
 cases = {**{k:partial(lambda c, p, cbs=None: learner(p, [c(), *L(cbs)]), c) for k,c in callbacks.items()},
          **{f'data {k}':partial(lambda f, p, cbs=None: learner(p, cbs, train=f), f) for k,f in data.items()},
-         **{f'model {k}':partial(lambda kw, p, cbs=None: learner(p, cbs, **kw), kw) for k,kw in models.items()}, 'loss':arc_learner}
+         **{f'model {k}':partial(lambda kw, p, cbs=None: learner(p, cbs, **kw), kw) for k,kw in models.items()}, 'loss':arc_learner,
+         'loss function':lambda p, cbs=None: learner(p, cbs, loss_func=weighted())}
 
 @pytest.mark.parametrize('make', cases.values(), ids=cases)
 def test_cut_and_resumed_is_the_same(make, tmp_path):
@@ -332,10 +398,45 @@ def test_what_cannot_be_kept_is_named_wherever_it_lies(tmp_path):
     assert again.odd.things[1] == 'x' and len(again.odd.frames) == 1 and again.odd.fine[1] is print
 
 def test_settings_are_the_resuming_runs(tmp_path):
-    with pytest.raises(KeyboardInterrupt): fit(learner(tmp_path, [EarlyStoppingCallback(patience=1), Cut(9)]), checkpoint='run')
-    learn = learner(tmp_path, EarlyStoppingCallback(patience=7))
+    "Also those that a class or a function has around it"
+    def make(p, at=None):
+        given = {'factor':p}
+        class Scaled(Callback):
+            power = p
+            def after_loss(self): self.learn.loss_grad = self.loss_grad*given['factor']*self.power
+        cbs = [Scaled(), EarlyStoppingCallback(patience=int(10*p))] + ([Cut(at)] if at else [])
+        return learner(tmp_path, cbs),given,Scaled
+    with pytest.raises(KeyboardInterrupt): fit(make(0.1, 9)[0], checkpoint='run')
+    learn,given,cls = make(0.7)
     fit(learn, checkpoint='run', resume=True)
-    assert learn.early_stopping.patience == 7
+    assert learn.early_stopping.patience == 7 and given == {'factor':0.7} and cls.power == 0.7
+
+noted = []
+class Meter:
+    def __init__(self): self.n = 0
+    def add(self): self.n += 1
+meter = Meter()
+def test_what_code_fills_elsewhere_is_named_and_left_alone(tmp_path):
+    "In a class, around a function, as a global variable: these lists are read by whoever made them"
+    seen,marks,names,scale = [],collections.Counter(),['loss'],Stats(1)
+    scale.factor = 1
+    class Notes(Callback):
+        losses = []
+        def after_loss(self):
+            for k in names: seen.append(getattr(self, k).item())
+            marks[self.epoch] += 1
+            self.losses.append(1)
+            self.learn.loss_grad = self.loss_grad*scale.factor
+        def after_batch(self): noted.append(self.iter); meter.add()
+        def after_epoch(self): meter.n += 1
+    learn = learner(tmp_path, Notes())
+    where = [f'Notes.{o}' for o in ('after_loss.marks','after_loss.seen','after_batch.noted','after_batch.meter','after_epoch.meter','losses')]
+    with pytest.warns(UserWarning, match="a checkpoint can't hold") as told: fit(learn, checkpoint='run')
+    said, = [str(o.message) for o in told if "can't hold" in str(o.message)]
+    assert all(o in said for o in where) and not ('names' in said or 'scale' in said)
+    n = len(seen)
+    learn.lr_find_val(num_it=12, show_plot=False)
+    assert len(seen) > n and len(seen) == sum(marks.values()) == len(noted) == len(Notes.losses)
 
 def test_lazy_modules_leave_no_trace(tmp_path):
     "What a forward pass makes of them is undone as well"
