@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['palette', 'look', 'check_number', 'check_integer', 'per_group', 'check_mom', 'opt_name', 'fresh_opt',
            'check_initialised', 'valid_or_empty', 'has_batches', 'check_name', 'check_processes', 'on_first',
-           'without_cuda', 'looks_on', 'tell', 'is_aside', 'panels', 'unpickled', 'Portable', 'carry_code',
+           'without_cuda', 'looks_on', 'tell', 'is_aside', 'panels', 'unpickled', 'Portable', 'by_name', 'carry_code',
            'PortableFunc', 'LossLimit', 'device_of', 'precision_of', 'read', 'smoothed']
 
 # %% ../nbs/00_core.ipynb #a4005006
@@ -189,33 +189,36 @@ def _ours(module, name, stand_in):
 def unpickled(data, stand_in): return pickle.loads(data)
 
 class _New:
-    "Makes an object of `cls`, or, unpickled where this package is missing, of `stand_in`"
-    def __init__(self, cls, stand_in): store_attr()
+    "Makes an object of `cls`; unpickled, of the class that the call `found` gives"
+    def __init__(self, cls, found): store_attr()
     def __call__(self, *args): return self.cls.__new__(self.cls, *args)
-    def __reduce__(self):
-        cls = _Call(_ours(__name__, 'unpickled', {}.get), cloudpickle.dumps(self.cls, 2), self.stand_in)
-        return partial,(copyreg.__newobj__, cls)
+    def __reduce__(self): return partial,(copyreg.__newobj__, self.found)
 
 class Portable:
     "Comes back from a pickle as it was, or as an object of the first class of fastai's that it is one of, or a namespace."
     def __reduce_ex__(self, protocol):
         new,args,*state = object.__reduce_ex__(self, max(protocol, 2))
         if new is not copyreg.__newobj__: return new,args,*state
-        stock = (c for c in args[0].__mro__ if c.__module__.startswith(('fastai.','fastcore.','torch.')))
-        return _New(args[0], next(stock, SimpleNamespace)),args[1:],*state
+        cls = args[0]
+        stock = (c for c in cls.__mro__ if c.__module__.startswith(('fastai.','fastcore.','torch.')))
+        found = _Call(_ours(__name__, 'unpickled', {}.get), cloudpickle.dumps(cls, 2), next(stock, SimpleNamespace))
+        return _New(cls, found),args[1:],*state
 
 @lru_cache(maxsize=None)
-def _by_value(cls):
-    ours = sys.modules[cls.__module__]
+def _both_ways(cls):
+    "Pickles of `cls` with its code and by its name, and the length of the latter. `pickle.loads` reads the first alone"
+    ours,name = sys.modules[cls.__module__],pickle.dumps(cls, 2)
     cloudpickle.register_pickle_by_value(ours)
-    try: return cloudpickle.dumps(cls, 2)
+    try: return cloudpickle.dumps(cls, 2) + name + len(name).to_bytes(8, 'big')
     finally: cloudpickle.unregister_pickle_by_value(ours)
+
+def by_name(both): return pickle.loads(both[-8-int.from_bytes(both[-8:], 'big'):])
 
 def carry_code(*classes):
     "Let objects of `classes`, which need no more than their module, come back with its code where this package is missing."
     def reduce(o):
         _,(cls,),*state = object.__reduce_ex__(o, 2)
-        return _New(cls, _Call(pickle.loads, _by_value(cls))),(),*state
+        return _New(cls, _Call(_ours(__name__, 'by_name', pickle.loads), _both_ways(cls))),(),*state
     for o in classes: copyreg.pickle(o, reduce)
 
 class PortableFunc:

@@ -219,18 +219,16 @@ _of_learner = set(inspect.signature(Learner.__init__).parameters) | set(
     'cbs dls model opt n_epoch epoch n_iter iter dl it training xb yb x y pred loss loss_grad logger create_mbar lock '
     'lr_find_result lr_find_sweep_result sched _metrics _do_fit all_batches'.split())
 
-def _roots(learn):
-    "The parts of a run that go into a checkpoint, by name"
+def _roots(learn, others=()):
+    "The parts of a run that go into a checkpoint, `others` among them, by name"
     roots,n = run_roots(learn),collections.Counter()
-    for cb in learn.cbs:
+    for cb in [*learn.cbs, *others]:
         if isinstance(cb, (Checkpoint,ProgressCallback)): continue
         roots[f'{type(cb).__name__} {n[type(cb)]}'] = cb
         n[type(cb)] += 1
     roots |= {f'metric {i}':o for i,o in enumerate(learn.metrics)}
     roots['learn'] = roots.pop('learn')  # the last, so that nothing has its name from there
     return {k:o for k,o in roots.items() if o is not None}
-
-def _beginning(learn, others): return _roots(learn) | {f'other {i}':o for i,o in enumerate(others)}
 
 def _hide(node, k):
     "What stays out of a checkpoint although it could be in"
@@ -294,7 +292,7 @@ class Checkpoint(Portable, Callback):
 
     def start_over(self, learn, others):
         "Let the run begin again. A process that has resumed it knows from the file alone what there was at the beginning."
-        if self.resumed: _bring(learn, self.begin, _beginning(learn, others))
+        if self.resumed: _bring(learn, self.begin, _roots(learn, others))
         self.state = None
 
     def _tell(self, what):
@@ -384,7 +382,7 @@ def checkpointing(
         else: print(f"No checkpoint {checkpoint_paths(f)[0]}: starting from the beginning")
         return run,state
     run,state = on_first(look)
-    begin = deepcopy(Packing(base={})(_beginning(learn, again), _hide)) if again and not state else {}
+    begin = deepcopy(Packing(base={})(_roots(learn, again), _hide)) if again and not state else {}
     return Checkpoint(f, every_iter, run, state and _state_of(rank_distrib(), state), begin)
 
 def keep_data(dls):

@@ -106,7 +106,9 @@ def test_exported_learners_need_no_package(tmp_path):
     assert p.returncode == 0, p.stderr
     *told,seen = json.loads(p.stdout.splitlines()[-1])
     assert seen == sees(tmp_path/'network.pkl')
+    own = dict(vars(CifarBlock))
     again = load_learner(tmp_path/'network.pkl').model
+    assert vars(CifarBlock) == own  # the class's code came along for those who lack it, and was left alone
     assert [type(o) for o in again.modules()] == [type(o) for o in deepcopy(again).modules()] == [type(o) for o in cifar_resnet(8).modules()]
     for f,(_,cbs,found,mom),there in zip(files, cases.values(), told):
         here = about(f)
