@@ -69,6 +69,9 @@ class DivergenceGuard(Portable, Callback):
     def _stop(self, loss):
         h = self.opt.hypers[-1]
         self.report = Divergence(self.step, self.epoch, h['lr'], h.get('mom'), loss, self.limit.best)
+        if isinstance(self.model, nn.parallel.DistributedDataParallel):  # waits for a backward pass, even in the next fit's
+            self.loss_grad.mean().backward()
+            self.opt.zero_grad()
         raise CancelFitException()
 
 # %% ../nbs/08_guard.ipynb #5028a3f1

@@ -84,7 +84,7 @@ class Packing(Portable):
     "Says what runs hold. One for all checkpoints of a run, since it remembers what its objects were made with."
     def __init__(self,
         changed=(), # What a former checkpoint holds, by path and name, though its object was made with it
-        base=None,  # What objects were made with, by path and name. None: what they hold at the first call. {}: nothing
+        base=None,  # What objects were made with, by path and name. None: what they hold at the first call
     ): self.changed,self.base,self.lost,self.known,self.added = set(changed),base,[],set(),[]
 
     def __call__(self,
@@ -159,7 +159,6 @@ class Packing(Portable):
 
     def _unchanged(self, node, parts, settings):
         "`parts` without those that the object was made with, or the class came with, and that are still the same"
-        if self.base == {}: return parts
         made = {k[1:] for k in parts} if isinstance(node.o, type) else made_with(type(node.o))
         def stays_out(k, v):
             if k[1:] not in made or id(v) in self.nodes: return False

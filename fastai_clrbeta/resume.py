@@ -382,7 +382,7 @@ def checkpointing(
         else: print(f"No checkpoint {checkpoint_paths(f)[0]}: starting from the beginning")
         return run,state
     run,state = on_first(look)
-    begin = deepcopy(Packing(base={})(_roots(learn, again), _hide)) if again and not state else {}
+    begin = deepcopy(Packing()(_roots(learn, again), _hide)) if again and not state else {}
     return Checkpoint(f, every_iter, run, state and _state_of(rank_distrib(), state), begin)
 
 def keep_data(dls):

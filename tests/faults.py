@@ -117,6 +117,30 @@ def in_a_row(folder):
         res[name] = dict(codes=codes, same=read(f)==read(peace))
     print(json.dumps(res))
 
+class Explode(Callback):
+    "Diverge at the fifth step of a run of less than 8 epochs, on the last process alone"
+    order = -11
+    def after_loss(self):
+        if rank_distrib() < num_distrib()-1 or not self.training or self.n_epoch > 7: return
+        if self.epoch*self.n_iter+self.iter == 4: self.learn.loss = self.learn.loss*float('nan')
+
+def together(folder):
+    "Runs in two processes that are killed again and again, both or one of them: with loader workers, and lengthened"
+    def killed(n, one): return Killed(n) if one is None or rank_distrib()==one else None
+    cases = {'lengthen':(DataLoader, 0, dict(on_diverge='lengthen'), Explode)}
+    for cls in DataLoader,torch.utils.data.DataLoader: cases[f'{cls.__module__}, a worker'] = cls,1,{},None
+    res = {}
+    for name,(cls,workers,kwargs,cb) in cases.items():
+        dls = lambda: DataLoaders(cls(Noisy(), batch_size=16, shuffle=True, num_workers=workers), cls(Noisy(), batch_size=32))
+        peace,f = (Path(folder)/name/o for o in ('peace','killed'))
+        def go(f, **kw): run(f, dls=dls, **{**kwargs, **kw, 'cbs':[*L(cb and cb()), *L(kw.get('cbs'))]})
+        codes = [forked(partial(go, peace), n=2)]
+        for i,(n,one) in enumerate([(2,None),(4,1),(7,0)][:2+bool(cb)]):
+            codes.append(forked(lambda: go(f, seed=i, resume=i>0, cbs=killed(n, one)), n=2))
+        codes.append(forked(partial(go, f, seed=9, resume=True), n=2))
+        res[name] = dict(kills=sum(-signal.SIGKILL in o for o in codes), ends=codes[0]+codes[-1], same=read(f)==read(peace))
+    print(json.dumps(res))
+
 def disk_full(folder):
     "From the second epoch on no file can grow beyond a kilobyte, as if the disk were full"
     class Full(Callback):

@@ -35,6 +35,20 @@ def test_five_kills_in_a_row(tmp_path):
     assert len(res) == 4
     for o in res.values(): assert o == dict(codes=[0]+5*[-signal.SIGKILL]+[0], same=True), res
 
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_two_processes_are_killed_again_and_again(tmp_path):
+    "With loader workers, and in a run that is lengthened since it diverges, on one process, twice"
+    res = faults('together', tmp_path)
+    assert len(res) == 3
+    for o in res.values(): assert o['kills'] >= 2 and o['ends'] == [0]*4 and o['same'], res
+
+def test_workers_that_outlive_an_epoch_are_told(tmp_path):
+    learn = learner(tmp_path)
+    dl = torch.utils.data.DataLoader(learn.dls.train.dataset, 32, num_workers=1, persistent_workers=True)
+    learn.dls = DataLoaders(dl, learn.dls.valid)
+    with pytest.warns(UserWarning, match='persistent_workers=True: these workers keep .* Without it, it is the same bit for bit'):
+        train(learn, cycle_len=1)
+
 @pytest.mark.skipif(sys.platform == 'win32', reason='needs RLIMIT_FSIZE')
 def test_disk_full(tmp_path):
     res = faults('disk_full', tmp_path)
