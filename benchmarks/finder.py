@@ -7,7 +7,7 @@
 from fastai.vision.all import *
 from fastai_clrbeta.all import *
 from fastcore.script import call_parse
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from torch_lr_finder import LRFinder as TorchLRFinder
 
 bs,n_valid = 128,10
@@ -64,7 +64,7 @@ def main(
         return (time.perf_counter()-t0)/n
 
     def quiet(f):
-        with learn.no_bar(), stock.no_bar(), tempfile.TemporaryDirectory() as d, redirect_stderr(io.StringIO()):
+        with learn.no_bar(), stock.no_bar(), tempfile.TemporaryDirectory() as d, redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
             stock.path = Path(d)
             return f()
 

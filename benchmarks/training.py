@@ -1,6 +1,7 @@
 """Speed of training: `python benchmarks/training.py [--data FOLDER]`, alone on the machine.
 
-Each contestant trains in turn, round after round, in one process; figures are medians over rounds.
+Each contestant trains in turn, round after round, in one process. Rounds are short and ratios are taken within each, since
+a machine's speed drifts; figures are medians over rounds.
 1. ResNet-20, batch 128, CIFAR-10, in fp32 and bf16: images/s through this package, through stock fastai, and in a plain
    PyTorch loop; and what lies between them, a step at a time: SGD in place of Adam, images from memory, channels last,
    precision, and, with `--compile`, torch.compile.
@@ -80,11 +81,11 @@ def tiny(fit):
     return partial(timed, fit, Learner(dls, nn.Linear(4,1), loss_func=MSELossFlat(), opt_func=sgd))
 
 def compare(runs, rounds, *args):
-    "The median time of each of `runs`; nobody goes first in every round"
+    "The times of each of `runs`, an array with one a round; nobody goes first in every round"
     times,order = {k:[] for k in runs},list(runs)
     for i in range(rounds):
         for k in order[i%len(order):] + order[:i%len(order)]: times[k].append(runs[k](*args))
-    return {k:np.median(v) for k,v in times.items()}
+    return {k:np.array(v) for k,v in times.items()}
 
 def contestants(path, bs, device, compiled):
     stock,dls = files(path, bs, device),cifar10_dls(path, bs=bs, device=device)
@@ -98,7 +99,9 @@ def contestants(path, bs, device, compiled):
 
 def report(t, compiled):
     "Ratios of images/s: ours to the others, then what they are made of"
-    ratio = lambda what,a,b,wanted='': print(f"  {what:44}: {t[b]/t[a]:.2f} × the images/s" + (f'   (wanted: {wanted})' if wanted else ''))
+    def ratio(what, a, b, wanted=None):
+        want = f'   (wanted: {wanted})' if wanted else ''
+        print(f"  {what:44}: {np.median(t[b]/t[a]):.2f} × the images/s{want}")
     ratio('ours / stock fastai', 'ours, fp32', 'stock fastai, fp32')
     ratio('ours / plain PyTorch', 'ours, fp32', 'plain PyTorch, fp32', 0.97)
     ratio('ours in bf16 / plain PyTorch in fp32', 'ours, bf16', 'plain PyTorch, fp32', '1.4 with bf16 in hardware')
@@ -115,13 +118,14 @@ def report(t, compiled):
 @call_parse
 def main(
     data:str=None,   # Folder of CIFAR-10. Default: fastai's own
-    rounds:int=7,    # Rounds; the median counts
-    batches:int=30,  # Batches a round
+    rounds:int=15,   # Rounds; the median counts
+    batches:int=10,  # Batches a round, after five that don't count
     device:str=None, # cpu, cuda, mps. Default: fastai's
     compile:bool=False, # Also with torch.compile
 ):
     path,bs = Path(data) if data else untar_data(URLs.CIFAR),128
     device = torch.device(device or default_device())
+    os.environ['TORCHINDUCTOR_CACHE_DIR'] = tempfile.mkdtemp()  # nothing is compiled yet
     runs = contestants(path, bs, device, compile)
     print(f"ResNet-20, batch {bs}, CIFAR-10, {device}, {torch.get_num_threads()} threads, {rounds} rounds of {batches} batches")
     print('  ' + ', '.join(f'{k} {v}' for k,v in versions().items()))
@@ -133,10 +137,11 @@ def main(
         runs[k](2, 1)  # compiles, and does not count
         print(f'  first two batches of {k}: {time.perf_counter()-t0:.0f} s')
     t = compare(runs, rounds, batches+5, 5)
-    for k,v in t.items(): print(f'  {k:33} {bs/v:8.0f} images/s')
+    speed = {k:bs/np.median(v) for k,v in t.items()}
+    for k,v in speed.items(): print(f'  {k:33} {v:8.0f} images/s')
     short = dict(ours='ours, fp32', stock='stock fastai, fp32', plain='plain PyTorch, fp32')
-    print('  (' + ', '.join(f'{k} {bs/t[v]:.0f} images/s' for k,v in short.items()) + ')')
+    print('  (' + ', '.join(f'{k} {speed[v]:.0f} images/s' for k,v in short.items()) + ')')
     report(t, compile)
     t = compare(dict(ours     =tiny(lambda learn,cb: learn.fit_clr_beta (   0.01, cbs=cb)),
-                     one_cycle=tiny(lambda learn,cb: learn.fit_one_cycle(1, 0.01, cbs=cb))), 5*rounds, 300, 50)
-    print(f"A step of a tiny model\n  fit_clr_beta / fit_one_cycle: {t['ours']/t['one_cycle']:.2f} × the time   (wanted: at most 1)")
+                     one_cycle=tiny(lambda learn,cb: learn.fit_one_cycle(1, 0.01, cbs=cb))), rounds, 300, 50)
+    print(f"A step of a tiny model\n  fit_clr_beta / fit_one_cycle: {np.median(t['ours']/t['one_cycle']):.2f} × the time   (wanted: at most 1)")

@@ -112,6 +112,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fastai_clrbeta.data._load_splits': ('data.html#_load_splits', 'fastai_clrbeta/data.py'),
                                      'fastai_clrbeta.data._memory_dls': ('data.html#_memory_dls', 'fastai_clrbeta/data.py'),
                                      'fastai_clrbeta.data._near': ('data.html#_near', 'fastai_clrbeta/data.py'),
+                                     'fastai_clrbeta.data._opener': ('data.html#_opener', 'fastai_clrbeta/data.py'),
                                      'fastai_clrbeta.data._read': ('data.html#_read', 'fastai_clrbeta/data.py'),
                                      'fastai_clrbeta.data._rgb': ('data.html#_rgb', 'fastai_clrbeta/data.py'),
                                      'fastai_clrbeta.data._room': ('data.html#_room', 'fastai_clrbeta/data.py'),
