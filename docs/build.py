@@ -18,6 +18,10 @@ tags = {'echo: false':'remove-input', 'output: false':'remove-output', 'code-fol
 results = 'LRFind LRSweep Divergence FitDiverged Sched'.split() # classes of which one wants to know what they hold, not how they are made
 
 def page_of(f): return Path(nbpath2html(Path(f))).stem
+def linked(text, ext): return re.sub(r'(\]\()(?:\d\d_)?([a-z]\w*)\.ipynb', rf'\1\2.{ext}', text) # quarto finds a page by its notebook
+def cards(os): # of title, link, text and options
+    os = ['\n'.join([f':::{{grid-item-card}} {title}', f':link: {link}', *opts, f'\n{text}\n:::']) for title,link,text,*opts in os]
+    return '\n'.join(['::::{grid} 1 2 2 3\n:gutter: 3\n', *os, '::::'])
 
 def process(tmp):
     "What `nbdev-docs` hands to quarto, with Sphinx's directives as docs of names. All in `tmp`, so that builds can't meet"
@@ -28,11 +32,10 @@ def process(tmp):
 
 class Renderer(MarkdownRenderer):
     def _repr_markdown_(self):
-        name,members = self.nm if NbdevLookup()[self.nm] else f'Learner.{self.nm}',[] # a decorator can hide whose method it is
+        name = self.nm if NbdevLookup()[self.nm] else f'Learner.{self.nm}' # a decorator can hide whose method it is
         if not isclass(self.sym): return directive('method' if '.' in name else 'function', name, self.sym)
-        for k,o in vars(self.sym).items():
-            if k[0] != '_' and o.__doc__ and isinstance(o, property): members.append(directive('property', k, o))
-            elif k[0] != '_' and isfunction(o) and o.__doc__: members.append(directive('method', k, o))
+        own = [(k, o) for k,o in vars(self.sym).items() if k[0] != '_' and o.__doc__ and (isinstance(o, property) or isfunction(o))]
+        members = [directive('method' if isfunction(o) else 'property', k, o) for k,o in own]
         return directive('exception' if issubclass(self.sym, Exception) else 'class', name, self.sym, members)
 
 def directive(kind, name, sym, members=()):
@@ -43,12 +46,9 @@ def directive(kind, name, sym, members=()):
     rows = [(f'`{word(k, o)}`', o.docment) for k,o in dm.items() if k not in ('self','return')]
     rows = [(k, escape(v.replace('\n', ' '))) for k,v in [*rows, ('returns', getattr(dm.get('return'), 'docment', None))] if v]
     table = [f'{{.params}}\n| {head} | Meaning |\n|---|---|', *(f'| {k} | {v} |' for k,v in rows)] if rows else []
-    doc = escape(cleandoc(sym.__doc__ or ''))
-    fence = ':::::' if members else '::::'
+    doc,fence = escape(cleandoc(sym.__doc__ or '')),':::::' if members else '::::'
     return '\n'.join([f'{fence}{{py:{kind}}} {name}{sig(sym) if dm and head=="Parameter" else ""}\n', doc, '', *table, '', *members, fence, ''])
-
 def escape(text): return ''.join(o if i%2 else re.sub(r'([\\<*_|])', r'\\\1', o) for i,o in enumerate(re.split('(`[^`]*`)', text)))
-
 def sig(sym):
     s = signature(sym.__init__ if '__init__' in getattr(sym, '__dict__', ()) else sym, eval_str=True)
     s = s.replace(parameters=[o for k,o in s.parameters.items() if k != 'self'])
@@ -61,24 +61,25 @@ class Bridge: # from notebooks for quarto to notebooks for myst-nb
             fm = yaml.safe_load(c.source.strip().strip('-'))
             self.pages[page] = fm['title'],fm.get('description', '')
             mod = f'```{{py:currentmodule}} fastai_clrbeta.{page}\n```\n\n' if (root/f'fastai_clrbeta/{page}.py').exists() else ''
-            lead = f"{mod}# {fm['title']}\n\n{{.lead}}\n{self.pages[page][1]}\n\n"
-            return new_markdown_cell(f'{lead}{{.download}}\n[Download this notebook](notebooks/{page}.ipynb)')
+            lead,at = f"{mod}# {fm['title']}\n\n{{.lead}}\n{self.pages[page][1]}",f'[Download this notebook](notebooks/{page}.ipynb)'
+            return new_markdown_cell(f'{lead}\n\n{{.download}}\n{at}')
         if 'show_doc(' in c.source:
             md = c.outputs[0].data['text/markdown']
             name,doc = re.match(r':+\{.+?\} ([\w.]+).*\n\n(.*(?:\n.+)*)', md).groups()
-            self.names.setdefault(page, []).append((name, doc.replace('\n', ' ').split('. ')[0]))
+            self.names.setdefault(page, []).append((name, doc.replace('\n', ' ').split('. ')[0].rstrip('.')))
             return new_markdown_cell(md)
         opts = re.findall(r'^#\| *(.+?) *$', c.source, re.M)
         if c.source.startswith('<!-- WARNING') or 'include: false' in opts: return
         c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M)
         if c.cell_type == 'code':
-            fig = yaml.safe_load('\n'.join(o for o in opts if o.startswith('fig-'))) or {}
+            fig = {'classes':'chart'} | (yaml.safe_load('\n'.join(o for o in opts if o.startswith(('fig-','classes')))) or {})
             c.metadata = dict(tags=[tags[o] for o in opts if o in tags])
-            if fig: c.metadata['mystnb'] = dict(figure=dict(caption=fig['fig-cap']), image=dict(alt=fig['fig-alt']))
+            if len(fig) > 1: c.metadata['mystnb'] = dict(figure=dict(caption=fig['fig-cap']), image=dict(alt=fig['fig-alt'], classes=fig['classes']))
             for o in (o.data for o in c.outputs if 'data' in o):
-                if 'image/png' in o: self.figures.append((page, fig.get('fig-cap', ''), fig.get('fig-alt', ''), o['image/png']))
+                if 'image/png' in o: self.figures.append((page, fig, o['image/png']))
                 if 'text/html' in o: o['text/html'] = re.sub(r'<td[^>]*>(?=[-−+]?[\d.,]+( ± [\d.]+)?[ %×]*</td>)', '<td class="num">', o['text/html'])
-        else: c.source = re.sub(r'(\]\()(?:\d\d_)?([a-z]\w*)\.ipynb', r'\1\2.html', c.source) # quarto finds a page by its notebook
+        else: c.source = linked(c.source, 'html')
+        if doors := re.findall(r'^- \[(.+)\]\((.+?)\) (.+)', c.source, re.M): c.source = c.source.split('- ')[0] + cards(doors)
         return c
 
     def write(self):
@@ -89,13 +90,12 @@ class Bridge: # from notebooks for quarto to notebooks for myst-nb
             if page == 'index': nb.cells.append(new_markdown_cell(self.toctree()))
             nbformat.write(nb, self.dest/f'{page}.ipynb')
         def md(name, *parts): (self.dest/f'{name}.md').write_text('\n'.join(parts), encoding='utf-8')
-        order = [o for o in self.toctree().split('\n') if o in self.pages]
         md('names', '# All names', *(f'\n## {self.pages[p][0]}\n\n{{.params}}\n| Name | |\n|---|---|\n' + '\n'.join(
-            f'| [`{n}`]({p}.html#{n.lower()}) | {doc} |' for n,doc in self.names[p]) for p in order if p in self.names))
+            f'| [`{n}`]({p}.html#{n.lower()}) | {doc} |' for n,doc in self.names[p]) for p in self.toctree().split('\n') if p in self.names))
         (self.dest/'gallery').mkdir()
-        for i,o in enumerate(self.figures): (self.dest/f'gallery/{i}.png').write_bytes(base64.b64decode(o[3]))
-        md('gallery', '# Gallery\n\n::::{grid} 1 2 2 3\n:gutter: 3\n', *(f':::{{grid-item-card}} {self.pages[p][0]}\n:img-top: gallery/{i}.png\n'
-            f':img-alt: {alt}\n:link: {p}.html\n\n{cap}\n:::\n' for i,(p,cap,alt,_) in enumerate(self.figures)), '::::')
+        for i,(*_,png) in enumerate(self.figures): (self.dest/f'gallery/{i}.png').write_bytes(base64.b64decode(png))
+        md('gallery', '# Gallery\n', cards((self.pages[p][0], f'{p}.html', o['fig-cap'], f':img-top: gallery/{i}.png', f":img-alt: {o['fig-alt']}",
+                                          f":class-img-top: {o['classes']}") for i,(p,o,_) in enumerate(self.figures)))
         shutil.copy(root/'CHANGELOG.md', self.dest/'changelog.md')
 
     def toctree(self):
@@ -133,9 +133,10 @@ def main(out='_docs'):
         if res := build_main(['-n', '-W', '--keep-going', '-q', '-c', str(root/'docs'), str(src), str(tmp/'html')]): return res
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(tmp/'html', out, ignore=shutil.ignore_patterns('.doctrees', '.buildinfo', '_sources'))
-        for o in src.glob('*.ipynb'): (out/f'{o.stem}.html.md').write_text(twin(o), encoding='utf-8')
-    pages = [f'- [{t}]({p}.html.md): {d}\n' for p,(t,d) in bridge.pages.items()]
-    (out/'llms.txt').write_text(''.join([(root/'nbs/llms.txt').read_text(encoding='utf-8'), '\n## Pages\n\n', *pages]), encoding='utf-8')
+        for p in bridge.pages: (out/f'{p}.html.md').write_text(twin(src/f'{p}.ipynb'), encoding='utf-8')
+    llms = linked((root/'nbs/llms.txt').read_text(encoding='utf-8'), 'html.md') # with the modules
+    pages = [f'- [{t}]({p}.html.md): {d}\n' for p,(t,d) in bridge.pages.items() if f'({p}.html.md)' not in llms]
+    (out/'llms.txt').write_text(''.join([llms, '\n## Pages\n\n', *pages]), encoding='utf-8')
     (out/'notebooks').mkdir()
     for o in (root/'nbs').glob('*.ipynb'): shutil.copy(o, out/f'notebooks/{page_of(o)}.ipynb')
 

@@ -9,10 +9,8 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 
 project = 'fastai_clrbeta'
 author = copyright = metadata(project)['Author']
-
 extensions = ['myst_nb', 'sphinx.ext.viewcode', 'sphinx_copybutton', 'sphinx_design']
-nb_execution_mode,nb_merge_streams = 'off',True
-nb_render_markdown_format = 'myst'
+nb_execution_mode,nb_merge_streams,nb_render_markdown_format = 'off',True,'myst'
 myst_enable_extensions = ['attrs_block', 'attrs_inline', 'colon_fence']
 myst_all_links_external = True # links are checked in the finished pages
 python_maximum_signature_line_length = 70
@@ -39,7 +37,8 @@ class Links(SphinxPostTransform):
         ours = {k.removeprefix('Learner.'):o for k,o in ours.items()} | ours
         for o in list(self.document.findall(nodes.literal)):
             m = re.fullmatch(r'(learn\.)?([A-Za-z][\w.]+)(\(.*\))?', o.astext())
-            if not m or isinstance(o.parent, (nodes.reference,nodes.title)): continue
+            key = isinstance(e := o.parent.parent, nodes.entry) and not e.parent.index(e) # such as the name of a parameter
+            if not m or key or isinstance(o.parent, (nodes.reference,nodes.title)): continue
             at = ours.get(f'Learner.{m[2]}' if m[1] else m[2])
             url = f'{self.app.builder.get_relative_uri(self.env.docname, at.docname)}#{at.node_id}' if at else elsewhere(m[2])
             if url: o.replace_self(nodes.reference('', '', o.deepcopy(), refuri=url, internal=bool(at)))

@@ -15,6 +15,25 @@ learn = Learner(dls, cifar_resnet(8), opt_func=sgd, metrics=accuracy)
 
 found = learn.lr_find_val()          # the range test, which leaves no trace on `learn`
 learn.fit_clr_beta(found.peak, cycle_len=15, use_clr_beta=(10, 13.68, 0.95, 0.8))
-```"""
+```
+
+## Modules
+
+`fastai_clrbeta.all` brings what training needs, on top of `fastai.vision.all`. Each module has a page, too:
+
+- [finder](07_finder.ipynb): Find the learning rate: a test that watches the validation set, and leaves no trace on the `Learner`.
+- [found](05_found.ipynb): What a range test measured, as data and pictures, and the learning rate that comes out of it.
+- [fit](10_fit.ipynb): `fit_clr_beta` checks every argument, runs the schedule, survives kills and notices divergence.
+- [schedule](06_schedule.ipynb): Leslie Smith's 1cycle as fastai 0.7's `use_clr_beta` ran it, step by step.
+- [resume](09_resume.ipynb): A run that was killed at any moment goes on where it was, and ends as if nothing had happened.
+- [guard](08_guard.ipynb): Notice a fit that diverges, stop it, or start over with a longer cycle; and see how far a model overfits.
+- [resnet](01_resnet.ipynb): Leslie Smith's ResNet-56 for CIFAR, and the three networks it was confused with.
+- [data](02_data.ipynb): CIFAR-10 and handwritten digits, held in memory and served a whole batch at a time.
+- [precision](12_precision.ipynb): Half precision on the device at hand: bf16 on CPU, CUDA and MPS, fp16 on CUDA.
+- [cli](13_cli.ipynb): `clrbeta`: one cycle from the shell, and everything it did in one folder.
+- [legacy](11_legacy.ipynb): Lines written for fastai 0.7, on the `Learner` of today.
+- [core](00_core.ipynb): Checks that every call makes before it changes anything, what an exported Learner needs, and the look of all figures.
+- [state](03_state.ipynb): Experiment with a Learner and leave no trace: what a run consists of, found by one walk and put back in place.
+- [portable](04_portable.ipynb): What a run holds, as plain values under paths, and back into the same objects of another process."""
 
 __version__ = "0.2.0"

@@ -246,7 +246,7 @@ class _Run:
         if rank_distrib(): set_seed(o.seed+rank_distrib(), reproducible=True)  # other noise on other images
 
     def spread(self):
-        "The context in which several processes train together"
+        "The context in which several processes train together."
         cuda = torch.cuda.is_available()
         return self.learn.distrib_ctx(sync_bn=cuda, cpu=not cuda) if num_distrib() > 1 else nullcontext()
 

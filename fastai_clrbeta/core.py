@@ -20,19 +20,19 @@ import cloudpickle, copyreg, tempfile
 
 # %% ../nbs/00_core.ipynb #977e2ee8
 def check_number(name, v, ok, want):
-    "`v` as a float, or a `ValueError` where it is no number or not `ok`."
+    "Return `v` as a float; raise `ValueError` if it is no number or not `ok`."
     if _is_number(v) and ok(v): return float(v)
     raise ValueError(f"{name}={v!r}: {name} must be {want}.")
 
 def check_integer(name, v, lo=1):
-    "`v` as an int, or a `ValueError` where it is none or below `lo`."
+    "Return `v` as an int; raise `ValueError` if it is not a whole number, or is below `lo`."
     if isinstance(v, Integral) and not isinstance(v, bool) and v >= lo: return int(v)
     raise ValueError(f"{name}={v!r}: {name} must be a whole number, {lo} or more.")
 
 def _is_number(v): return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
 
 def per_group(name, v, n):
-    "`v` as a list of `n` floats, one for each parameter group, the way fastai reads numbers, lists and slices."
+    "Return `v` as a list of `n` floats, one per parameter group, reading numbers, lists and slices as fastai does."
     if hasattr(v, 'tolist'): v = v.tolist()  # arrays and tensors, and their scalars
     ends = isinstance(v, slice)
     try: given = [v.start or v.stop, v.stop] if ends else list(L(v))
@@ -47,7 +47,7 @@ def per_group(name, v, n):
 
 # %% ../nbs/00_core.ipynb #27443932
 def check_mom(opt):
-    "Raise where a momentum schedule would fail, or silently do nothing, in `opt`"
+    "Raise `ValueError` if a momentum schedule would fail, or silently do nothing, with `opt`."
     hint = "Use opt_func=sgd or Adam, or leave momentum alone: use_clr_beta=(div, pct)."
     if 'mom' not in opt.hypers[-1]:
         raise ValueError(f"this optimiser ({opt_name(opt)}) has no momentum to schedule. {hint}")
@@ -56,37 +56,40 @@ def check_mom(opt):
                          f"given), so scheduling its momentum would do nothing. {hint} "
                          "Or opt_func=partial(SGD, mom=0.9).")
 
-def opt_name(opt): return type(getattr(opt, 'opt', opt)).__name__
+def opt_name(opt):
+    "Return the name of the class of `opt`, or of torch's optimiser in it."
+    return type(getattr(opt, 'opt', opt)).__name__
 
 # %% ../nbs/00_core.ipynb #b8b2c790
 def fresh_opt(learn, reset_opt):
-    "The optimiser that a fit will use, or one like it where `learn` has none yet; `learn` is not touched"
+    "Return the optimiser that a fit will use, or one like it if `learn` has none yet; `learn` is not touched."
     if learn.opt is not None and not reset_opt: return learn.opt
     if isinstance(learn.opt_func, OptimWrapper): return learn.opt_func
     return learn.opt_func(learn.splitter(learn.model), lr=learn.lr)
 
 # %% ../nbs/00_core.ipynb #09ae602e
 def check_initialised(model):
-    "Refuse a `model` with parameters that have no shape yet."
+    "Raise `ValueError` if parameters of `model` have no shape yet."
     named = itertools.chain(model.named_parameters(), model.named_buffers())
     name = first(k for k,v in named if torch.nn.parameter.is_lazy(v))
-    if name: raise ValueError(f"{name} has no shape yet, its module is lazy: send a batch through the model first, "
+    if name: raise ValueError(f"{name} has no shape yet because its module is lazy: send a batch through the model first, "
                               "learn.model(learn.dls.one_batch()[0].cpu()).")
 
 # %% ../nbs/00_core.ipynb #9014ea39
 @contextmanager
 def valid_or_empty(dls):
-    "Give `dls` an empty validation loader for as long as this lasts, if it has none"
+    "Give `dls` an empty validation loader inside the block if it has none."
     if len(getattr(dls, 'loaders', (1,1))) > 1: yield
     else: yield from replacing_yield(dls, 'loaders', [*dls.loaders, []])
 
 def has_batches(dl):
+    "Return False if `dl` has a length and it is 0."
     try: return len(dl) > 0
     except TypeError: return True
 
 # %% ../nbs/00_core.ipynb #8cad0a45
 def check_name(k, v, folder):
-    "Refuse a name under which nothing could be saved when the time comes."
+    "Raise `ValueError` for a name under which nothing could be saved when the time comes."
     if v is None: return
     if not isinstance(v, (str,Path)) or os.path.basename(v) in ('','.','..') or re.search(_no_name, str(v)):
         raise ValueError(f"{k}={v!r}: must be a name.")
@@ -104,14 +107,14 @@ _longest = 230  # file systems take 255, and what is saved has an ending
 
 # %% ../nbs/00_core.ipynb #pr000002
 def check_processes():
-    "Refuse to train in one of several processes that don't know of each other."
+    "Raise `ValueError` in one of several processes that are not connected."
     n = num_distrib()
     if n > 1 and not torch.distributed.is_initialized():
-        raise ValueError(f"this is one of {n} processes that don't know of each other: call it in "
+        raise ValueError(f"this is one of {n} processes that are not connected yet: call it inside "
                          "`with learn.distrib_ctx():`, on CPU in `with learn.distrib_ctx(sync_bn=False, cpu=True):`.")
 
 def on_first(f):
-    "What `f()` returns or raises in the first process, in all of them."
+    "Call `f` in the first process; return its result, or raise its error, in all of them."
     if num_distrib() < 2: return f()
     res = [None,None]
     if not rank_distrib():
@@ -123,7 +126,7 @@ def on_first(f):
 
 @contextmanager
 def without_cuda():
-    "fastai's loaders send their order from process to process by way of CUDA: let them, where there is none."
+    "Let fastai's loaders share their order between processes where there is no CUDA, which they would go through."
     loader = getattr(sys.modules.get('fastai.distributed'), 'DistributedDL', None)
     if loader is None or torch.cuda.is_available(): yield
     else: yield from replacing_yield(loader, '_broadcast', _broadcast)
@@ -135,9 +138,8 @@ def _broadcast(self, t, rank):
 
 # %% ../nbs/00_core.ipynb #9950e29c
 def looks_on(cb):
-    """Does `cb` only look on, so that a search goes better without it?
-    Ours declare it; fastai's are told by their module; a user's changes training if it acts within an epoch, or one of
-    those that it is made from does."""
+    """Does `cb` only look on, so that a search is better off without it? Ours declare it, and fastai's are known by their
+    module. A user's changes training if it, or a class that it inherits from, acts within an epoch."""
     if isinstance(cb, CSVLogger): return True  # a search would wipe its file
     mro = type(cb).__mro__
     told = [c for c in mro if 'looks_on' in vars(c) or c.__module__.startswith('fastai.')]
@@ -154,7 +156,7 @@ _watching = {f'fastai.callback.{o}' for o in
     'progress tracker schedule tensorboard wandb comet neptune azureml captum preds data'.split()}
 
 def tell(msg):
-    "Print `msg`, once where there are several processes."
+    "Print `msg`, only once if there are several processes."
     if not rank_distrib(): print(msg)
 
 def is_aside(cb):
@@ -173,11 +175,14 @@ def panels(
     **kwargs           # For `plt.subplots`
 ) -> np.ndarray: # Its axes
     "Make a figure of `n` panels in the look of this package. What the user has set for other figures stays as it is."
-    with plt.rc_context(look): return plt.subplots(n, figsize=(6.4, 0.6+height*n), squeeze=False, **kwargs)[1].ravel()
+    with plt.rc_context(look):
+        axs,on = plt.subplots(n, figsize=(6.4, 0.6+height*n), squeeze=False, **kwargs)[1],plt.isinteractive()
+    plt.interactive(on)  # Jupyter's backend, loaded with the first figure, turns it on
+    return axs.ravel()
 
 # %% ../nbs/00_core.ipynb #0c0e0002
 class _Call:
-    "Pickled, it comes back as what the call gives"
+    "Pickled, it comes back as what the call gives."
     def __init__(self, *call): self.call = call
     def __call__(self): return self.call[0](*self.call[1:])
     def __reduce__(self): return self.call[0],self.call[1:]
@@ -189,13 +194,13 @@ def _ours(module, name, stand_in):
 def unpickled(data, stand_in): return pickle.loads(data)
 
 class _New:
-    "Makes an object of `cls`; unpickled, of the class that the call `found` gives"
+    "Makes an object of `cls`; unpickled, of the class that the call `found` gives."
     def __init__(self, cls, found): store_attr()
     def __call__(self, *args): return self.cls.__new__(self.cls, *args)
     def __reduce__(self): return partial,(copyreg.__newobj__, self.found)
 
 class Portable:
-    "Comes back from a pickle as it was, or as an object of the first class of fastai's that it is one of, or a namespace."
+    "Unpickles as itself or, without this package, as its first base class from fastai, fastcore or torch, or a namespace."
     def __reduce_ex__(self, protocol):
         new,args,*state = object.__reduce_ex__(self, max(protocol, 2))
         if new is not copyreg.__newobj__: return new,args,*state
@@ -206,7 +211,7 @@ class Portable:
 
 @lru_cache(maxsize=None)
 def _both_ways(cls):
-    "Pickles of `cls` with its code and by its name, and the length of the latter. `pickle.loads` reads the first alone"
+    "Pickles of `cls` with its code and by its name, and the length of the latter. `pickle.loads` reads the first alone."
     ours,name = sys.modules[cls.__module__],pickle.dumps(cls, 2)
     cloudpickle.register_pickle_by_value(ours)
     try: return cloudpickle.dumps(cls, 2) + name + len(name).to_bytes(8, 'big')
@@ -215,14 +220,14 @@ def _both_ways(cls):
 def by_name(both): return pickle.loads(both[-8-int.from_bytes(both[-8:], 'big'):])
 
 def carry_code(*classes):
-    "Let objects of `classes`, which need no more than their module, come back with its code where this package is missing."
+    "Pickle objects of `classes`, which need no more than their module, with its code, for where this package is missing."
     def reduce(o):
         _,(cls,),*state = object.__reduce_ex__(o, 2)
         return _New(cls, _Call(_ours(__name__, 'by_name', pickle.loads), _both_ways(cls))),(),*state
     for o in classes: copyreg.pickle(o, reduce)
 
 class PortableFunc:
-    "The function `f`; comes back from a pickle as itself, or as `stand_in` where this package is missing."
+    "The function `f`; it unpickles as itself, or as `stand_in` where this package is missing."
     def __init__(self, f, stand_in):
         update_wrapper(self, f)
         self.stand_in = stand_in
@@ -232,8 +237,8 @@ class PortableFunc:
 
 # %% ../nbs/00_core.ipynb #0c0e0003
 class LossLimit(Portable):
-    """How high a smoothed loss may be: `factor` × its best, or, where losses have been below 0, which makes that
-    meaningless, so many typical losses above it less one"""
+    """How high a smoothed loss may rise: to `factor` × its best. Once losses have been below 0, where a ratio means
+    nothing, to `factor`-1 typical losses above its best."""
     def __init__(self, factor): self.factor,self.best,self.typical,self.below,self.usual,self.n = factor,math.inf,0,False,0,0
     def __call__(self, smooth, loss):
         self.n += 1
@@ -245,12 +250,12 @@ class LossLimit(Portable):
 
 # %% ../nbs/00_core.ipynb #co000031
 def device_of(learn):
-    "The device that `learn` trains on: that of its data, or that of its model where its data have none."
+    "Return the device that `learn` trains on: that of its data or, if they have none, that of its model."
     return torch.device(getattr(learn.dls, 'device', None) or next(learn.model.parameters()).device)
 
 def precision_of(learn, cbs=(), tell=False):
-    """What `learn` computes in: 'fp32', 'bf16' or 'fp16'. fastai's half precision is CUDA's, and nothing elsewhere; `tell`
-    warns there."""
+    """Return what `learn` computes in: 'fp32', 'bf16' or 'fp16'. fastai's half precision works on CUDA alone; `tell` warns
+    where it does nothing."""
     cb,device = first([*learn.cbs, *L(cbs)], risinstance(MixedPrecision)),device_of(learn).type
     idle = type(cb) is MixedPrecision and device != 'cuda'
     if idle and tell:
@@ -259,12 +264,12 @@ def precision_of(learn, cbs=(), tell=False):
     return 'fp32' if cb is None or idle else cb.amp_mode.value
 
 def read(*vals):
-    "The scalars `vals`, averaged over all processes, in a tensor on the CPU: their device is waited for once."
+    "Return the scalars `vals`, averaged over all processes, in a tensor on the CPU, after waiting for their device once."
     vals = [o.detach().as_subclass(Tensor).float().reshape(()) for o in vals]
     return maybe_gather(torch.stack([o.to(vals[0].device) for o in vals])).view(-1, len(vals)).mean(0).cpu()
 
 def smoothed(avg, loss):
-    "The value of `avg`, an `AvgSmoothLoss`, with one more `loss`, which has been read."
+    "Add `loss`, which has been read, to the `AvgSmoothLoss` `avg`, and return its value."
     avg.count += 1
     avg.val = torch.lerp(loss, avg.val, avg.beta)
     return avg.value.item()

@@ -52,13 +52,13 @@ class MemoryDL(Portable, TfmdDL):
 
 # %% ../nbs/02_data.ipynb #da000002
 def _room(device):
-    "Bytes that are free on the GPU `device`; 0 where there is none"
+    "Bytes that are free on the GPU `device`; 0 where there is none."
     if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0]
     if device.type == 'mps':  return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return 0
 
 def _near(mem, device):
-    "The tensors `mem`, on `device` where they fit, else on the CPU"
+    "The tensors `mem`, on `device` where they fit, else on the CPU."
     if device is None: return mem
     fits = sum(o.nbytes for o in mem if o.device != device) <= _room(device)/2
     there = device if fits else torch.device('cpu')
@@ -192,7 +192,7 @@ def cifar10_dls(
     valid:str|float='test',  # Folder to validate on, in a fixed mixed order; or the fraction of images to hold out
     augment:bool=False,      # Train with `FlipCrop`: mirror, and crop after reflection padding by 4
     device:torch.device|str|None=None, # None: fastai's default device
-    seed:int|None=None,      # Seed for the order of batches and for drawing images, not for `augment`. None: chance
+    seed:int|None=None,      # Seed for the order of batches and for drawing images, not for `augment`. None: random
     n_train:int|None=None,   # Train on this many images, drawn evenly from the classes. None: on all
 ) -> DataLoaders: # Batches of (bs,3,32,32) normalised images and (bs,) classes
     """Load CIFAR-10, or another folder of small images of one size, as `DataLoaders` that hold it in memory as uint8.
@@ -253,7 +253,7 @@ def digits_dls(
     bs:int=64,                # Batch size
     size:int=32,              # Height and width, in pixels; the originals have 8
     device:torch.device|str|None=None, # None: fastai's default device
-    seed:int|None=None,       # Seed for the order of batches. None: left to chance. The split is always the same
+    seed:int|None=None,       # Seed for the order of batches. None: random. The split is always the same
 ) -> DataLoaders: # Batches of (bs,3,size,size) normalised images and (bs,) classes
     """Load scikit-learn's handwritten digits as `DataLoaders` in memory: 1,437 to train on, 360 to validate.
 

@@ -22,7 +22,7 @@ _all_ = ['LRFind','LRSweep']  # where users of 0.1.0 found them
 _faces = dict(running={'':False}, batch={'':True}, both={'':False, '_batch':True})
 
 def _own_statistics(m):
-    "Let the layer `m` use the statistics of the mini-batch"
+    "Let the layer `m` use the statistics of the mini-batch."
     if not type(m).__module__.startswith('torch.'): m.train()  # a user's own: it has to look at `training`
     else:
         # in eval mode still, so that SyncBatchNorm doesn't wait for others
@@ -32,7 +32,7 @@ def _tracks(m): return isinstance(m, nn.modules.batchnorm._NormBase) and m.runni
 
 @contextmanager
 def _undone(learn):
-    "Put back what measuring changes, at the end and whenever the function that is given is called"
+    "Put back what measuring changes, at the end and whenever the function that is given is called."
     model,loss_func = learn.model,getattr(learn.loss_func, 'func', learn.loss_func)
     restore,attrs,states = forward_state(model, loss_func),dict(vars(learn)),get_random_states()
     norms = [(m, m.running_mean, m.running_var, m.track_running_stats) for m in model.modules() if _tracks(m)]
@@ -46,7 +46,7 @@ def _undone(learn):
 
 # %% ../nbs/07_finder.ipynb #694de172
 def _cycle(dl):
-    "Batches of `dl`, over and over"
+    "Batches of `dl`, over and over."
     while True:
         b = None
         for b in dl: yield b
@@ -57,7 +57,7 @@ def _one_class(yb):
     return isinstance(y, Tensor) and y.ndim==1 and len(y) >= 8 and not y.is_floating_point() and (y==y[0]).all().item()
 
 class _Probe:
-    "Loss and metrics of the next validation mini-batch, by column; the Learner is left as it was"
+    "Loss and metrics of the next validation mini-batch, by column; the Learner is left as it was."
     def __init__(self, learn, mets, names, faces):
         self.learn,self.mets,self.names,self.faces = learn,mets,names,faces
         self.dl,self.told,self.count = learn.dls[1],set(),0
@@ -107,7 +107,7 @@ class _Probe:
     def _none(self): return {name:tensor(math.nan) for name in ('valid_loss', *self.names)}
 
     def _metric(self, name, m):
-        "Value of `m`, NaN where it says that a mini-batch is not enough; any other error is one, and ends the search"
+        "Value of `m`, NaN where it says that a mini-batch is not enough; any other error is one, and ends the search."
         try:
             m.reset(); m.accumulate(self._on_device() if type(m) is AvgMetric else self.learn)
             v = m.value
@@ -117,7 +117,7 @@ class _Probe:
             return tensor(math.nan)
 
     def _on_device(self):
-        "What `AvgMetric` looks at; the metric stays on its device, where others would be read"
+        "What `AvgMetric` looks at; the metric stays on its device, where others would be read."
         learn = self.learn
         return SimpleNamespace(pred=learn.pred, yb=learn.yb, to_detach=partial(learn.to_detach, cpu=False))
 
@@ -127,13 +127,13 @@ class _Probe:
 
 # %% ../nbs/07_finder.ipynb #7294eb6f
 class _UsedLR(Callback):
-    "The learning rate with which the optimiser is about to step, after all other callbacks"
+    "The learning rate with which the optimiser is about to step, after all other callbacks."
     order,run_valid = sys.maxsize,False
     value = None
     def before_step(self): self.value = float(self.opt.hypers[-1]['lr'])
 
 class _Search(Callback):
-    "Train one step at each learning rate and measure, after each, the next validation mini-batch"
+    "Train one step at each learning rate and measure, after each, the next validation mini-batch."
     name = 'lr_finder'  # by which fastai's trackers and loggers know that they must keep quiet
     order,run_valid = ParamScheduler.order,False
     def __init__(self, plan, used, show):
@@ -170,12 +170,12 @@ class _Search(Callback):
         self._stop(row)
 
     def after_cancel_train(self):
-        "A callback ends the epoch after a step, before we saw it"
+        "A callback ends the epoch after a step, before we saw it."
         if self.stepped: self.after_batch()
     after_cancel_epoch = after_cancel_train
 
     def _lr(self):
-        "What the optimiser really used"
+        "What the optimiser really used."
         lr = ifnone(self.used.value, float(self.opt.hypers[-1]['lr']))
         if math.isclose(lr, self.planned, rel_tol=1e-6): return self.planned
         if not self.warned:
@@ -197,7 +197,7 @@ class _Search(Callback):
         if self.stopped: raise CancelFitException()
 
     def _smoothed(self, vals):
-        "Raw and smoothed `vals`, over all processes; one that can't be measured does not spoil those after it"
+        "Raw and smoothed `vals`, over all processes; one that can't be measured does not spoil those after it."
         res = {}
         for (name,val) in zip(vals, read(*vals.values())):
             lost = val.isnan() and name != 'train_loss'
@@ -212,7 +212,7 @@ class _Search(Callback):
 
 # %% ../nbs/07_finder.ipynb #410212f4
 def _lrs(start_lr, end_lr, num_it, linear, groups, lr):
-    "The learning rate of each step, and for each parameter group the ratio of its own to it"
+    "The learning rate of each step, and for each parameter group the ratio of its own to it."
     many = lambda o: isinstance(o, slice) or len(L(o, use_list=None)) > 1
     start_lrs,end_lrs = per_group('start_lr', start_lr, groups),per_group('end_lr', end_lr, groups)
     start,end = start_lrs[-1],end_lrs[-1]
@@ -230,7 +230,7 @@ def _lrs(start_lr, end_lr, num_it, linear, groups, lr):
     return lrs,ratios
 
 def _own_lr(learn):
-    "The Learner's learning rate, or that of its `opt_func`, which fastai takes over when it makes the optimiser"
+    "The Learner's learning rate, or that of its `opt_func`, which fastai takes over when it makes the optimiser."
     given = getattr(learn.opt_func, 'keywords', {}) if learn.opt is None else {}
     return given.get('lr', learn.lr)
 
@@ -251,13 +251,13 @@ def _check_bn(model, bn):
 
 @contextmanager
 def _quiet(learn):
-    "No trace, no log, no callback that only looks on, and a validation loader, an empty one if need be"
+    "No trace, no log, no callback that only looks on, and a validation loader, an empty one if need be."
     with learn.no_trace(), learn.no_logging(), valid_or_empty(learn.dls), without_cuda():
         learn.remove_cbs([cb for cb in learn.cbs if looks_on(cb)])
         yield
 
 class _OneItem(Callback):
-    "Send the first item alone through the model as training would, and stop there"
+    "Send the first item alone through the model as training would, and stop there."
     order = -sys.maxsize
     def before_batch(self):
         self.learn.xb,self.learn.yb = apply(lambda o: o[:1], (self.xb,self.yb))
@@ -265,7 +265,7 @@ class _OneItem(Callback):
 
 # %% ../nbs/07_finder.ipynb #78719907
 def _check_batches(learn, n_batch):
-    "Refuse a training loader without batches, and one whose batch of one item would break in BatchNorm"
+    "Refuse a training loader without batches, and one whose batch of one item would break in BatchNorm."
     dl = learn.dls.train
     if not has_batches(dl):
         raise ValueError("the training loader has no batches: its batch size may be larger than the training set.")
@@ -283,7 +283,7 @@ def _check_batches(learn, n_batch):
                          "use another batch size, or drop_last=True.") from e
 
 class _Sized(GetAttr):
-    "A loader without a length, given one"
+    "A loader without a length, given one."
     _default = 'dl'
     def __init__(self, dl, n): self.dl,self.length = dl,n
     def __len__(self): return self.length
@@ -291,7 +291,7 @@ class _Sized(GetAttr):
 
 # %% ../nbs/07_finder.ipynb #1f6d6d5b
 def _plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn):
-    "All that a search needs to know, checked"
+    "All that a search needs to know, checked."
     check_initialised(learn.model)
     check_processes()
     num_it,n_runs = check_integer('num_it', num_it, 10),check_integer('n_runs', n_runs)
@@ -323,14 +323,14 @@ def _plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, sugges
                            adaptive=_is_adaptive(opt))
 
 def _columns(mets):
-    "A name for each of `mets`, whose columns no other column has"
+    "A name for each of `mets`, whose columns no other column has."
     ours = ['lr','run','train_loss','valid_loss']
     endings = [a+b for a in ('','_batch') for b in ('','_smooth','_centred')]
     return unique_names(ours+[m.name for m in mets], endings)[len(ours):]
 
 # %% ../nbs/07_finder.ipynb #9829f77f
 def _other_numbers(learn, run):
-    "Other random numbers, and so another order of batches, for each `run` but the first"
+    "Other random numbers, and so another order of batches, for each `run` but the first."
     if run == 0: return
     seed = torch.randint(2**31, (run,))[-1].item()
     rngs = [n.o for n in Walk(dict(dls=learn.dls), copy=False).nodes.values() if isinstance(n.o, rng_types)]
@@ -344,7 +344,7 @@ def _reseed(rng, seed):
     else:                                      rng.seed(seed)
 
 def _run(learn, plan, search, run):
-    "One run of `search`, without a trace"
+    "One run of `search`, without a trace."
     with _quiet(learn):
         _other_numbers(learn, run)
         try: len(learn.dls.train)
@@ -361,7 +361,7 @@ def _result(plan, searches):
                           linear=plan.linear, bn=plan.bn)
 
 class _Bar:
-    "One progress bar over all runs, or none"
+    "One progress bar over all runs, or none."
     def __init__(self, plan, show):
         self.n,self.done = len(plan.lrs)*plan.n_runs,0
         self.bar = progress_bar(range(self.n), leave=False) if show else SimpleNamespace(update=noop, on_iter_end=noop)
@@ -382,7 +382,7 @@ def lr_find_val(self:Learner,
     end_lr:float|slice|list=10,     # Learning rate that step `num_it` would have
     num_it:int=100,                 # Optimiser steps, 10 or more
     linear:bool=False,              # Grow linearly, as in Leslie Smith's own test? `start_lr` may be 0 then. Else exponentially
-    wd:float|list|None=None,        # Weight decay, a number or one a parameter group. None: the Learner's
+    wd:float|list|None=None,        # Weight decay, a number or one per parameter group. None: the Learner's
     stop_div:bool|float=True,       # Stop when the smoothed training loss passes so many times its best. True: 4
     metrics:Callable|Metric|list|None=None, # Measured on each validation mini-batch. None: the Learner's
     show_plot:bool=True,            # Plot the result?
@@ -393,7 +393,7 @@ def lr_find_val(self:Learner,
     """Range test: train at rising learning rates and measure, after each step, loss and metrics on the next validation
     mini-batch. Leaves no trace.
     The mini-batches are those of the validation loader, in its order, which must not be class by class.
-    Bad arguments are a `ValueError` before anything runs. Source: fastai 0.7's `lr_find2`."""
+    Raises `ValueError` if an argument is invalid, before anything runs. Source: fastai 0.7's `lr_find2`."""
     plan = _plan(self, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn)
     searches,bar = [],_Bar(plan, hasattr(self, 'progress') and self.create_mbar)
     try:
@@ -421,8 +421,7 @@ def lr_find_sweep(self:Learner,
     show_plot:bool=True, # Plot the result?
     **kwargs
 ) -> LRSweep: # Also kept at `learn.lr_find_sweep_result`, in full or as far as it got
-    """`lr_find_val` for each of the values, or each combination: from the same weights, with batches in the same order.
-    Leaves no trace"""
+    "Run `lr_find_val` for each value or combination, from the same weights, with batches in the same order. Leaves no trace."
     inspect.signature(self.lr_find_val).bind(**kwargs)  # a TypeError for what it does not know
     check_initialised(self.model)
     grid = {k:L(v) for k,v in dict(wd=wd, mom=mom, bs=bs).items() if v is not None}

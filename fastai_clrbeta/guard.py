@@ -79,23 +79,22 @@ class DivergenceGuard(Portable, Callback):
 def plot_overfit(self:Learner,
     axs=None, # Two axes to draw on
 ) -> np.ndarray: # The two axes
-    "`plot_overfit` of the last `fit`, from the recorder. A `ValueError` where there are no two losses to compare"
+    "Draw `plot_overfit` for the last `fit`. Raises `ValueError` if it recorded no two losses to compare."
     rec = getattr(self, 'recorder', None)
     df = pd.DataFrame([list(o) for o in getattr(rec, 'values', [])])
     df.columns = getattr(rec, 'metric_names', ['epoch'])[1:len(df.columns)+1]
     df = df.loc[:, ~df.columns.duplicated()]  # the losses come first, a metric may have their names
     if not {'train_loss','valid_loss'} <= set(df.columns) or any(o is None for o in df.valid_loss):
-        raise ValueError("no epoch with training and validation loss has been recorded: fit first, with a validation "
-                         "set, to the end of an epoch.")
+        raise ValueError("no epoch with both losses was recorded: fit first, with a validation set, to the end of an epoch.")
     return plot_overfit(df, rec.lrs[:rec.iters[-1]], axs)
 
 # %% ../nbs/08_guard.ipynb #632db185
 def plot_overfit(
-    df:pd.DataFrame,   # A row an epoch: `train_loss` and `valid_loss`
+    df:pd.DataFrame,   # One row per epoch: `train_loss` and `valid_loss`
     lrs:list|tuple=(), # Learning rate of each step, evenly over these epochs
     axs=None,          # Two axes to draw on
 ) -> np.ndarray: # The two axes
-    "Draw training and validation loss, and beside them their gap, by epoch, with the learning rate behind"
+    "Draw training and validation loss, and below them their gap, by epoch, with the learning rate behind them."
     axs = np.ravel(panels(2) if axs is None else axs)
     df = df.set_axis(range(1, len(df)+1))
     losses = df[['train_loss','valid_loss']].astype(float).set_axis(['training (smoothed)','validation'], axis=1)
@@ -120,7 +119,7 @@ def _lr_behind(ax, x, lrs):
     ax.patch.set_visible(False)
 
 def _wide(o):
-    "The first epochs of a cycle can be far off the scale of the rest"
+    "The first epochs of a cycle can be far off the scale of the rest."
     o = np.abs(o.to_numpy())
     o = o[np.isfinite(o)]
     return len(o) and o.max() > 20*np.median(o)

@@ -14,7 +14,7 @@ from .core import *
 
 # %% ../nbs/06_schedule.ipynb #0e3f1a38
 def _peak_step(nb, pct):
-    "Step at which a cycle of `nb` steps has its peak: `c` of the formulas"
+    "Step at which a cycle of `nb` steps has its peak: `c` of the formulas."
     c = int(nb*(1-pct/100)/2)
     if c: return c
     if not nb:
@@ -58,13 +58,12 @@ def sgd(
     mom:float=0.9, # Momentum; fastai 0.7 used 0.9
     wd:float=0.,   # L2 penalty, added to the gradient of every parameter
 ) -> OptimWrapper:
-    """The optimiser of fastai 0.7, exactly: torch's SGD with momentum and L2 on all parameters. Use it as `Learner(...,
-    opt_func=sgd)`."""
+    "fastai 0.7's optimiser: torch's SGD with momentum and L2 on all parameters. Use it as `Learner(..., opt_func=sgd)`."
     return OptimWrapper(params, torch.optim.SGD, lr=lr, momentum=mom, weight_decay=wd)
 
 # %% ../nbs/06_schedule.ipynb #3c5df1eb
 def _told(v):
-    "`v` in plain values, which tell it from others"
+    "`v` in plain values, which tell it from others."
     if hasattr(v, 'tolist'): return v.tolist()
     if isinstance(v, (str,int,float,complex,type(None))): return v
     if isinstance(v, dict): return [[_told(o) for o in kv] for kv in v.items()]
@@ -107,7 +106,7 @@ class CLRBeta(Portable, Callback):
 
     @property
     def curve(self):
-        "Name and parameters: two schedules with the same one are the same"
+        "Name and parameters; two schedules are the same if these are."
         inits = [c.__init__ for c in reversed(type(self).__mro__) if issubclass(c, CLRBeta)]
         made_with = dict.fromkeys([k for f in inits for k in inspect.signature(f).parameters] + list(self.given))
         now = self.given | {k:_told(v) for k,v in vars(self).items() if k in made_with}
@@ -118,7 +117,7 @@ class CLRBeta(Portable, Callback):
     def mom_at(self, i, nb): return clr_beta_mom(i, nb, self.pct, self.mom_max, self.mom_min)
 
     def check(self, opt, nb):
-        "The peaks for the groups of `opt`, or a `ValueError` where a cycle of `nb` steps can't run on it."
+        "Return the peaks for the groups of `opt`; raise `ValueError` if a cycle of `nb` steps can't run on it."
         self.lr_at(0, nb)
         if self.mom_max is not None: check_mom(opt)
         return [float(h['lr']) for h in opt.hypers] if self.lrs is None else per_group('lrs', self.lrs, len(opt.param_lists))
@@ -134,7 +133,7 @@ class CLRBeta(Portable, Callback):
             self.recorder.hps = self.hps  # one dict for both: what is set is recorded at once
 
     def _begin(self):
-        "The first epoch: now the number of batches and the optimiser are known"
+        "The first epoch: now the number of batches and the optimiser are known."
         self.epochs = self.cycle_len or self.n_epoch
         self.peaks = self.check(self.opt, len(self.dl)*self.epochs)
         self.hps = {k:[] for k in ('lr','mom') if k in self.opt.hypers[-1]}
@@ -160,12 +159,11 @@ class CLRBeta(Portable, Callback):
 default_clr_beta = (10, 10, 0.95, 0.85)  # div, pct, mom_max, mom_min
 
 def as_schedule(use_clr_beta, n_cycle, cycle_len):
-    "The number of cycles, and a `CLRBeta` for the tuple of fastai 0.7"
+    "Return the number of cycles, and a `CLRBeta` for the tuple of fastai 0.7."
     n_cycle,cycle_len = check_integer('n_cycle', n_cycle),check_integer('cycle_len', cycle_len)
     if isinstance(use_clr_beta, CLRBeta):
         if use_clr_beta.cycle_len not in (None,cycle_len) or use_clr_beta.lrs is not None:
-            raise ValueError("use_clr_beta: cycle_len and lrs are given to fit_clr_beta itself; leave them out of the "
-                             "callback.")
+            raise ValueError("use_clr_beta: give cycle_len and lrs to fit_clr_beta, and leave them out of the callback.")
         sched = copy(use_clr_beta)
         sched.cycle_len = cycle_len
         return n_cycle,sched
@@ -185,8 +183,7 @@ def plot_clr_beta(
     n_iter:int=100,           # Batches in an epoch
     axs=None,                 # Two axes to draw on, for learning rate and momentum
 ) -> np.ndarray: # The two axes
-    """Draw learning rate and momentum of a `fit_clr_beta` with the same arguments, by epoch. Raises what that would
-    raise."""
+    "Draw learning rate and momentum of a `fit_clr_beta` with the same arguments, and raise what that would raise."
     n_cycle,cb = as_schedule(use_clr_beta, n_cycle, cycle_len)
     peaks = per_group('lrs', lrs, 2 if isinstance(lrs, slice) else max(1, len(L(lrs, use_list=None))))
     if wds is not None: per_group('wds', wds, len(peaks))

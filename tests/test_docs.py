@@ -180,6 +180,29 @@ def test_twins_and_notebooks(site):
         assert (site/f'{page}.md').read_text(encoding='utf-8').startswith('# ')
         assert (site/'notebooks'/page).with_suffix('.ipynb').read_bytes() == nb.read_bytes()
 
+def test_llms_txt_tells_the_modules(site):
+    "The notebooks' own list, which nbdev has from the index, and the site's: each module, with the line that its page begins with"
+    ours,sites = ((o/'llms.txt').read_text(encoding='utf-8') for o in (root/'nbs',site))
+    for nb in reference:
+        line = re.search('^> (.+)', nbformat.read(nb, 4).cells[0].source, re.M)[1]
+        assert f'- [{nb.stem[3:]}]({nb.name}): {line}.\n' in ours
+        assert f'- [{nb.stem[3:]}]({nbpath2html(nb).name}.md): {line}.\n' in sites
+    for o in re.findall(r'\]\((?!https:)(.+?)\)', sites): assert (site/o).is_file(), o
+
+def test_doors_are_cards(pages):
+    doors = pages['index.html'].select('.sd-card a.sd-stretched-link')
+    assert len(doors) == 9 and all(o['href'] in pages for o in doors)
+
+def test_each_figure_is_shown_in_jupyter():
+    "The first one loads the backend of Jupyter, which has to know of those after it"
+    from nbclient import NotebookClient
+    from nbformat.v4 import new_code_cell, new_notebook
+    code = ['import os; os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"', 'from fastai_clrbeta.all import *',
+            'plot_clr_beta(0.1);', 'plot_clr_beta(0.2);', 'plt.plot([1,2]);']
+    nb = new_notebook(cells=[*map(new_code_cell, code)])
+    NotebookClient(nb, kernel_name='python3').execute()
+    assert [len([o for o in c.outputs if 'image/png' in o.get('data', {})]) for c in nb.cells[2:]] == [1,1,1]
+
 @pytest.fixture(scope='session')
 def url(site):
     class Quiet(SimpleHTTPRequestHandler):
@@ -269,7 +292,9 @@ def test_dark_mode(browser, url, pages, dark):
     for o in ('tutorial_super_convergence.html','gallery.html','schedule.html'):
         show(browser, url+o, 1280)
         assert browser.execute_script(ground)
-        assert browser.execute_script(f'return {figures}.every(o => getComputedStyle(o).filter.startsWith("invert(1)"))'), o
+        kept = f'return {figures}.filter(o => !getComputedStyle(o).filter.startsWith("invert(0.9")).map(o => o.className)'
+        photos = browser.execute_script(kept)
+        assert len(photos) == o.startswith('gallery') and all('photo' in c for c in photos), (o, photos) # photographs stay as they are
     assert not unfit(browser)
     img = browser.execute_script(f'const o = {figures}[0]; o.scrollIntoView(); return o')
     corner = Image.open(io.BytesIO(img.screenshot_as_png)).convert('L').getpixel((3,3))
