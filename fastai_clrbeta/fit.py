@@ -81,11 +81,11 @@ class _SaveBest(Portable, Callback):
              f"{' from a whole validation' if self.validates else ''}.")
 
     def _measured(self):
-        "Loss and metrics of the epoch, by their place: names may be equal. Without validation there are none."
-        rec,first_of = self.recorder,0
-        if self.validates and not rec.cancel_train: first_of = 1 + len(self.metrics)*rec.train_metrics
-        cancelled = rec.cancel_valid if self.validates else rec.cancel_train
-        return [] if cancelled else list(rec.values[-1])[first_of:]
+        """Loss and metrics of the epoch, by their place: names may be equal, and those of validation are the last, whatever
+        a callback has validated before. Without validation there are none."""
+        rec = self.recorder
+        if rec.cancel_valid if self.validates else rec.cancel_train: return []
+        return list(rec.values[-1])[-1-len(self.metrics) if self.validates else 0:]
 
     def after_epoch(self):
         if is_aside(self): return

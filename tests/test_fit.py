@@ -175,6 +175,21 @@ def test_best(tmp_path, name, metric, loss, best):
     sd = torch.load(tmp_path/'models/best.pth')['model']
     assert [k for k,v in kept.items() if all(torch.equal(a, b) for a,b in zip(sd.values(), v))] == [best]
 
+def test_what_a_callback_validates_is_not_the_epochs(tmp_path):
+    scores,asked = [.9,.5,.8,.7,.1,.9],[]  # before and after each epoch
+    class Before(Callback):
+        order = Recorder.order+1
+        def before_train(self):
+            self.learn._do_epoch_validate()
+            self.learn.dl = self.dls.train
+            self.model.train()
+            self.learn.training = True
+    learn = learner(path=tmp_path, metrics=ValueMetric(lambda: asked.append(1) or scores[len(asked)-1], 'score'))
+    saves = []
+    learn.save = lambda *args, **kwargs: saves.append(learn.epoch)
+    quiet(learn, 0.05, 1, cycle_len=3, best_save_name='best', cbs=Before())
+    assert len(asked) == 6 and saves == [0,1,2]
+
 # interrupts
 
 @pytest.mark.parametrize('exc', [KeyboardInterrupt, RuntimeError])
