@@ -552,6 +552,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fastai_clrbeta.state._Tensor.read': ('state.html#_tensor.read', 'fastai_clrbeta/state.py'),
                                       'fastai_clrbeta.state._Tensor.write': ('state.html#_tensor.write', 'fastai_clrbeta/state.py'),
                                       'fastai_clrbeta.state._around': ('state.html#_around', 'fastai_clrbeta/state.py'),
+                                      'fastai_clrbeta.state._defaults': ('state.html#_defaults', 'fastai_clrbeta/state.py'),
                                       'fastai_clrbeta.state._filled': ('state.html#_filled', 'fastai_clrbeta/state.py'),
                                       'fastai_clrbeta.state._hooks': ('state.html#_hooks', 'fastai_clrbeta/state.py'),
                                       'fastai_clrbeta.state._is_tally': ('state.html#_is_tally', 'fastai_clrbeta/state.py'),

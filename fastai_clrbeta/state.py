@@ -159,7 +159,9 @@ def function_vars(f, data=False):
     sets,seen = _sets(f.__code__),_around(f)
     cells = dict(zip(f.__code__.co_freevars, f.__closure__ or ()))
     given = dict(enumerate([*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()]))
-    kept = lambda k,v: isinstance(v, rng_types) or k in cells and (data or isinstance(v, FunctionType))
+    def kept(k, v):
+        if isinstance(v, FunctionType): return k in cells or _is_users_function(v)
+        return isinstance(v, rng_types) or data and k in cells
     seen = {k:v for k,v in seen.items() if kept(k, v) and not isinstance(v, (ModuleType,Learner))} | (given if data else {})
     own = {k:cells[k] if k in cells else Global(f.__globals__, k) for k in sets}
     return {f'().{k}':v for k,v in (seen | own).items() if not is_plain(v)}
@@ -174,7 +176,7 @@ def _filled(code):
     stores = {line.get(o.offset) for o in ops if o.opname=='STORE_SUBSCR'}
     fills = lambda o: o.argval in _fillers or o.opname in ('STORE_ATTR','COPY','DUP_TOP')  # the latter two for `+=`
     loads = [(o.argval, line.get(o.offset) in stores or fills(then))
-             for o,then in zip(ops, ops[1:]) if o.opname in ('LOAD_GLOBAL','LOAD_DEREF','LOAD_ATTR')]
+             for o,then in zip(ops, ops[1:]) if o.opname in ('LOAD_GLOBAL','LOAD_DEREF','LOAD_ATTR','LOAD_FAST','LOAD_FAST_BORROW')]
     inner = [k for o in code.co_consts if isinstance(o, type(code)) for k in _filled(o)]
     return {k for k,filled in loads if filled} | set(inner)
 
@@ -185,7 +187,14 @@ def left_out(o):
     filled = {k for f in fs for k in _filled(f.__code__)}
     seen = [(f'.{f.__name__}.{k}' if is_class else f'.{k}', k, v) for f in fs for k,v in _around(f).items()]
     seen += [(f'.{k}', k, v) for k,v in vars(o).items()]
+    seen += [(f'.{f.__name__}({k})' if is_class else f'({k})', k, v) for f in fs for k,v in _defaults(f)]
     return [at for at,k,v in seen if k in filled and _is_tally(v)]
+
+def _defaults(f):
+    "The arguments of `f` that have a default, with these"
+    given,code = f.__defaults__ or (),f.__code__
+    names = code.co_varnames[code.co_argcount-len(given):code.co_argcount]
+    return [*zip(names, given), *(f.__kwdefaults__ or {}).items()]
 
 def _is_tally(o):
     if isinstance(o, (list,dict,set,collections.deque)): return True

@@ -145,15 +145,19 @@ def closing_over():
     return Closed()
 
 n_global,more_world = 0,random.Random(0)
+def count(k):
+    "A function that the methods of a callback call, and that counts twice"
+    global n_global
+    n_global += k
+    count.calls += 1
 def by_globals():
     global n_global
-    n_global = 0
+    n_global = count.calls = 0
     more_world.seed(0)
     class Counting(Callback):
         def after_loss(self):
-            global n_global
-            n_global += self.training
-            self.learn.loss_grad = self.loss_grad*(1 + n_global/50 + more_world.random())
+            count(int(self.training))
+            self.learn.loss_grad = self.loss_grad*(1 + (n_global+count.calls)/50 + more_world.random())
     return Counting()
 
 def hooked():
@@ -412,6 +416,7 @@ def test_settings_are_the_resuming_runs(tmp_path):
     assert learn.early_stopping.patience == 7 and given == {'factor':0.7} and cls.power == 0.7
 
 noted = []
+def write_down(i): noted.append(i)
 class Meter:
     def __init__(self): self.n = 0
     def add(self): self.n += 1
@@ -427,10 +432,13 @@ def test_what_code_fills_elsewhere_is_named_and_left_alone(tmp_path):
             marks[self.epoch] += 1
             self.losses.append(1)
             self.learn.loss_grad = self.loss_grad*scale.factor
-        def after_batch(self): noted.append(self.iter); meter.add()
-        def after_epoch(self): meter.n += 1
+        def after_batch(self): write_down(self.iter); meter.add()
+        def after_epoch(self, had=[]):
+            had.append(self.epoch)
+            meter.n += 1
     learn = learner(tmp_path, Notes())
-    where = [f'Notes.{o}' for o in ('after_loss.marks','after_loss.seen','after_batch.noted','after_batch.meter','after_epoch.meter','losses')]
+    where = [f'Notes.{o}' for o in ('after_loss.marks','after_loss.seen','after_batch.write_down.noted','after_batch.meter',
+                                    'after_epoch(had)','after_epoch.meter','losses')]
     with pytest.warns(UserWarning, match="a checkpoint can't hold") as told: fit(learn, checkpoint='run')
     said, = [str(o.message) for o in told if "can't hold" in str(o.message)]
     assert all(o in said for o in where) and not ('names' in said or 'scale' in said)
