@@ -24,13 +24,13 @@ def _slanted(i, nb, cut): return i/cut if i <= cut else 1 - (i-cut)/(nb-cut)
 
 # %% ../nbs/11_legacy.ipynb #b6fb7410
 class CLR(CLRBeta):
-    """Run the `use_clr` schedule of fastai 0.7, its `CircularLR`: in any `fit`, or as `fit_clr_beta(use_clr_beta=CLR(4,
-    8, 0.95, 0.85))`"""
+    """Run the `use_clr` schedule of fastai 0.7 (its `CircularLR`), in any `fit` or as
+    `fit_clr_beta(use_clr_beta=CLR(4, 8, 0.95, 0.85))`."""
     def __init__(self,
         div:float=4,              # Peak learning rate / learning rate at step 0, above 0
         cut_div:float=8,          # Steps in the cycle / steps up to the peak, 1 or more
-        mom_max:float|None=None,  # Momentum where the learning rate is low, in [0,1). None: momentum is left alone
-        mom_min:float|None=None,  # Momentum where the learning rate peaks, in [0,`mom_max`]
+        mom_max:float|None=None,  # Momentum while the learning rate is low, in [0,1). None: momentum is left alone
+        mom_min:float|None=None,  # Momentum at the peak of the learning rate, in [0,`mom_max`]
         cycle_len:int|None=None,  # Epochs in a cycle. None: one cycle over the whole fit
         lrs:float|slice|list|tuple|np.ndarray|None=None, # Peaks, as `fit_clr_beta` takes them. None: the optimiser's
     ):
@@ -47,13 +47,13 @@ class CLR(CLRBeta):
 
 # %% ../nbs/11_legacy.ipynb #72ccad69
 class Sched(Portable):
-    "What fastai 0.7 kept at `learn.sched` after a `fit`"
+    "The record of a `fit`, as fastai 0.7 kept it in `learn.sched`."
     def __init__(self,
-        lrs:list,          # Learning rate of the last group in each step
-        momentums:list,    # Its momentum; empty where the optimiser has none
+        lrs:list,          # Learning rate of the last parameter group at each step
+        momentums:list,    # Momentum of that group; empty if the optimiser has none
         losses:list,       # Training loss after each step, smoothed
         epochs:list,       # Number of steps at the end of each epoch
-        records:list,      # Validation loss and metrics: a list an epoch, or a step
+        records:list,      # Validation loss and metrics: a list per epoch, or per step
     ):
         self.lrs,self.momentums,self.losses,self.epochs,self.records = lrs,momentums,losses,epochs,records
         self.iterations = list(range(1, len(lrs)+1))
@@ -61,7 +61,7 @@ class Sched(Portable):
         self.rec_metrics = [o[1] if len(o)==2 else list(o[1:]) for o in records if len(o) > 1]
 
     def plot_lr(self) -> np.ndarray: # The axes
-        "Draw the learning rate, and the momentum where it was scheduled, by iteration"
+        "Plot the learning rate, and the momentum if it was scheduled, against the iteration."
         n = 1 + (len(set(self.momentums)) > 1)
         axs = panels(n)
         for ax,name,y in zip(axs, ('learning rate','momentum'), (self.lrs,self.momentums)):
@@ -73,7 +73,7 @@ class Sched(Portable):
         n_skip:int=10,     # Steps left out at the start
         n_skip_end:int=5,  # Steps left out at the end
     ) -> plt.Axes:
-        "Draw the smoothed training loss by iteration"
+        "Plot the smoothed training loss against the iteration."
         s = slice(n_skip, len(self.losses)-n_skip_end)
         ax = panels(height=3)[0]
         ax.plot(self.iterations[s], self.losses[s])
@@ -81,7 +81,7 @@ class Sched(Portable):
         return ax
 
 class FindSched(Sched):
-    "What fastai 0.7 kept at `learn.sched` after `lr_find2`"
+    "The record of an `lr_find2`, as fastai 0.7 kept it in `learn.sched`."
     def __init__(self,
         found:LRFind, # What was measured
         n_iter:int,   # Batches in an epoch, 0 where that is not known
@@ -94,14 +94,14 @@ class FindSched(Sched):
     def plot(self,
         n_skip:int=10,      # Steps left out at the start
         n_skip_end:int=5,   # Steps left out at the end
-        smoothed:bool=True, # Draw the smoothed losses and metrics? Else the raw ones
+        smoothed:bool=True, # Plot smoothed losses and metrics, or the raw ones?
     ) -> np.ndarray: # The axes
-        "Draw training loss, validation loss and metrics by learning rate"
+        "Plot training loss, validation loss and metrics against the learning rate."
         return self.found.plot(skip_start=n_skip, skip_end=n_skip_end, smooth=smoothed)
 
 # %% ../nbs/11_legacy.ipynb #28b688af
 class _Constant(CLRBeta):
-    "The learning rate of a `fit` without any schedule"
+    "A constant learning rate: a `fit` without any schedule"
     curve = ('constant',)
     def lr_at(self, i, nb): return 1.
 
@@ -109,7 +109,7 @@ _gone = {**dict.fromkeys(('use_wd_sched','norm_wds','wds_sched_mult'), 'set wds'
          **dict.fromkeys(('use_swa','swa_start','swa_eval_freq'), 'see torch.optim.swa_utils')}
 
 def _curve(use_clr, use_clr_beta):
-    "The schedule of one of these tuples, or None"
+    "The schedule that one of these tuples asks for, or None"
     if use_clr is None: return use_clr_beta
     if use_clr_beta is not None: raise ValueError(f"use_clr={use_clr}, use_clr_beta={use_clr_beta}: give one of them.")
     if is_listy(use_clr) and len(use_clr) in (2,4): return CLR(*use_clr)
@@ -117,7 +117,7 @@ def _curve(use_clr, use_clr_beta):
                      f"mom_max, mom_min).")
 
 def _wds(learn, wds):
-    "None meant none, which is not the default of today's optimisers"
+    "In 0.7 `wds=None` meant no weight decay, which is not the default of today's optimisers"
     if wds is None and learn.wd is None and 'wd' not in fresh_opt(learn, True).hypers[-1]: return
     return ifnone(wds, ifnone(learn.wd, 0.))
 
@@ -161,7 +161,7 @@ _words = {*'lrs n_cycle wds cycle_len cycle_mult cycle_save_name best_save_name 
           'callbacks', *_gone}
 
 def unpatch():
-    "Give `Learner` back the `fit` that it had, and take `lr_find2` from it"
+    "Restore fastai's own `Learner.fit` and remove `Learner.lr_find2`."
     ours = vars(Learner).get('_clrbeta_fit')
     if ours is None: return
     ours.on = False
@@ -169,7 +169,7 @@ def unpatch():
     del Learner._clrbeta_fit,Learner.lr_find2
 
 def repatch():
-    "Patch `Learner` again, as importing this module has done"
+    "Patch `Learner` again, as importing this module did."
     unpatch()
     @wraps(Learner.fit)
     def fit(self, *args, **kwargs):
@@ -184,15 +184,16 @@ def repatch():
 
 # %% ../nbs/11_legacy.ipynb #89dacdaa
 def lr_find2(self:Learner,
-    start_lr:float|slice|list=1e-5,         # First learning rate; a linear search starts at 0, as it did
+    start_lr:float|slice|list=1e-5,         # First learning rate; a linear search starts at 0, as in 0.7
     end_lr:float=10,                        # Learning rate that step `num_it` would have
     num_it:int=100,                         # Optimiser steps, 10 or more
-    wds:float|list|None=None,               # Weight decay, a number or one a parameter group
+    wds:float|list|None=None,               # Weight decay: a number, or one per parameter group
     linear:bool=False,                      # Grow linearly? Else exponentially
     stop_dv:bool=True,                      # Stop when the loss explodes?
     metrics:Callable|Metric|list|None=None, # Measured on each validation mini-batch. None: the Learner's
 ):
-    "`lr_find_val` as fastai 0.7 called it; what it measured is at `learn.sched`, with a `plot` method"
+    """Run `lr_find_val` with the arguments of fastai 0.7's `lr_find2`; the result is in `learn.sched`, which has a `plot`
+    method. Raises `ValueError` if an argument is invalid, before anything runs."""
     if linear:
         starts = per_group('start_lr', start_lr, len(fresh_opt(self, False).param_lists))
         if starts[-1]: end_lr = [end_lr*o/starts[-1] for o in starts]

@@ -18,7 +18,7 @@ _native = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch
 _keep = {'keep':None}  # the object in its place stays
 
 def plain(o):
-    "`o` as a value that `torch.load(weights_only=True)` reads. Raises `TypeError` where there is none."
+    "Return `o` as a value that `torch.load(weights_only=True)` reads. Raises `TypeError` if there is none."
     if type(o) in _native: return o
     if isinstance(o, Tensor): return o.detach().as_subclass(Tensor)
     if isinstance(o, Path): return {'path':str(o)}
@@ -34,7 +34,7 @@ def plain(o):
     raise TypeError(f"{type(o)} can't be kept in a checkpoint")
 
 def unplain(o):
-    "The value that `plain` has said."
+    "Return the value that `plain` turned into `o`."
     if isinstance(o, tuple) and type(o) is tuple: return tuple(map(unplain, o))
     if not isinstance(o, dict): return o
     (kind,v), = o.items()
@@ -48,7 +48,7 @@ def unplain(o):
     return res[()] if kind == 'number' else res.copy()
 
 def same(a, b):
-    "Are two plain values equal? NaN equals NaN."
+    "Tell whether two plain values are equal; NaN equals NaN."
     if type(a) is not type(b):   return False
     if isinstance(a, Tensor):    return (a.dtype,a.shape,a.device) == (b.dtype,b.shape,b.device) and torch.equal(a, b)
     if isinstance(a, (tuple,list)): return len(a) == len(b) and all(map(same, a, b))
@@ -58,10 +58,12 @@ def same(a, b):
 # %% ../nbs/04_portable.ipynb #pt000010
 @lru_cache(maxsize=None)
 def made_with(cls):
-    "The arguments that an object of `cls` is made with."
+    "Return the names of the arguments of `cls`."
     return set(inspect.signature(cls.__init__).parameters)
 
-def qualname(cls): return f'{cls.__module__}.{cls.__qualname__}'
+def qualname(cls):
+    "Return the name of `cls` with its module."
+    return f'{cls.__module__}.{cls.__qualname__}'
 def _is_object(node): return type(node.kind).__name__ == '_Object'
 _factories = {o.__name__:o for o in (list,dict,set,int,float,str,tuple,bool,collections.deque,collections.Counter)}
 _plumbing = set(vars(nn.Module())) - {'_parameters','_buffers','_modules','training'}
@@ -81,17 +83,17 @@ def _packed(o):
         return 'tensor',torch.stack([x.detach().as_subclass(Tensor) for x in o])
 
 class Packing(Portable):
-    "Says what runs hold. One for all checkpoints of a run, since it remembers what its objects were made with."
+    "Describe a run in plain values. Use one for all checkpoints of a run: it remembers what its objects were created with."
     def __init__(self,
-        changed=(), # What a former checkpoint holds, by path and name, though its object was made with it
-        base=None,  # What objects were made with, by path and name. None: what they hold at the first call
+        changed=(), # Settings that an earlier checkpoint holds because they had changed, by path and name
+        base=None,  # Settings that objects were created with, by path and name. None: those at the first call
     ): self.changed,self.base,self.lost,self.known,self.added = set(changed),base,[],set(),[]
 
     def __call__(self,
         roots:dict,        # Where to begin, by name
-        hide=lambda node,k: False, # What of a node stays out
+        hide=lambda node,k: False, # True for parts that are left out
     ) -> dict: # By path: kind, class, own value and parts
-        "What `roots` are made of, in plain values."
+        "Describe `roots` and all that they lead to."
         self.nodes,self.hide,self.todo,self.lost = Walk(roots, hide=hide, copy=False).nodes,hide,[],[]
         self.storages,res,settings = {},{},{}
         for o in roots.values(): self._ref(o)
@@ -189,13 +191,13 @@ class Packing(Portable):
 
 # %% ../nbs/04_portable.ipynb #pt000012
 class Unpacking:
-    """Finds the place of everything in `saved`; `put` then brings it there.
-    Raises `ValueError`, before anything is touched, where there is no place."""
+    """Find the object that each part of `saved` belongs to; `put` then restores them all.
+    Raises `ValueError`, before anything is touched, if a part belongs nowhere."""
     def __init__(self,
-        saved:dict,   # What a `Packing` said
-        roots:dict,   # The same parts, by name, of the run that resumes
-        hide=lambda node,k: False, # What of a node stays out
-        device=None,  # Where tensors go that the run does not have yet
+        saved:dict,   # What a `Packing` returned
+        roots:dict,   # The same roots, by name, in the run that resumes
+        hide=lambda node,k: False, # True for parts that are left out
+        device=None,  # For tensors that the run does not have yet
     ):
         self.saved,self.device = saved,device
         self.walk = Walk(roots, hide=hide, copy=False)
@@ -257,7 +259,7 @@ class Unpacking:
             raise ValueError(f"it holds {pretty(p)} with shape {tuple(own[0].shape)}, which is another one here.")
 
     def put(self):
-        "Bring everything to its place."
+        "Restore everything."
         self.done = dict(self.place)
         with torch.no_grad():
             for p in self.place: self._put(p, self.place[p])
@@ -341,12 +343,12 @@ _containers = {qualname(o):o for o in (list, set, dict, defaultdict, *(getattr(c
 _new_rngs = {qualname(type(f())):f for f in (random.Random,torch.Generator,np.random.default_rng,np.random.RandomState)}
 
 def pretty(path):
-    "A path as one would write it."
+    "Return a path as a user would write it."
     path = re.sub(r"\.(_parameters|_buffers|_modules|items)(?=\[)|\.cell_contents|\(\):\d+|\(\)(?=\.)", '', path)
     return path.replace("['", '.').replace("']", '')
 
 def check_saved(saved):
-    "Raise `ValueError` where `saved` is not what a `Packing` says."
+    "Raise `ValueError` if `saved` is not what a `Packing` returns."
     kinds = {'Tensor','Array','Rng','Script','Items','Dict','Frozen','Object','Function','Class','Cell'}
     if not isinstance(saved, dict): raise ValueError("it holds no state")
     for p,node in saved.items():

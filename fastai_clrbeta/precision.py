@@ -20,8 +20,8 @@ def _check_fp16(precision, device):
                          f"{device}: use 'bf16'.")
 
 class Precision(Portable, MixedPrecision):
-    """fastai's `MixedPrecision`, with the same arguments, on the device where the Learner trains.
-    Raises `ValueError` for 'fp16' elsewhere than on CUDA."""
+    """Train in mixed precision on any device: fastai's `MixedPrecision`, which works on CUDA only, with the same arguments.
+    Raises `ValueError` for 'fp16' on a device other than CUDA."""
     name,outer = 'mixed_precision',None  # by its name fastai knows that half precision is there
 
     def before_fit(self):
@@ -32,7 +32,7 @@ class Precision(Portable, MixedPrecision):
         self.learn.scaler,self.scales = GradScaler(device, **self.kwargs | dict(enabled=fp16)),L()
 
     def leave(self):
-        "Leave `autocast`, also where a batch that was cut short has left it open"
+        "Leave `autocast`, even if a batch that was cut short left it open."
         if self.outer: leave_autocast(*self.outer)
 
     def before_batch(self):
@@ -50,8 +50,8 @@ _flags = ('avx512_bf16','amx_bf16','bf16','sve_bf16')
 
 def native_bf16(
     device:str, # Type of a device: 'cpu', 'cuda', 'mps' …
-) -> tuple: # True or False, and the reason
-    "Does the processor compute in bf16 itself?"
+) -> tuple: # True or False, and the reason as text
+    "Tell whether the processor computes bf16 in hardware, and how that is known."
     if device == 'cuda':
         ok = torch.cuda.is_bf16_supported(including_emulation=False)
         return ok, f"{torch.cuda.get_device_name()} {'computes' if ok else 'only emulates'} bf16"
@@ -64,10 +64,10 @@ def native_bf16(
 
 @patch
 def to_precision(self:Learner,
-    precision:str='auto', # 'bf16', 'fp16' (on CUDA), 'fp32', or 'auto': bf16 where the processor computes it itself
+    precision:str='auto', # 'bf16', 'fp16' (CUDA only), 'fp32', or 'auto': bf16 if the hardware computes it, else fp32
 ) -> Learner: # The Learner itself
-    """Compute in this precision from now on, on the device where the Learner trains, and in no other.
-    Warns where bf16 won't pay. Raises `ValueError`, before anything is changed, where there is no such precision."""
+    """Train in this precision from now on, on whatever device the Learner uses; replaces any precision set before.
+    Warns if bf16 would be slower. Raises `ValueError`, before anything is changed, if the device can't do it."""
     if precision not in ('bf16','fp16','fp32','auto'):
         raise ValueError(f"precision={precision!r}: must be 'bf16', 'fp16', 'fp32' or 'auto'.")
     device = device_of(self).type

@@ -119,7 +119,9 @@ def _difference(old, new):
     return '; '.join(res)
 
 # %% ../nbs/09_resume.ipynb #613cc5bf
-def checkpoint_paths(f): return [f.with_name(f.name+o) for o in ('.ckpt','.prev.ckpt','.tmp.ckpt')]
+def checkpoint_paths(f):
+    "Return the files of the checkpoint `f`: the newest, the one before it, and the one being written."
+    return [f.with_name(f.name+o) for o in ('.ckpt','.prev.ckpt','.tmp.ckpt')]
 
 _format = 'fastai_clrbeta 3'
 _of_each = 'nodes','start','begin','changed'  # which each process has its own of
@@ -246,14 +248,14 @@ def _parts(saved, path): return saved[path][3] if path in saved else {}
 
 # %% ../nbs/09_resume.ipynb #6a44a12a
 class Checkpoint(Portable, Callback):
-    "Write all that the rest of a fit depends on, before it, after every epoch and every `every_iter` steps."
+    "Save everything that the rest of a fit depends on: before it starts, after every epoch and every `every_iter` steps."
     order,run_valid,looks_on = 1000,False,True  # after all others, so that what they do in an event is in
     def __init__(self,
-        file:Path,           # Written as `{file}.ckpt`, the one before as `{file}.prev.ckpt`
-        every_iter:int|None, # Write also after every so many steps
-        described:dict,      # What run it is
+        file:Path,           # Saved as `{file}.ckpt`, with the one before it as `{file}.prev.ckpt`
+        every_iter:int|None, # Save also after every so many steps; None: only after epochs
+        described:dict,      # What identifies the run: its settings, in plain values
         state:dict|None,     # Checkpoint to go on from
-        begin:dict|None=None,# What the Learner was before the run, to start over from
+        begin:dict|None=None,# The Learner before the run, for a run that may start over
     ):
         store_attr()
         self.resumed = state is not None
@@ -291,7 +293,7 @@ class Checkpoint(Portable, Callback):
                                    tried=self.tried, others=others, **own))
 
     def start_over(self, learn, others):
-        "Let the run begin again. A process that has resumed it knows from the file alone what there was at the beginning."
+        "Start the run over. A process that resumed it knows the beginning only from the file."
         if self.resumed: _bring(learn, self.begin, _roots(learn, others))
         self.state = None
 
@@ -326,7 +328,7 @@ def _pass_once(learn):
 
 @contextmanager
 def resuming(learn, cb):
-    "Make the `fit` of `learn` go on from the state of `cb`, if any: nothing before fires an event or is trained on."
+    "Inside the block, let `learn.fit` go on from the state of `cb`, if any, without repeating any event or step before it."
     state = cb and cb.state
     def _do_fit():
         del learn._do_fit
@@ -359,15 +361,15 @@ def resuming(learn, cb):
 # %% ../nbs/09_resume.ipynb #65b7fedd
 def checkpointing(
     learn:Learner,
-    name:str|Path,       # Of the file in `learn.path/learn.model_dir`
-    every_iter:int|None, # Write after every so many steps, too
+    name:str|Path,       # Name of the file in `learn.path/learn.model_dir`
+    every_iter:int|None, # Save also after every so many steps; None: only after epochs
     resume:bool,         # Go on with the run in the file, if there is one?
     opt,                 # The optimiser that the fit will have
-    schedule:dict,       # What the schedule is, in plain values
-    cbs=(),              # Callbacks that the fit will have besides the Learner's
-    again=(),            # Of a run that may start over, what it has besides the Learner: the file holds its beginning, too
-) -> Checkpoint: # For the fit, which must run in `resuming`
-    "What a fit needs to write checkpoints and to go on from one. Raises `ValueError` where there can't be one."
+    schedule:dict,       # The schedule, in plain values
+    cbs=(),              # Callbacks of the fit besides the Learner's own
+    again=(),            # Objects to save at the beginning, too, for a run that may start over
+) -> Checkpoint: # To give to the fit, which must run inside `resuming`
+    "Return the callback that writes checkpoints and goes on from one. Raises `ValueError` if the run can't be saved or resumed."
     f = learn.path/learn.model_dir/name
     def look():
         f.parent.mkdir(parents=True, exist_ok=True)
@@ -386,7 +388,7 @@ def checkpointing(
     return Checkpoint(f, every_iter, run, state and _state_of(rank_distrib(), state), begin)
 
 def keep_data(dls):
-    "A function that puts back what looking at the data changes: random numbers, and counters of loaders and data sets."
+    "Return a function that undoes what looking at the data changes: random numbers, and counters of loaders and data sets."
     return Walk(dict(dls=dls, random=world_rng)).put_back
 
 def _numbers(o):

@@ -17,12 +17,12 @@ import dis, enum
 
 # %% ../nbs/03_state.ipynb #st000007
 def attrs(o):
-    "The attributes that `o` itself has, those in slots included."
+    "Return the attributes of `o` itself, including those in slots."
     slots = [k for c in type(o).__mro__ for k in tuplify(c.__dict__.get('__slots__', ())) if not k.startswith('__')]
     return {k:getattr(o, k) for k in slots if hasattr(o, k)} | dict(getattr(o, '__dict__', {}))
 
 def set_attrs(o, new, exact=True):
-    "Give `o` the attributes `new`; if `exact`, no others."
+    "Give `o` the attributes `new` and, if `exact`, no others."
     for k in attrs(o).keys() - new.keys() if exact else (): object.__delattr__(o, k)
     d = getattr(o, '__dict__', {})
     for k,v in new.items():
@@ -30,14 +30,14 @@ def set_attrs(o, new, exact=True):
         else: object.__setattr__(o, k, v)
 
 def refill(o, items):
-    "Replace what the container `o` holds."
+    "Replace the contents of the container `o`."
     if isinstance(o, list): o[:] = items; return
     o.clear()
     (o.extend if isinstance(o, collections.deque) else o.update)(items)
 
 # %% ../nbs/03_state.ipynb #st000008
 class Kind:
-    "How objects of a kind are read and written in place; `links` are what else they lead to."
+    "How to read and write objects of one kind in place; `links` returns what else they lead to."
     def links(self, o, data): return {}
     def read (self, o): return None,{f'.{k}':v for k,v in attrs(o).items()}
     def write(self, o, own, parts, exact=True): set_attrs(o, {k[1:]:v for k,v in parts.items()}, exact)
@@ -98,7 +98,7 @@ class _Rng(Kind):
         else: o.set_state(own)
 
 class WorldRng:
-    "The random numbers of torch, CUDA, Python and NumPy, and of MPS, as one more generator of a run."
+    "The global random state of torch, CUDA, MPS, Python and NumPy, with the methods of a generator."
     def get_state(self):
         mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
         return get_random_states() | {'mps':mps}
@@ -120,7 +120,7 @@ def _sets(code):
     return {k for k in own+inner if k in code.co_freevars or k not in code.co_cellvars}
 
 class Global:
-    "A global variable, as a cell: a function of the run sets it."
+    "A global variable that a function of the run sets, with the interface of a cell."
     def __init__(self, world, name): self.world,self.name = world,name
     @property
     def cell_contents(self):
@@ -153,9 +153,9 @@ def _around(f):
     return world | {k:c.cell_contents for k,c in cells if c != CellType()}
 
 def function_vars(f, data=False):
-    """What the function `f` keeps around it, by name: as cells, the variables that it sets; random number generators;
-    other functions. Of `data` also what else it has closed over, and its defaults. Lists and the like are left to those
-    who read them."""
+    """Return what the function `f` keeps outside of itself, by name: the variables that it sets, as cells; random number
+    generators; the user's functions that it calls. If `data`, also what else it closes over, and its defaults.
+    Lists and the like are left alone: they are how people watch a run."""
     sets,seen = _sets(f.__code__),_around(f)
     cells = dict(zip(f.__code__.co_freevars, f.__closure__ or ()))
     given = dict(enumerate([*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()]))
@@ -176,12 +176,12 @@ def _filled(code):
     stores = {line.get(o.offset) for o in ops if o.opname=='STORE_SUBSCR'}
     fills = lambda o: o.argval in _fillers or o.opname in ('STORE_ATTR','COPY','DUP_TOP')  # the latter two for `+=`
     loads = [(o.argval, line.get(o.offset) in stores or fills(then))
-             for o,then in zip(ops, ops[1:]) if o.opname in ('LOAD_GLOBAL','LOAD_DEREF','LOAD_ATTR','LOAD_FAST','LOAD_FAST_BORROW')]
+             for o,then in zip(ops, ops[1:]) if o.opname.startswith(('LOAD_GLOBAL','LOAD_DEREF','LOAD_ATTR','LOAD_FAST'))]
     inner = [k for o in code.co_consts if isinstance(o, type(code)) for k in _filled(o)]
     return {k for k,filled in loads if filled} | set(inner)
 
 def left_out(o):
-    "Lists, and objects of the user's, that a function or a class's methods fill although they are no part of the run."
+    "Name the lists and objects that a function, or a method of a class, changes although they are no part of the run."
     is_class = isinstance(o, type)
     fs = [f for f in (_methods(o) if is_class else [o]) if _is_users_function(f)]
     filled = {k for f in fs for k in _filled(f.__code__)}
@@ -222,7 +222,7 @@ _inert = 'fastai.','fastcore.','fasttransform.','torch.','builtins','abc','typin
 
 @lru_cache(maxsize=None)
 def own_classes(cls):
-    "Those classes that `cls` inherits from, itself included, that may keep something of a run."
+    "Return `cls` and its base classes, by path, where they may hold state of a run."
     return {f'():{i}':c for i,c in enumerate(cls.__mro__) if not c.__module__.startswith(_inert)}
 
 def _hooks(m):
@@ -237,7 +237,9 @@ def _methods(cls):
     return [f for f in fs if isinstance(f, FunctionType)]
 
 # %% ../nbs/03_state.ipynb #st000011
-def place(t): return t.storage_offset(),t.size(),t.stride()
+def place(t):
+    "Return where `t` lies in its memory: offset, size and stride."
+    return t.storage_offset(),t.size(),t.stride()
 
 class _Tensor(Kind):
     "Its memory, its place there, and of a leaf its gradient and `requires_grad`"
@@ -302,17 +304,19 @@ def _open(cls):
 _plain_types = {bool,int,float,str,type(None),torch.Size}
 
 def is_plain(o):
-    "Is `o` a value without parts, or a tuple of such?"
+    "Tell whether `o` is a value without parts, or a tuple of such values."
     return type(o) in _plain_types or type(o) is tuple and all(map(is_plain, o))
 
 _order_types = (torch.int64,torch.int32)
 def is_order(o):
-    "Can `o` be an order of items: whole numbers in one dimension?"
+    "Tell whether `o` may be an order of items: whole numbers in one dimension."
     if isinstance(o, list):       return len(o) > 0 and type(o[0]) is int
     if isinstance(o, Tensor):     return o.ndim == 1 and o.dtype in _order_types
     if isinstance(o, np.ndarray): return o.ndim == 1 and o.dtype.kind in 'iu'
 
-def is_loader(o): return isinstance(o, (DataLoader,torch.utils.data.DataLoader))
+def is_loader(o):
+    "Tell whether `o` is a loader of fastai or torch."
+    return isinstance(o, (DataLoader,torch.utils.data.DataLoader))
 
 _kinds = [((tuple,partial,MethodType,Dispatcher),_Frozen()), (FunctionType,_Function()), (np.ndarray,_Array()), (dict,_Dict()),
     (type,_Class()), ((CellType,Global),_Cell()),
@@ -320,13 +324,13 @@ _kinds = [((tuple,partial,MethodType,Dispatcher),_Frozen()), (FunctionType,_Func
     ((list,set,collections.deque),_Items()), (object,_Object())]
 
 def kind_of(o):
-    "How objects of the type of `o` are read and written; None where they are not gone into."
+    "Return the `Kind` of `o`, or None if the walk does not go into it."
     kind = next(k for t,k in _kinds if isinstance(o, t))
     if type(kind) is not _Object or _open(type(o)): return kind
 
 # %% ../nbs/03_state.ipynb #st000014
 class Node:
-    "An object of a run: where the walk met it, its kind, what it held then, and all that it leads to."
+    "An object of a run: its path, its kind, what it held when the walk met it, and what it leads to."
     def __init__(self, o, path, kind, data, owner):
         self.o,self.path,self.kind,self.data = o,path,kind,data
         self.owner = self if type(kind) is _Object else owner  # the object that has it, perhaps in a container
@@ -336,19 +340,19 @@ class Node:
     def put(self): self.kind.write(self.o, self.own, dict(self.parts))
 
 class Walk:
-    "The objects that `roots` are made of, in `nodes` by their `id`, each with what it holds now."
+    "Find all objects that `roots` consist of and note what each holds now; `nodes` has them by `id`."
     def __init__(self,
-        roots:dict,     # Where to begin, by name; paths begin with these names
-        skip=lambda o: False, # Objects for which this is true are not gone into
-        hide=lambda node,k: False, # Parts for which this is true are not gone into
-        copy:bool=True, # Copy the memory of tensors? Without it they can't be put back
+        roots:dict,     # Where to start, by name; paths begin with these names
+        skip=lambda o: False, # True for objects that the walk should not go into
+        hide=lambda node,k: False, # True for parts that it should not go into
+        copy:bool=True, # Copy the memory of tensors? Without a copy they can't be restored
     ):
         self.skip,self.hide,self.nodes = skip,hide,{}
         self.kinds,self.tensors = {},_Tensor(copy)
         for name,o in roots.items(): self._from(o, name)
 
     def kind(self, o, data):
-        "How to read and write `o`; None where it is not gone into"
+        "Return the `Kind` of `o`, or None if the walk does not go into it."
         if type(o) not in self.kinds: self.kinds[type(o)] = self.tensors if isinstance(o, Tensor) else kind_of(o)
         kind = self.kinds[type(o)]
         if kind is None or type(kind) is _Object and not hasattr(o, '__dict__') and not attrs(o): return
@@ -373,19 +377,19 @@ class Walk:
             todo += [(v, f'{path}{k}', data, node.owner) for k,v in node.links.items() if not self.hide(node, k)]
 
     def put_back(self):
-        "Put everything back in place, as often as wanted."
+        "Restore everything in place; may be called more than once."
         with torch.no_grad():
             for o in self.nodes.values(): o.put()
 
 # %% ../nbs/03_state.ipynb #st000016
 def run_roots(learn):
-    "The parts of a run by name. What two of them hold is known by the first one's."
+    "Return the parts of a run by name; an object that several share is found under the first."
     loss = getattr(learn.loss_func, 'func', None)
     return dict(model=get_model(learn.model), opt=learn.opt, loss=learn.loss_func, loss_func=loss, dls=learn.dls, learn=learn,
                 random=world_rng)
 
 def keep(learn, *others):
-    "A function that puts `learn`, `others` and all random numbers back as they are now, as often as it is called."
+    "Return a function that restores `learn`, `others` and all random states as they are now; it may be called more than once."
     walk = Walk(run_roots(learn) | {f'other {i}':o for i,o in enumerate(others)})
     autocast = autocast_state()
     for dl in getattr(learn.dls, 'loaders', []):
@@ -398,9 +402,9 @@ def keep(learn, *others):
 @patch
 @contextmanager
 def no_trace(self:Learner):
-    """Put everything back when the block ends, however it ends: weights, buffers, gradients, optimiser (also none),
-    recorder, counters, callbacks, modes, and the random numbers of torch, CUDA, MPS, Python, NumPy, the loaders
-    and what they are made of. It happens in memory and in place; no file is written."""
+    """Restore the Learner when the block ends, however it ends: weights, buffers, gradients, optimiser (or its absence),
+    recorder, counters, callbacks, modes, and the random state of torch, CUDA, MPS, Python, NumPy and the loaders.
+    The snapshot is in memory and restored in place; no file is written."""
     put_back = keep(self)
     try: yield self
     finally:
@@ -416,11 +420,11 @@ def _nesting():
     return n
 
 def autocast_state():
-    "How deep in `autocast` we are, and what it is on each device."
+    "Return how deeply `autocast` is nested, and its setting on each device."
     return _nesting(),[(o, torch.is_autocast_enabled(o), torch.get_autocast_dtype(o)) for o in ('cpu','cuda','mps')]
 
 def leave_autocast(nesting, states):
-    "Leave the `autocast` that what has cut off a batch, between forward pass and loss, has left open."
+    "Leave every `autocast` above `nesting`, which a batch cut off between forward pass and loss leaves open."
     if _nesting() <= nesting: return
     while _nesting() > nesting: torch.autocast_decrement_nesting()
     torch.clear_autocast_cache()
@@ -430,7 +434,7 @@ def leave_autocast(nesting, states):
 
 @contextmanager
 def autocast_left():
-    "Leave, at the end, what `autocast` has been left open since the beginning."
+    "At the end of the block, leave every `autocast` that was left open inside it."
     state = autocast_state()
     try: yield
     finally: leave_autocast(*state)
@@ -439,7 +443,7 @@ def autocast_left():
 _plumbing = set(vars(nn.Module())) - {'_buffers','training'}
 
 def forward_state(*models):
-    "A function that puts back what a forward pass changes in `models`: buffers, modes, attributes (a hidden state)."
+    "Return a function that undoes what a forward pass changes in `models`: buffers, modes, attributes such as a hidden state."
     modules = {m:None for o in models if isinstance(o, nn.Module) for m in o.modules()}
     weights = {p.untyped_storage()._cdata for m in modules for p in m.parameters(recurse=False)}
     script = [m for m in modules if isinstance(m, torch.jit.ScriptModule)]
