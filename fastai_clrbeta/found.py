@@ -47,11 +47,11 @@ def peak_and_why(
     smooth = centred(y, num_it)
     noise = (y-smooth).abs().median()
     start = smooth[:max(3, num_it//10)].median()
-    away = _exploded(y, smooth, num_it, True)
+    away = _exploded(y, smooth, num_it, True) & (smooth > smooth.cummin())  # to fall from high up is no explosion
     n = away.idxmax() if away.any() else len(y)
     if not smooth[:n].notna().any(): return None,"the loss explodes at once: lower start_lr.",None
     low = smooth[:n].idxmin()
-    gain = start-smooth[low]
+    gain = min(start, smooth[:low+1].max()) - smooth[low]
     if not gain > max(2*noise, 1e-3*abs(start)):
         why = "the training loss never falls clearly below its start: lower start_lr, raise num_it, or look at the data."
         return None,why,None
