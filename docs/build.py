@@ -19,6 +19,9 @@ results = 'LRFind LRSweep Divergence FitDiverged Sched'.split() # classes of whi
 
 def page_of(f): return Path(nbpath2html(Path(f))).stem
 def linked(text, ext): return re.sub(r'(\]\()(?:\d\d_)?([a-z]\w*)\.ipynb', rf'\1\2.{ext}', text) # quarto finds a page by its notebook
+def aligned(html): # numbers to the right, in place of pandas' own styles
+    html = re.sub('<style scoped>.*?</style>', '', html, flags=re.S)
+    return re.sub(r'<td[^>]*>(?=[-−+]?[\d.,]+(e-?\d+)?( ± [\d.]+)?[ %×]*</td>)', '<td class="num">', html)
 def cards(os): # of title, link, text and options
     os = ['\n'.join([f':::{{grid-item-card}} {title}', f':link: {link}', *opts, f'\n{text}\n:::']) for title,link,text,*opts in os]
     return '\n'.join(['::::{grid} 1 2 2 3\n:gutter: 3\n', *os, '::::'])
@@ -77,7 +80,7 @@ class Bridge: # from notebooks for quarto to notebooks for myst-nb
             if len(fig) > 1: c.metadata['mystnb'] = dict(figure=dict(caption=fig['fig-cap']), image=dict(alt=fig['fig-alt'], classes=fig['classes']))
             for o in (o.data for o in c.outputs if 'data' in o):
                 if 'image/png' in o: self.figures.append((page, fig, o['image/png']))
-                if 'text/html' in o: o['text/html'] = re.sub(r'<td[^>]*>(?=[-−+]?[\d.,]+( ± [\d.]+)?[ %×]*</td>)', '<td class="num">', o['text/html'])
+                if 'text/html' in o: o['text/html'] = aligned(o['text/html'])
         else: c.source = linked(c.source, 'html')
         if doors := re.findall(r'^- \[(.+)\]\((.+?)\) (.+)', c.source, re.M): c.source = c.source.split('- ')[0] + cards(doors)
         return c
