@@ -10,12 +10,24 @@ Stop it whenever you like: the same command goes on with the test where it was. 
 from superconvergence import *
 from fastai_clrbeta.found import peak_and_why
 
+names = dict(train_loss='training loss', valid_loss='validation loss', accuracy='accuracy',
+             valid_loss_batch='validation loss, own statistics', accuracy_batch='accuracy, own statistics')
+
 def turns(df):
-    "Where each curve of a test turns, and the peak"
-    cols = [o for o in df if o.endswith('_centred')]
-    at = {o:df[o].idxmin() if 'loss' in o else df[o].idxmax() for o in cols}
-    best,why,_ = peak_and_why(df.lr, df.train_loss, len(df))
-    return {o.removesuffix('_centred').replace('_',' '):df.lr[i] for o,i in at.items()} | dict(peak=best)
+    "Where each curve of a test turns, without lag, and the peak"
+    lows = {name:df[f'{k}_centred'].idxmin() if 'loss' in k else df[f'{k}_centred'].idxmax() for k,name in names.items()}
+    return {name:df.lr[i] for name,i in lows.items()} | dict(peak=peak_and_why(df.lr, df.train_loss, len(df))[0])
+
+def between(os):
+    "The median and, of several, the lowest and the highest"
+    os = os.dropna()
+    if not len(os): return 'none'
+    return f'{os.median():.2g}' + (f' ({os.min():.2g} to {os.max():.2g})' if len(os) > 1 else '')
+
+def summary(tests):
+    "A row for each of `tests`, the logs of their seeds by name"
+    rows = {name:pd.DataFrame(map(turns, dfs), dtype=float) for name,dfs in tests.items()}
+    return pd.DataFrame([{'test':name, 'n':len(o)} | {k:between(o[k]) for k in o} for name,o in rows.items()])
 
 @call_parse
 def main(
@@ -28,9 +40,6 @@ def main(
 ):
     little = dict(depth=8, bs=16, num_it=10) if trial else {}
     lab = Lab(data, out or ('trial' if trial else Path(__file__).parent/'results/protocol2'), device, precision, **little)
-    rows = []
-    for name,tests in tests_of_2018().items():
-        if not name.startswith(only): continue
-        lab.all(tests)
-        rows += [dict(test=name, seed=o.seed) | turns(lab.df(o)) for o in tests]
-    print(pd.DataFrame(rows).to_string(index=False, float_format='{:.2g}'.format))
+    tests = {name:tests for name,tests in tests_of_2018().items() if name.startswith(only)}
+    for o in tests.values(): lab.all(o)
+    print(summary({name:[lab.df(o) for o in os] for name,os in tests.items()}).to_string(index=False))

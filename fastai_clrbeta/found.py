@@ -198,12 +198,12 @@ class LRFind(Portable):
                 raws.append(pd.concat([o[col] for o in runs]))
                 if smooth:
                     for o in runs: ax.plot(o.lr, o[col], '.', ms=4, alpha=0.3, color=palette[i])
-            start = self.df[name][:10].median()
+            start = self.df[col][:10].median()
             if len(self.df) and math.isfinite(start): ax.axhline(start, color='0.6', lw=0.8, ls=':', zorder=0)
             ax.set_ylabel(name.replace('_', ' '))
-            line,raw = pd.concat(lines),pd.concat(raws)
-            _fit_y(ax, line, raw, start, loss=name.endswith('_loss'))
-            _tell_hidden(ax, raw)
+            loss = name.endswith('_loss')  # with running averages it may explode from the start
+            _fit_y(ax, *(pd.concat(o[-1:] if loss else o) for o in (lines,raws)), start, loss)
+            _tell_hidden(ax, pd.concat(raws))
             if name in twins: ax.legend(fontsize='small', loc='upper left')
         _mark(self, axs)
         if not self.linear: axs[0].set_xscale('log')
@@ -285,7 +285,9 @@ def _one_peak(peaks):
     nums = [o for o in peaks if o[0] is not None]
     _,why,band = min(nums, key=lambda o: abs(math.log(o[0]/best)))
     if len(peaks)==1: return best,why,band
-    return best,f"{len(nums)} runs say {lo:.2g} to {hi:.2g}; in the middle one {why}",(lo,hi)
+    told = f"{len(nums)} of {len(peaks)}" if len(nums) < len(peaks) else f"{len(nums)}"
+    if len(nums)==1: return best,f"{told} runs has a peak: {why}",(lo,hi)
+    return best,f"{told} runs say {lo:.2g} to {hi:.2g}; in the middle one {why}",(lo,hi)
 
 def _one_stop(stops):
     if len(stops)==1: return stops[0]
