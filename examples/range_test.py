@@ -24,7 +24,7 @@ def between(os):
     if not len(os): return 'none'
     return f'{os.median():.2g}' + (f' ({os.min():.2g} to {os.max():.2g})' if len(os) > 1 else '')
 
-def summary(tests):
+def turning_points(tests):
     "A row for each of `tests`, the logs of their seeds by name"
     rows = {name:pd.DataFrame(map(turns, dfs), dtype=float) for name,dfs in tests.items()}
     return pd.DataFrame([{'test':name, 'n':len(o)} | {k:between(o[k]) for k in o} for name,o in rows.items()])
@@ -42,4 +42,4 @@ def main(
     lab = Lab(data, out or ('trial' if trial else Path(__file__).parent/'results/protocol2'), device, precision, **little)
     tests = {name:tests for name,tests in tests_of_2018().items() if name.startswith(only)}
     for o in tests.values(): lab.all(o)
-    print(summary({name:[lab.df(o) for o in os] for name,os in tests.items()}).to_string(index=False))
+    print(turning_points({name:[lab.df(o) for o in os] for name,os in tests.items()}).to_string(index=False))
