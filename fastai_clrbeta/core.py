@@ -191,7 +191,9 @@ def _ours(module, name, stand_in):
     from jinja2.utils import import_string  # of torch's, and slow to import
     return _Call(getattr, _Call(import_string, module, True), name, stand_in)
 
-def unpickled(data, stand_in): return pickle.loads(data)
+def unpickled(data, stand_in):
+    "Return what was pickled to `data`; without this package, pickle takes `stand_in` instead."
+    return pickle.loads(data)
 
 class _New:
     "Makes an object of `cls`; unpickled, of the class that the call `found` gives."
@@ -217,7 +219,9 @@ def _both_ways(cls):
     try: return cloudpickle.dumps(cls, 2) + name + len(name).to_bytes(8, 'big')
     finally: cloudpickle.unregister_pickle_by_value(ours)
 
-def by_name(both): return pickle.loads(both[-8-int.from_bytes(both[-8:], 'big'):])
+def by_name(both):
+    "Return the class that `both` names, rather than the one made from its code."
+    return pickle.loads(both[-8-int.from_bytes(both[-8:], 'big'):])
 
 def carry_code(*classes):
     "Pickle objects of `classes`, which need no more than their module, with its code, for where this package is missing."
