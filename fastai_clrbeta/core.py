@@ -38,8 +38,9 @@ def per_group(name, v, n):
     try: given = [v.start or v.stop, v.stop] if ends else list(L(v))
     except TypeError: given = [None]
     if not given or not all(_is_number(o) and o >= 0 for o in given):
+        hint = " Where the peak of a range test is None, its why says what to do." if v is None and name == 'lrs' else ''
         raise ValueError(f"{name}={v!r}: must be a number, 0 or more, or a slice or list of them, "
-                         f"one for each of the {n} parameter group(s).")
+                         f"one for each of the {n} parameter group(s).{hint}")
     if ends: given = even_mults(*given, n) if n > 1 and v.start else [v.stop/10]*(n-1) + [v.stop]
     elif len(given) == 1: given = given*n
     if len(given) != n: raise ValueError(f"{name}={v!r}: {len(given)} values for {n} parameter group(s).")
