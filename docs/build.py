@@ -21,7 +21,7 @@ def page_of(f): return Path(nbpath2html(Path(f))).stem
 def linked(text, ext): return re.sub(r'(\]\()(?:\d\d_)?([a-z]\w*)\.ipynb', rf'\1\2.{ext}', text) # quarto finds a page by its notebook
 def aligned(html): # numbers to the right, in place of pandas' own styles
     html = re.sub('<style scoped>.*?</style>', '', html, flags=re.S)
-    number = r'[-−+]?[\d.,]+(e-?\d+)?( ± [\d.]+| \([\d.]+ to [\d.]+\))?[ %×]*'
+    number = r'[-−+]?[\d.,]+(e[-+]?\d+)?( ± [\d.]+| \([\d.]+ to [\d.]+\))?[ %×]*'
     return re.sub(f'<td[^>]*>(?=({number}|–)</td>)', '<td class="num">', html)
 def cards(os): # of title, link, text and options
     os = ['\n'.join([f':::{{grid-item-card}} {title}', f':link: {link}', *opts, f'\n{text}\n:::']) for title,link,text,*opts in os]

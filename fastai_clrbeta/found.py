@@ -64,7 +64,7 @@ def peak_and_why(
     floor = float(lrs[begin]),float(lrs[end])
     if not floor[0] > 0: return None,"the training loss is lowest at a learning rate of 0.",None
     factor,middle = factors[bool(adaptive)],math.sqrt(floor[0]*floor[1])
-    why = "the training loss is at its floor from {:.2g} to {:.2g}, and the peak is {} of the middle, {:.2g}."
+    why = "the training loss is at its floor from {:.2g} to {:.2g}, and the peak is {} × {:.2g}, its middle."
     return factor*middle,why.format(*floor, factor, middle),floor
 
 factors = 0.35,0.17  # of SGD, and of Adam and its like: from `benchmarks/peak.py`
@@ -348,7 +348,7 @@ def _tell_hidden(ax, raw):
     lo,hi = ax.get_ylim()
     hidden = {'↑ {} above':(raw > hi).sum(), '↓ {} below':(raw < lo).sum(), '{} not a number':raw.isna().sum()}
     txt = ', '.join(k.format(n) for k,n in hidden.items() if n)
-    ax.text(0.99, 0.97, txt, transform=ax.transAxes, ha='right', va='top', fontsize='small', color='0.35')
+    ax.text(1, 1.01, txt, transform=ax.transAxes, ha='right', va='bottom', fontsize='small', color='0.35')
 
 # %% ../nbs/05_found.ipynb #2ef5e20d
 class LRSweep(Portable):
@@ -379,7 +379,7 @@ class LRSweep(Portable):
 
     def _losses(self, r): return [o for o in ('train_loss_centred','valid_loss_centred') if o in r.df]
     def __repr__(self): return repr(self.table)
-    def _repr_html_(self): return self.table.to_html(index=False, float_format='{:.3g}'.format)
+    def _repr_html_(self): return self.table.to_html(index=False, na_rep='–', float_format='{:.3g}'.format)
 
     def plot(self,
         axs=None,          # Axes to draw on, one for the training and one for the validation loss
@@ -399,7 +399,8 @@ class LRSweep(Portable):
             if lines:
                 line = pd.concat(lines)
                 _fit_y(ax, line, line, np.median([r.df[name][:10].median() for r in shown.values()]))
-            ax.set(xlabel='learning rate', ylabel=name.replace('_',' ')+' (smoothed)')
+            ax.set_ylabel(name.replace('_',' ')+' (smoothed)')
             if not first_run.linear: ax.set_xscale('log')
+        axs[-1].set_xlabel('learning rate')
         if shown: axs[0].legend(fontsize='small')
         return axs

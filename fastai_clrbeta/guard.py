@@ -31,7 +31,7 @@ class FitDiverged(RuntimeError):
     "A fit has diverged."
     def __init__(self,
         msg:str,           # What happened
-        report:Divergence, # Where: kept as `report`
+        report:Divergence, # Where it diverged
     ):
         super().__init__(msg, report)
         self.report = report
@@ -101,6 +101,7 @@ def plot_overfit(
     gap = losses.validation - losses.iloc[:,0]
     for ax in axs if len(lrs) else (): _lr_behind(ax, np.linspace(0, len(df), len(lrs)), lrs)
     style = dict(marker='.', xlabel='epochs', xlim=(0,None))
+    for ax in axs: ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     losses.plot(ax=axs[0], ylabel='loss', color=palette[:2], **style)
     gap.plot(ax=axs[1], color=palette[2], ylabel='gap', label='validation − training loss', legend=True, **style)
     if _wide(losses): axs[0].set_yscale('log')
@@ -115,6 +116,7 @@ def _lr_behind(ax, x, lrs):
     behind.fill_between(x, lrs, color='0.5', alpha=0.18, lw=0)
     behind.set(ylabel='learning rate (grey)', ylim=(0,None))
     behind.grid(False)
+    behind.spines['right'].set_visible(True)
     ax.set_zorder(behind.get_zorder()+1)
     ax.patch.set_visible(False)
 
