@@ -4,6 +4,7 @@ from copy import deepcopy
 from inspect import cleandoc, isclass, isfunction, signature
 from pathlib import Path
 import nbformat, yaml
+from bs4 import BeautifulSoup
 from fastcore.docments import MarkdownRenderer, docments
 from fastcore.xtras import working_directory
 from nbdev.config import nbpath2html
@@ -94,12 +95,14 @@ class Bridge: # from notebooks for quarto to notebooks for myst-nb
             if page == 'index': nb.cells.append(new_markdown_cell(self.toctree()))
             nbformat.write(nb, self.dest/f'{page}.ipynb')
         def md(name, *parts): (self.dest/f'{name}.md').write_text('\n'.join(parts), encoding='utf-8')
-        md('names', '# All names', *(f'\n## {self.pages[p][0]}\n\n{{.params}}\n| Name | |\n|---|---|\n' + '\n'.join(
+        md('names', '# All names', *(f'\n## {self.pages[p][0]}\n\n{{.params}}\n| Name | What it is |\n|---|---|\n' + '\n'.join(
             f'| [`{n}`]({p}.html#{n.lower()}) | {doc} |' for n,doc in self.names[p]) for p in self.toctree().split('\n') if p in self.names))
         (self.dest/'gallery').mkdir()
         for i,(*_,png) in enumerate(self.figures): (self.dest/f'gallery/{i}.png').write_bytes(base64.b64decode(png))
-        md('gallery', '# Gallery\n', cards((self.pages[p][0], f'{p}.html', o['fig-cap'], f':img-top: gallery/{i}.png', f":img-alt: {o['fig-alt']}",
-                                          f":class-img-top: {o['classes']}") for i,(p,o,_) in enumerate(self.figures)))
+        title = lambda p: 'Overview' if p=='index' else self.pages[p][0]
+        md('gallery', '# Gallery\n', 'Every figure of these pages, and where it is from.\n', cards(
+            (title(p), f'{p}.html', o['fig-cap'], f':img-top: gallery/{i}.png', f":img-alt: {o['fig-alt']}", f":class-img-top: {o['classes']}")
+            for i,(p,o,_) in enumerate(self.figures)))
         shutil.copy(root/'CHANGELOG.md', self.dest/'changelog.md')
 
     def toctree(self):
@@ -119,11 +122,26 @@ def parts(c):
     for o,is_fig in (text,False),(fig,True): o.outputs = [x for x in o.outputs if ('image/png' in x.get('data', {})) == is_fig]
     return [text, fig]
 
+def table(html):
+    rows = [[o.get_text(' ', strip=True) for o in tr(['th','td'])] for tr in BeautifulSoup(html, 'html.parser')('tr')]
+    return '\n'.join(f"| {' | '.join(o)} |" for o in [rows[0], ['---']*len(rows[0]), *rows[1:]]) if rows else ''
+
+def plain(c):
+    "A cell of code as Markdown"
+    if 'mystnb' in c.metadata: return f"*Figure: {c.metadata.mystnb.figure.caption}* ({c.metadata.mystnb.image.alt})"
+    res = [] if 'remove-input' in c.metadata.tags else [f'```python\n{c.source}\n```']
+    for o in c.outputs:
+        data = o.get('data', {})
+        res.append(data.get('text/markdown') or table(data.get('text/html', '')) or f"```\n{o.get('text') or data.get('text/plain', '')}\n```")
+    return '\n'.join(res)
+
 def twin(f):
     "A page as plain Markdown"
-    def code(c): return '\n'.join([f'```python\n{c.source}\n```', *(f"```\n{o.get('text') or o.data.get('text/plain', '')}\n```" for o in c.outputs)])
-    text = '\n\n'.join(c.source if c.cell_type=='markdown' else code(c) for c in nbformat.read(f, 4).cells)
-    return re.sub(r'^(\{\.\w+\}|```\{(py:currentm|toctr).*?```|\[Download this.*?)\n+', '', text, flags=re.M|re.S)
+    text = '\n\n'.join(c.source if c.cell_type=='markdown' else plain(c) for c in nbformat.read(f, 4).cells)
+    text = re.sub(r'^(\{\.\w+\}|```\{(py:currentm|toctr).*?```|\[Download this.*?)\n+', '', text, flags=re.M|re.S)
+    text = re.sub(r'^:+\{grid-item-card\} (.+)\n:link: (.+)\n\n(.+)\n:+\n', r'- [\1](\2) \3\n', text, flags=re.M)
+    text = re.sub(r'^:+\{py:\w+\} (.+)$', lambda m: '### `' + re.sub(r'~[\w.]+\.', '', m[1]) + '`', text, flags=re.M)
+    return re.sub(r'^(:{3,}.*|:gutter: 3)\n', '', text, flags=re.M)
 
 def main(out='_docs'):
     "Make the site in the folder `out`, and replace what it holds"
