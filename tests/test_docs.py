@@ -177,7 +177,8 @@ def test_twins_and_notebooks(site):
     "Each page is there for tools as Markdown, too, and for everybody as a notebook"
     for nb in notebooks:
         page = nbpath2html(nb).name
-        assert (site/f'{page}.md').read_text(encoding='utf-8').startswith('# ')
+        twin = (site/f'{page}.md').read_text(encoding='utf-8')
+        assert twin.startswith('# ') and not re.findall(r'^:::.*|\{py:.*|<(?:IPython|pandas|Figure).*', twin, re.M)
         assert (site/'notebooks'/page).with_suffix('.ipynb').read_bytes() == nb.read_bytes()
 
 def test_llms_txt_tells_the_modules(site):
