@@ -1,6 +1,6 @@
 """Leslie Smith's own range test, at its own scale: ResNet-56 on CIFAR-10, batches of 512.
 
-    python examples/range_test.py                 # 14 tests, of about ten minutes each on two idle cores
+    python examples/range_test.py                 # 14 tests, of six to ten minutes each on two cores
     python examples/range_test.py --only conv     # those whose names begin so
     python examples/range_test.py --trial         # all in little, to see that it works
 

@@ -53,12 +53,12 @@ def peak_and_why(
     low = smooth[:n].idxmin()
     gain = min(start, smooth[:low+1].max()) - smooth[low]
     if not gain > max(2*noise, 1e-3*abs(start)):
-        why = "the training loss never falls clearly below its start: lower start_lr, raise num_it, or look at the data."
+        why = "the training loss never falls clearly below its start: lower start_lr, raise num_it or end_lr, or look at the data."
         return None,why,None
     begin = (smooth[:low+1] <= smooth[low]+gain/50).idxmax()
     rise = smooth[low:]-smooth[low]
-    lost = (rise > gain/2) | y[low:].isna()
-    if not (lost.any() or rise.iloc[-1] > gain/10):
+    lost = (rise > max(gain/2, noise)) | y[low:].isna()
+    if not (lost.any() or rise.iloc[-1] > max(gain/10, noise)):
         return None,f"the training loss has not risen again at the last learning rate, {lrs[-1]:.2g}: raise end_lr.",None
     end = lost.idxmax() if lost.any() else len(y)-1
     floor = float(lrs[begin]),float(lrs[end])
@@ -102,7 +102,7 @@ def _func_name(f):
 
 def suggest(funcs, lrs, losses, num_it, max_valley=2000):
     "Return, by name, the learning rate that each of `funcs` suggests, or a text that says why there is none."
-    losses = tensor(losses)
+    losses = tensor(np.array(losses))
     bad = (~losses.isfinite()).nonzero().flatten().tolist()
     n = max(0, min([len(losses)-5, *bad[:1]]))
     lrs,losses = tensor(lrs)[num_it//10:n],losses[num_it//10:n]
@@ -206,8 +206,9 @@ class LRFind(Portable):
             _tell_hidden(ax, pd.concat(raws))
             if name in twins: ax.legend(fontsize='small', loc='upper left')
         _mark(self, axs)
-        if not self.linear: axs[0].set_xscale('log')
-        axs[-1].set_xlabel('learning rate')
+        for ax in axs:
+            if not self.linear: ax.set_xscale('log')
+            if ax is axs[-1] or not ax.get_shared_x_axes().joined(ax, axs[-1]): ax.set_xlabel('learning rate')
         return axs
 
     def to_csv(self, fname):

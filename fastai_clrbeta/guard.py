@@ -96,6 +96,7 @@ def plot_overfit(
 ) -> np.ndarray: # The two axes
     "Draw training and validation loss, and below them their gap, by epoch, with the learning rate behind them."
     axs = np.ravel(panels(2) if axs is None else axs)
+    if len(axs) != 2: raise ValueError(f"axs: {len(axs)} given, must be two, for the losses and their gap.")
     df = df.set_axis(range(1, len(df)+1))
     losses = df[['train_loss','valid_loss']].astype(float).set_axis(['training (smoothed)','validation'], axis=1)
     gap = losses.validation - losses.iloc[:,0]

@@ -183,7 +183,8 @@ def _load(f, run):
             warn(f"{' '.join(errs)} Going on from the one before it, {path.name}, which takes its place.")
             with suppress(OSError): os.replace(path, checkpoint_paths(f)[0])  # or the bad one would take its place next
         return state
-    if errs: raise ValueError(errs[0] + ' To start over, leave resume out.')
+    hint = ' A resumed run needs the peak that it began with.' if errs and 'schedule: lrs' in errs[0] else ''
+    if errs: raise ValueError(f'{errs[0]}{hint} To start over, leave resume out.')
 
 def _put_aside(f):
     "Rename a checkpoint that would be written over, to a name that is free"
