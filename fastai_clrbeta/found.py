@@ -53,8 +53,8 @@ def peak_and_why(
     low = smooth[:n].idxmin()
     gain = min(start, smooth[:low+1].max()) - smooth[low]
     if not gain > max(2*noise, 1e-3*abs(start)):
-        why = "the training loss never falls clearly below its start: lower start_lr, raise num_it or end_lr, or look at the data."
-        return None,why,None
+        why = "the training loss never falls clearly below its start"
+        return None,f"{why}: lower start_lr, raise num_it or end_lr, or look at the data.",None
     begin = (smooth[:low+1] <= smooth[low]+gain/50).idxmax()
     rise = smooth[low:]-smooth[low]
     lost = (rise > max(gain/2, noise)) | y[low:].isna()
