@@ -33,6 +33,7 @@ def process(tmp):
     shutil.copytree(root/'nbs', tmp/'nbs')
     ours = '[tool.nbdev]\nrenderer = "build.Renderer"\nskip_procs = "add_links"\n'
     (tmp/'pyproject.toml').write_text((root/'pyproject.toml').read_text(encoding='utf-8').replace('[tool.nbdev]\n', ours), encoding='utf-8')
+    sys.modules['build'] = sys.modules[__name__] # and not a package of that name
     with working_directory(tmp): return proc_nbs('nbs', n_workers=0) # it looks for its settings where it runs
 
 class Renderer(MarkdownRenderer):

@@ -1,6 +1,6 @@
 """1cycle training for fastai: find the learning rate, run the cycle, survive a crash
 
-Training with **1cycle** raises the learning rate to a high peak and lowers it again, once, over the whole
+Training with [**1cycle**](tutorial_what_is_1cycle.ipynb) raises the learning rate to a high peak and lowers it again, once, over the whole
 run, while momentum does the opposite. Leslie Smith showed in 2017 that a network can reach in this way, in a
 fraction of the steps, what an ordinary schedule reaches
 ([super-convergence](https://arxiv.org/abs/1708.07120)). This package brings his method to
