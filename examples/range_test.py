@@ -1,6 +1,6 @@
 """Leslie Smith's own range test, at its own scale: ResNet-56 on CIFAR-10, batches of 512.
 
-    python examples/range_test.py                 # 14 tests, of six to ten minutes each on two cores
+    python examples/range_test.py                 # 14 tests, of about ten minutes each on two cores
     python examples/range_test.py --only conv     # those whose names begin so
     python examples/range_test.py --trial         # all in little, to see that it works
 
@@ -23,6 +23,11 @@ def between(os):
     os = os.dropna()
     if not len(os): return 'none'
     return f'{os.median():.2g}' + (f' ({os.min():.2g} to {os.max():.2g})' if len(os) > 1 else '')
+
+def logs_of(tests, folder):
+    "Those logs of `tests` that are in `folder`, whatever machine they were made on"
+    made = {f.with_suffix('.csv'):json.loads(f.read_text()) for f in Path(folder).glob('*_range_*.json')}
+    return [pd.read_csv(f) for o in tests for f,config in made.items() if asdict(o).items() <= config.items()]
 
 def turning_points(tests):
     "A row for each of `tests`, the logs of their seeds by name"
