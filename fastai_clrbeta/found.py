@@ -102,10 +102,10 @@ def _func_name(f):
 
 def suggest(funcs, lrs, losses, num_it, max_valley=2000):
     "Return, by name, the learning rate that each of `funcs` suggests, or a text that says why there is none."
-    losses = tensor(np.array(losses))
+    lrs,losses = (tensor(np.array(o)) for o in (lrs,losses))  # copies: pandas' own can't be written to
     bad = (~losses.isfinite()).nonzero().flatten().tolist()
     n = max(0, min([len(losses)-5, *bad[:1]]))
-    lrs,losses = tensor(lrs)[num_it//10:n],losses[num_it//10:n]
+    lrs,losses = lrs[num_it//10:n],losses[num_it//10:n]
     lrs,losses = lrs[lrs>0],losses[lrs>0]
     return {name:_ask(f, lrs, losses, num_it, max_valley) for name,f in zip(unique_names(map(_func_name, funcs)), funcs)}
 
