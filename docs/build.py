@@ -28,6 +28,10 @@ def cards(os): # of title, link, text and options
     os = ['\n'.join([f':::{{grid-item-card}} {title}', f':link: {link}', *opts, f'\n{text}\n:::']) for title,link,text,*opts in os]
     return '\n'.join(['::::{grid} 1 2 2 3\n:gutter: 3\n', *os, '::::'])
 
+def opened(text): # doors, in a list on their pages, as cards
+    doors = re.findall(r'^- \[(.+)\]\((.+?)\) (.+)', text, re.M)
+    return text.split('- ')[0] + cards(doors) if doors else text
+
 def process(tmp):
     "What `nbdev-docs` hands to quarto, with Sphinx's directives as docs of names. All in `tmp`, so that builds can't meet"
     shutil.copytree(root/'nbs', tmp/'nbs')
@@ -58,10 +62,10 @@ def escape(text): return ''.join(o if i%2 else re.sub(r'([\\<*_|])', r'\\\1', o)
 def sig(sym):
     s = signature(sym.__init__ if '__init__' in getattr(sym, '__dict__', ()) else sym, eval_str=True)
     s = s.replace(parameters=[o for k,o in s.parameters.items() if k != 'self'])
-    return re.sub(r'<function (\w+)(?: at 0x\w+)?>|__main__\.', r'\1', stringify_signature(s, unqualified_typehints=True))
+    return re.sub(r'<function ([\w.]+\.)?<?(\w+)>?(?: at 0x\w+)?>|__main__\.', r'\2', stringify_signature(s, unqualified_typehints=True))
 
 class Bridge: # from notebooks for quarto to notebooks for myst-nb
-    def __init__(self, src, dest): self.src,self.dest,self.names,self.figures,self.pages = src,dest,{},[],{}
+    def __init__(self, src, dest): self.src,self.dest,self.names,self.figures,self.pages,self.twins = src,dest,{},[],{},{}
     def cell(self, c, page):
         if c.cell_type == 'raw':
             fm = yaml.safe_load(c.source.strip().strip('-'))
@@ -85,7 +89,6 @@ class Bridge: # from notebooks for quarto to notebooks for myst-nb
                 if 'image/png' in o: self.figures.append((page, fig, o['image/png']))
                 if 'text/html' in o: o['text/html'] = aligned(o['text/html'])
         else: c.source = linked(c.source, 'html')
-        if doors := re.findall(r'^- \[(.+)\]\((.+?)\) (.+)', c.source, re.M): c.source = c.source.split('- ')[0] + cards(doors)
         return c
 
     def write(self):
@@ -94,6 +97,8 @@ class Bridge: # from notebooks for quarto to notebooks for myst-nb
             nb.cells = [o for c in nb.cells for o in parts(self.cell(c, page))]
             nb.metadata = dict(kernelspec=nb.metadata.kernelspec, language_info=dict(name='python', pygments_lexer='ipython3'))
             if page == 'index': nb.cells.append(new_markdown_cell(self.toctree()))
+            self.twins[page] = twin(nb.cells)
+            for c in nb.cells: c.source = opened(c.source)
             nbformat.write(nb, self.dest/f'{page}.ipynb')
         def md(name, *parts): (self.dest/f'{name}.md').write_text('\n'.join(parts), encoding='utf-8')
         md('names', '# All names', *(f'\n## {self.pages[p][0]}\n\n{{.params}}\n| Name | What it is |\n|---|---|\n' + '\n'.join(
@@ -136,13 +141,12 @@ def plain(c):
         res.append(data.get('text/markdown') or table(data.get('text/html', '')) or f"```\n{o.get('text') or data.get('text/plain', '')}\n```")
     return '\n'.join(res)
 
-def twin(f):
+def twin(cells):
     "A page as plain Markdown"
-    text = '\n\n'.join(c.source if c.cell_type=='markdown' else plain(c) for c in nbformat.read(f, 4).cells)
+    text = '\n\n'.join(c.source if c.cell_type=='markdown' else plain(c) for c in cells)
     text = re.sub(r'^(\{\.\w+\}|```\{(py:currentm|toctr).*?```|\[Download this.*?)\n+', '', text, flags=re.M|re.S)
-    text = re.sub(r'^:+\{grid-item-card\} (.+)\n:link: (.+)\n\n(.+)\n:+\n', r'- [\1](\2) \3\n', text, flags=re.M)
     text = re.sub(r'^:+\{py:\w+\} (.+)$', lambda m: '### `' + re.sub(r'~[\w.]+\.', '', m[1]) + '`', text, flags=re.M)
-    return re.sub(r'^(:{3,}.*|:gutter: 3)\n', '', text, flags=re.M)
+    return re.sub(r'^:{3,}.*\n', '', text, flags=re.M)
 
 def main(out='_docs'):
     "Make the site in the folder `out`, and replace what it holds"
@@ -156,7 +160,7 @@ def main(out='_docs'):
         if res := build_main(['-n', '-W', '--keep-going', '-q', '-c', str(root/'docs'), str(src), str(tmp/'html')]): return res
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(tmp/'html', out, ignore=shutil.ignore_patterns('.doctrees', '.buildinfo', '_sources'))
-        for p in bridge.pages: (out/f'{p}.html.md').write_text(twin(src/f'{p}.ipynb'), encoding='utf-8')
+        for p,text in bridge.twins.items(): (out/f'{p}.html.md').write_text(text, encoding='utf-8')
     llms = linked((root/'nbs/llms.txt').read_text(encoding='utf-8'), 'html.md') # with the modules
     pages = [f'- [{t}]({p}.html.md): {d}\n' for p,(t,d) in bridge.pages.items() if f'({p}.html.md)' not in llms]
     (out/'llms.txt').write_text(''.join([llms, '\n## Pages\n\n', *pages]), encoding='utf-8')

@@ -456,7 +456,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fastai_clrbeta.resume.checkpoint_paths': ( 'resume.html#checkpoint_paths',
                                                                                    'fastai_clrbeta/resume.py'),
                                        'fastai_clrbeta.resume.checkpointing': ('resume.html#checkpointing', 'fastai_clrbeta/resume.py'),
-                                       'fastai_clrbeta.resume.keep_data': ('resume.html#keep_data', 'fastai_clrbeta/resume.py'),
                                        'fastai_clrbeta.resume.resuming': ('resume.html#resuming', 'fastai_clrbeta/resume.py')},
             'fastai_clrbeta.schedule': { 'fastai_clrbeta.schedule.CLRBeta': ('schedule.html#clrbeta', 'fastai_clrbeta/schedule.py'),
                                          'fastai_clrbeta.schedule.CLRBeta.__init__': ( 'schedule.html#clrbeta.__init__',

@@ -24,10 +24,10 @@ def check_number(name, v, ok, want):
     if _is_number(v) and ok(v): return float(v)
     raise ValueError(f"{name}={v!r}: {name} must be {want}.")
 
-def check_integer(name, v, lo=1):
-    "Return `v` as an int; raise `ValueError` if it is not a whole number, or is below `lo`."
+def check_integer(name, v, lo=1, hint=''):
+    "Return `v` as an int; raise `ValueError`, with a `hint`, if it is not a whole number, or is below `lo`."
     if isinstance(v, Integral) and not isinstance(v, bool) and v >= lo: return int(v)
-    raise ValueError(f"{name}={v!r}: {name} must be a whole number, {lo} or more.")
+    raise ValueError(f"{name}={v!r}: {name} must be a whole number, {lo} or more.{hint}")
 
 def _is_number(v): return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
 
@@ -38,8 +38,9 @@ def per_group(name, v, n):
     try: given = [v.start or v.stop, v.stop] if ends else list(L(v))
     except TypeError: given = [None]
     if not given or not all(_is_number(o) and o >= 0 for o in given):
-        hint = " Where the peak of a range test is None, its why says what to do." if v is None and name == 'lrs' else ''
-        raise ValueError(f"{name}={v!r}: must be a number, 0 or more, or a slice or list of them, "
+        hint = " Its peak would do." if hasattr(v, 'peak') else ''
+        if v is None and name == 'lrs': hint = " Where the peak of a range test is None, its why says what to do."
+        raise ValueError(f"{name}={truncstr(repr(v), 40)}: must be a number, 0 or more, or a slice or list of them, "
                          f"one for each of the {n} parameter group(s).{hint}")
     if ends: given = even_mults(*given, n) if n > 1 and v.start else [v.stop/10]*(n-1) + [v.stop]
     elif len(given) == 1: given = given*n
@@ -66,7 +67,10 @@ def fresh_opt(learn, reset_opt):
     "Return the optimiser that a fit will use, or one like it if `learn` has none yet; `learn` is not touched."
     if learn.opt is not None and not reset_opt: return learn.opt
     if isinstance(learn.opt_func, OptimWrapper): return learn.opt_func
-    return learn.opt_func(learn.splitter(learn.model), lr=learn.lr)
+    opt = learn.opt_func(learn.splitter(learn.model), lr=learn.lr)
+    if isinstance(opt, torch.optim.Optimizer):
+        raise ValueError(f"opt_func: wrap torch's optimiser, partial(OptimWrapper, opt=torch.optim.{opt_name(opt)}).")
+    return opt
 
 # %% ../nbs/00_core.ipynb #09ae602e
 def check_initialised(model):

@@ -18,8 +18,7 @@ from contextlib import contextmanager,suppress
 _all_ = ['LRFind','LRSweep']  # where users of 0.1.0 found them
 
 # %% ../nbs/07_finder.ipynb #810cabad
-# by the ending of its columns: own statistics?
-_faces = dict(running={'':False}, batch={'':True}, both={'':False, '_batch':True})
+_faces = dict(running={'':False}, batch={'':True}, both={'':False, '_batch':True})  # ending of columns: own statistics?
 
 def _own_statistics(m):
     "Let the layer `m` use the statistics of the mini-batch."

@@ -116,6 +116,7 @@ def _ask(f, lrs, losses, num_it, max_valley):
         step = math.ceil(len(lrs)/max_valley)
         args = [o[::step].tolist() for o in args]
     try: lr = f(*args, num_it)[0]
+    except IndexError: return f"{len(lrs)} usable points are too few for it"
     except Exception as e: return f"{type(e).__name__}: {e}"
     if lr is None: return "it can't tell"
     return float(lr) if math.isfinite(lr) else f"it is {lr}"
@@ -296,8 +297,7 @@ def _one_stop(stops):
     return '; '.join(f"run {i}: {o}" for i,o in enumerate(stops, 1))
 
 # %% ../nbs/05_found.ipynb #d22b3f99
-# as 0.1.0 had it: smoothed as by 0.7, or not
-_kinds = {'centred':'_centred', 'legacy':'_smooth', None:'', True:'_smooth', False:''}
+_kinds = {'centred':'_centred', 'legacy':'_smooth', None:'', True:'_smooth', False:''}  # bools: as 0.1.0 had it
 
 def _mark(found, axs):
     "Mark the suggestions in all of `axs`, and name them in the first."

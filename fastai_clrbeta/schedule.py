@@ -96,6 +96,7 @@ class CLRBeta(Portable, Callback):
     ):
         div = check_number('div', div, lambda o: o>0,      'a number above 0')
         pct = check_number('pct', pct, lambda o: 0<=o<100, 'a percentage in [0,100)')
+        if 0 < pct < 1: warn(f"pct={pct:g} is {pct:g} % of the cycle. Was pct={100*pct:g} meant?")
         if (mom_max is None) != (mom_min is None):
             raise ValueError(f"mom_max={mom_max}, mom_min={mom_min}: give both, or none to leave momentum alone.")
         if mom_max is not None:
@@ -160,7 +161,8 @@ default_clr_beta = (10, 10, 0.95, 0.85)  # div, pct, mom_max, mom_min
 
 def as_schedule(use_clr_beta, n_cycle, cycle_len):
     "Return the number of cycles, and a `CLRBeta` for the tuple of fastai 0.7."
-    n_cycle,cycle_len = check_integer('n_cycle', n_cycle),check_integer('cycle_len', cycle_len)
+    hint = " The learning rate comes first, and epochs are cycle_len."
+    n_cycle,cycle_len = check_integer('n_cycle', n_cycle, hint=hint),check_integer('cycle_len', cycle_len)
     if isinstance(use_clr_beta, CLRBeta):
         if use_clr_beta.cycle_len not in (None,cycle_len) or use_clr_beta.lrs is not None:
             raise ValueError("use_clr_beta: give cycle_len and lrs to fit_clr_beta, and leave them out of the callback.")

@@ -157,8 +157,7 @@ def function_vars(f, data=False):
     generators; the user's functions that it calls. If `data`, also what else it closes over, and its defaults.
     Lists and the like are left alone: they are how people watch a run."""
     sets,seen = _sets(f.__code__),_around(f)
-    cells = dict(zip(f.__code__.co_freevars, f.__closure__ or ()))
-    given = dict(enumerate([*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()]))
+    cells,given = dict(zip(f.__code__.co_freevars, f.__closure__ or ())),dict(enumerate(v for _,v in _defaults(f)))
     def kept(k, v):
         if isinstance(v, FunctionType): return k in cells or _is_users_function(v)
         return isinstance(v, rng_types) or data and k in cells
