@@ -116,8 +116,7 @@ def _ask(f, lrs, losses, num_it, max_valley):
         step = math.ceil(len(lrs)/max_valley)
         args = [o[::step].tolist() for o in args]
     try: lr = f(*args, num_it)[0]
-    except IndexError: return f"{len(lrs)} usable points are too few for it"
-    except Exception as e: return f"{type(e).__name__}: {e}"
+    except Exception as e: return f"it fails on these {len(lrs)} points, {type(e).__name__}: {e}"
     if lr is None: return "it can't tell"
     return float(lr) if math.isfinite(lr) else f"it is {lr}"
 

@@ -127,6 +127,9 @@ def test_reset_opt():
     learn.opt_func = SGD
     with pytest.raises(ValueError, match='without momentum'): quiet(learn, 0.1, reset_opt=True)
 
+def test_a_fraction_for_a_percentage():
+    with pytest.warns(UserWarning, match='pct=0.3 is 0.3 % of the cycle. Was pct=30 meant'): learner().plot_clr_beta(0.1, use_clr_beta=(10,0.3))
+
 def test_export_and_pickle(tmp_path):
     learn = learner(path=tmp_path, cbs=CLRBeta(5, 20))
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 0.05)
