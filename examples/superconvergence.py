@@ -195,6 +195,16 @@ class Lab:
         for wait in (False,True):
             for o in runs: self.run(o, wait)
 
+class Archive(Lab):
+    "Reads the logs of trainings in `out` that were made with `setup`, such as precision='bf16', and runs nothing"
+    def __init__(self, out, **setup):
+        self.out,self.overrides = Path(out),{}
+        made = (json.loads(f.read_text()) for f in sorted(self.out.glob('*epochs*.json')))
+        config = first(o for o in made if setup.items() <= o.items())
+        self.setup = {k:v for k,v in config.items() if k not in ('kind','sittings',*Run.__dataclass_fields__)}
+    def run(self, o, wait=False):
+        if not self.done(o): raise FileNotFoundError(self.file(o))
+
 # Choosing and reporting
 
 tuning,reporting,n_last = (100,101),(0,1,2),3

@@ -82,6 +82,10 @@ def test_what_is_done_is_not_repeated(sc, lab, capsys):
     lab.all(runs)
     assert not capsys.readouterr().out and before == {o:o.read_bytes() for o in lab.out.glob('*.*')}
     assert sum(o.suffix == '.json' for o in before) == 2
+    archive,run = sc.Archive(lab.out, device='cpu'),lab.trim(runs[0])
+    archive.all([run])
+    pd.testing.assert_frame_equal(archive.df(run), lab.df(runs[0]))
+    with pytest.raises(FileNotFoundError, match='_seed1_'): archive.all([run, replace(run, seed=1)])
 
 @pytest.mark.parametrize('best', [0.05,0.2,1.6])
 def test_the_grid_grows_until_the_best_is_inside(sc, best, monkeypatch, capsys):
