@@ -52,13 +52,13 @@ def peak_and_why(
     if not smooth[:n].notna().any(): return None,"the loss explodes at once: lower start_lr.",None
     low = smooth[:n].idxmin()
     gain = min(start, smooth[:low+1].max()) - smooth[low]
-    if not gain > max(2*noise, 1e-3*abs(start)):
+    if not gain > max(3*noise, 1e-3*abs(start)):
         why = "the training loss never falls clearly below its start"
         return None,f"{why}: lower start_lr, raise num_it or end_lr, or look at the data.",None
     begin = (smooth[:low+1] <= smooth[low]+gain/50).idxmax()
     rise = smooth[low:]-smooth[low]
-    lost = (rise > max(gain/2, noise)) | y[low:].isna()
-    if not (lost.any() or rise.iloc[-1] > max(gain/10, noise)):
+    lost = (rise > max(gain/2, 2*noise)) | y[low:].isna()
+    if not (lost.any() or rise.iloc[-1] > max(gain/10, 2*noise)):
         return None,f"the training loss has not risen again at the last learning rate, {lrs[-1]:.2g}: raise end_lr.",None
     end = lost.idxmax() if lost.any() else len(y)-1
     floor = float(lrs[begin]),float(lrs[end])
