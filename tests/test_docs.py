@@ -12,6 +12,7 @@ from PIL import Image
 from bs4 import BeautifulSoup
 from fastcore.docments import docments
 from nbdev.config import nbpath2html
+from nbdev.doclinks import NbdevLookup
 from conftest import root
 
 notebooks = sorted((root/'nbs').glob('[!_]*.ipynb'))
@@ -120,6 +121,12 @@ def test_names_in_prose_are_links(pages):
     links = {o.get_text():o['href'] for o in pages['finder.html'].select('article a')}
     assert links['lr_find'].startswith('https://docs.fast.ai/')
     assert 'pandas.pydata.org' in str(pages['found.html']) or 'numpy.org' in str(pages['found.html'])
+
+@pytest.mark.parametrize('nb', notebooks, ids=lambda o: o.stem)
+def test_names_are_linked_once(nb):
+    "nbdev-docs makes a link of each name that it knows, also of one that is within a link"
+    texts = [c.source for c in nbformat.read(nb, 4).cells if c.cell_type == 'markdown']
+    assert not [o for o in re.findall(r'\[`([\w.]+)`\]\(', '\n'.join(texts)) if NbdevLookup()[o]]
 
 def test_outside_links_are_well_formed(pages):
     for page,soup in pages.items():
