@@ -64,7 +64,7 @@ def peak_and_why(
     floor = float(lrs[begin]),float(lrs[end])
     if not floor[0] > 0: return None,"the training loss is lowest at a learning rate of 0.",None
     factor,middle = factors[bool(adaptive)],math.sqrt(floor[0]*floor[1])
-    why = "the training loss is at its floor from {:.2g} to {:.2g}, and the peak is {} × {:.2g}, its middle."
+    why = "the training loss is at its floor from {:.2g} to {:.2g}, and the peak is {} × {:.2g}, the floor's middle."
     return factor*middle,why.format(*floor, factor, middle),floor
 
 factors = 0.35,0.17  # of SGD, and of Adam and its like: from `benchmarks/peak.py`
@@ -240,9 +240,9 @@ def lr_find_result(
     funcs:tuple,            # Suggestion functions
     num_it:int,             # Steps that a whole run has
     adaptive:bool=False,    # Does the optimiser scale its steps itself?
-    **kwargs                # For `LRFind`
-) -> LRFind:
-    "Combine one or more runs: curves without lag, and suggestions and peak, which are medians in log10 of the runs'."
+    **kwargs
+) -> LRFind: # All runs in one; it is given `kwargs`, too
+    "Combine one or more runs: curves without lag, and suggestions and peak, which are the runs' medians on a logarithmic axis."
     tables = [_add_centred(o, num_it) for o in tables]
     several = len(tables) > 1
     own = next((f.keywords for f in funcs if getattr(f, 'func', None) is peak), {})
