@@ -51,8 +51,8 @@ class Renderer(MarkdownRenderer):
 def directive(kind, name, sym, members=()):
     "The docs of `sym`, with its parameters as a table, and those of its `members`"
     dm = {} if kind == 'property' else docments(sym, full=True)
-    head = 'Attribute' if name in results else 'Option' if name == 'clrbeta' else 'Parameter'
-    word = lambda k,o: k if head != 'Option' else f'--{k}' if o.default is False else f'--{k} {o.default}'
+    head = 'Attribute' if name in results else 'Option and default' if name == 'clrbeta' else 'Parameter'
+    word = lambda k,o: k if name != 'clrbeta' else f'--{k}' if o.default is False else f'--{k} {o.default}'
     rows = [(f'`{word(k, o)}`', o.docment) for k,o in dm.items() if k not in ('self','return')]
     rows = [(k, escape(v.replace('\n', ' '))) for k,v in [*rows, ('returns', getattr(dm.get('return'), 'docment', None))] if v]
     table = [f'{{.params}}\n| {head} | Meaning |\n|---|---|', *(f'| {k} | {v} |' for k,v in rows)] if rows else []
