@@ -101,8 +101,11 @@ class Bridge: # from notebooks for quarto to notebooks for myst-nb
             for c in nb.cells: c.source = opened(c.source)
             nbformat.write(nb, self.dest/f'{page}.ipynb')
         def md(name, *parts): (self.dest/f'{name}.md').write_text('\n'.join(parts), encoding='utf-8')
-        md('names', '# All names', *(f'\n## {self.pages[p][0]}\n\n{{.params}}\n| Name | What it is |\n|---|---|\n' + '\n'.join(
-            f'| [`{n}`]({p}.html#{n.lower()}) | {doc} |' for n,doc in self.names[p]) for p in self.toctree().split('\n') if p in self.names))
+        def index(p): return f'\n## {self.pages[p][0]}\n\n{{.params}}\n| Name | What it is |\n|---|---|\n' + '\n'.join(
+            f'| [`{n}`]({p}.html#{n.lower()}) | {doc} |' for n,doc in self.names[p])
+        order = self.toctree().replace('Overview <self>', 'index').split('\n')
+        md('names', '# All names\n\nEvery public name, by the page that tells more of it.', *(index(p) for p in order if p in self.names))
+        self.figures.sort(key=lambda o: order.index(o[0]))
         (self.dest/'gallery').mkdir()
         for i,(*_,png) in enumerate(self.figures): (self.dest/f'gallery/{i}.png').write_bytes(base64.b64decode(png))
         title = lambda p: 'Overview' if p=='index' else self.pages[p][0]

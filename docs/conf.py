@@ -45,7 +45,7 @@ class Links(SphinxPostTransform):
         raw = lambda s: nodes.raw('', s, format='html')
         for o in self.document.findall(nodes.section):
             if not o[0].astext().startswith('Inside'): continue
-            o[1:] = [raw('<details class="inside"><summary>Show</summary>'), *o[1:], raw('</details>')]
+            o[1:] = [raw('<details class="inside"><summary>Show the details</summary>'), *o[1:], raw('</details>')]
 
 def missing(app, env, node, content):
     url = elsewhere(node['reftarget']) if '.' in node['reftarget'] else None

@@ -143,8 +143,8 @@ def _broadcast(self, t, rank):
 
 # %% ../nbs/00_core.ipynb #9950e29c
 def looks_on(cb):
-    """Does `cb` only look on, so that a search is better off without it? Ours declare it, and fastai's are known by their
-    module. A user's changes training if it, or a class that it inherits from, acts within an epoch."""
+    """Does `cb` only look on, so that a search is better off without it? Ours declare it, fastai's are known by their
+    module, and a user's own does not if it, or a class that it inherits from, acts within an epoch."""
     if isinstance(cb, CSVLogger): return True  # a search would wipe its file
     mro = type(cb).__mro__
     told = [c for c in mro if 'looks_on' in vars(c) or c.__module__.startswith('fastai.')]
