@@ -39,7 +39,8 @@ def per_group(name, v, n):
     except TypeError: given = [None]
     if not given or not all(_is_number(o) and o >= 0 for o in given):
         hint = " Its peak would do." if hasattr(v, 'peak') else ''
-        if v is None and name == 'lrs': hint = " Where the peak of a range test is None, its why says what to do."
+        if name == 'lrs' and getattr(v, 'peak', v) is None:
+            hint = " Where the peak of a range test is None, its why says what to do."
         raise ValueError(f"{name}={truncstr(repr(v), 40)}: must be a number, 0 or more, or a slice or list of them, "
                          f"one for each of the {n} parameter group(s).{hint}")
     if ends: given = even_mults(*given, n) if n > 1 and v.start else [v.stop/10]*(n-1) + [v.stop]
