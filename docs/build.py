@@ -127,7 +127,7 @@ def parts(c):
     "`c`, if it is one, as cells; the figure of one has another to itself, for a caption is put below every output"
     if not c or 'mystnb' not in c.metadata: return [c] if c else []
     text,fig = deepcopy(c),deepcopy(c)
-    fig.source,text.metadata,fig.metadata['tags'] = 'figure',dict(tags=c.metadata['tags']),['remove-input']
+    fig.id,fig.source,text.metadata,fig.metadata['tags'] = f'{c.id}-figure','figure',dict(tags=c.metadata['tags']),['remove-input']
     for o,is_fig in (text,False),(fig,True): o.outputs = [x for x in o.outputs if ('image/png' in x.get('data', {})) == is_fig]
     return [text, fig]
 

@@ -45,7 +45,7 @@ def peak_and_why(
     if y.notna().sum() < 10:
         return None,f"only {y.notna().sum()} steps were measured: start lower, or raise num_it.",None
     smooth = centred(y, num_it)
-    noise = (y-smooth).abs().median()
+    noise = (y-smooth).abs().median() / math.sqrt(max(50, num_it)/100)  # the more steps are smoothed, the less is left
     start = smooth[:max(3, num_it//10)].median()
     away = _exploded(y, smooth, num_it, True) & (smooth > smooth.cummin())  # to fall from high up is no explosion
     n = away.idxmax() if away.any() else len(y)
@@ -58,6 +58,7 @@ def peak_and_why(
     begin = (smooth[:low+1] <= smooth[low]+gain/50).idxmax()
     rise = smooth[low:]-smooth[low]
     lost = (rise > max(gain/2, 2*noise)) | y[low:].isna()
+    lost.iloc[-1] |= len(y) < num_it and y.iloc[-1]-start > gain  # one sudden explosion, which ended the test
     if not (lost.any() or rise.iloc[-1] > max(gain/10, 2*noise)):
         return None,f"the training loss has not risen again at the last learning rate, {lrs[-1]:.2g}: raise end_lr.",None
     end = lost.idxmax() if lost.any() else len(y)-1
@@ -204,7 +205,7 @@ class LRFind(Portable):
             loss = name.endswith('_loss')  # with running averages it may explode from the start
             _fit_y(ax, *(pd.concat(o[-1:] if loss else o) for o in (lines,raws)), start, loss)
             _tell_hidden(ax, pd.concat(raws))
-            if name in twins: ax.legend(fontsize='small', loc='upper left')
+            if name in twins and loss: ax.legend(loc='lower left')
         _mark(self, axs)
         for ax in axs:
             if not self.linear: ax.set_xscale('log')
@@ -302,12 +303,12 @@ def _mark(found, axs):
     "Mark the suggestions in all of `axs`, and name them in the first."
     marks = []
     for ax in axs:
-        marks = [ax.axvline(o, color=palette[(i+2)%7], lw=0.8, ls=(0,(2,3)), label=f'{name} {o:.2g}')
+        marks = [ax.axvline(o, color=palette[(i+2)%7], lw=1.2, ls=(0,(2,3)), label=f'{name} {o:.2g}')
                  for i,(name,o) in enumerate(found.found.items()) if o is not None and name != 'peak']
         if found.peak is None: continue
         if found.band: ax.axvspan(*found.band, color='0.2', alpha=0.08, lw=0)
         marks.insert(0, ax.axvline(found.peak, color='0.2', lw=1.8, label=f'peak {found.peak:.2g}'))
-    if marks: axs[0].legend(handles=marks, fontsize='small', loc='lower left')
+    if marks: axs[0].legend(handles=marks, loc='lower left')
 
 def _trimmed(df, skip_start, skip_end):
     "`df` without its first and last steps, if enough are left."
@@ -348,7 +349,7 @@ def _tell_hidden(ax, raw):
     lo,hi = ax.get_ylim()
     hidden = {'↑ {} above':(raw > hi).sum(), '↓ {} below':(raw < lo).sum(), '{} not a number':raw.isna().sum()}
     txt = ', '.join(k.format(n) for k,n in hidden.items() if n)
-    ax.text(1, 1.01, txt, transform=ax.transAxes, ha='right', va='bottom', fontsize='small', color='0.35')
+    ax.text(1, 1.01, txt, transform=ax.transAxes, ha='right', va='bottom', color='0.35')
 
 # %% ../nbs/05_found.ipynb #2ef5e20d
 class LRSweep(Portable):

@@ -108,21 +108,20 @@ def plot_overfit(
     if _wide(losses): axs[0].set_yscale('log')
     if _wide(gap):
         axs[1].set_yscale('symlog', linthresh=0.1)
-        axs[1].set_ylabel('gap, log above 0.1')
+        axs[1].set(ymargin=0.1, ylabel='gap (log beyond ±0.1)')
     axs[1].axhline(0, color='0.7', lw=0.8, zorder=0)
     return axs
 
 def _lr_behind(ax, x, lrs):
     behind = ax.twinx()
     behind.fill_between(x, lrs, color='0.5', alpha=0.18, lw=0)
-    behind.set(ylabel='learning rate (grey)', ylim=(0,None))
+    behind.set_ylabel('learning rate (grey)', size=ax.yaxis.label.get_size())
+    behind.set_ylim(0)
     behind.grid(False)
     behind.spines['right'].set_visible(True)
-    ax.set_zorder(behind.get_zorder()+1)
-    ax.patch.set_visible(False)
+    ax.set(zorder=behind.get_zorder()+1, facecolor='none')
 
 def _wide(o):
     "The first epochs of a cycle can be far off the scale of the rest."
-    o = np.abs(o.to_numpy())
-    o = o[np.isfinite(o)]
+    o = np.abs([x for x in np.ravel(o) if np.isfinite(x)])
     return len(o) and o.max() > 20*np.median(o)
