@@ -24,11 +24,6 @@ def between(os):
     if not len(os): return 'none'
     return f'{os.median():.2g}' + (f' ({os.min():.2g} to {os.max():.2g})' if len(os) > 1 else '')
 
-def logs_of(tests, folder):
-    "Those logs of `tests` that are in `folder`, whatever machine they were made on"
-    made = {f.with_suffix('.csv'):json.loads(f.read_text()) for f in Path(folder).glob('*_range_*.json')}
-    return [pd.read_csv(f) for o in tests for f,config in made.items() if asdict(o).items() <= config.items()]
-
 def turning_points(tests):
     "A row for each of `tests`, the logs of their seeds by name"
     rows = {name:pd.DataFrame(map(turns, dfs), dtype=float) for name,dfs in tests.items()}

@@ -196,12 +196,13 @@ class Lab:
             for o in runs: self.run(o, wait)
 
 class Archive(Lab):
-    "Reads the logs of trainings in `out` that were made with `setup`, such as precision='bf16', and runs nothing"
+    "Reads the logs in `out` that were made with `setup`, such as precision='bf16', and runs nothing"
     def __init__(self, out, **setup):
         self.out,self.overrides = Path(out),{}
-        made = (json.loads(f.read_text()) for f in sorted(self.out.glob('*epochs*.json')))
+        made = (json.loads(f.read_text()) for f in sorted(self.out.glob('*.json')))
         config = first(o for o in made if setup.items() <= o.items())
-        self.setup = {k:v for k,v in config.items() if k not in ('kind','sittings',*Run.__dataclass_fields__)}
+        own = {'kind','sittings',*Run.__dataclass_fields__,*RangeTest.__dataclass_fields__}
+        self.setup = {k:v for k,v in config.items() if k not in own}
     def run(self, o, wait=False):
         if not self.done(o): raise FileNotFoundError(self.file(o))
 
