@@ -36,6 +36,7 @@ class Links(SphinxPostTransform):
         ours = {k.split('.', 2)[2]:o for k,o in self.env.domains.python_domain.objects.items()}
         ours = {k.removeprefix('Learner.'):o for k,o in ours.items()} | ours
         for o in list(self.document.findall(nodes.literal)):
+            if max(map(len, o.astext().split()), default=0) > 36: o['classes'].append('long') # may be broken
             m = re.fullmatch(r'(learn\.)?([A-Za-z][\w.]+)(\(.*\))?', o.astext())
             key = isinstance(e := o.parent.parent, nodes.entry) and not e.parent.index(e) # such as the name of a parameter
             if not m or key or isinstance(o.parent, (nodes.reference,nodes.title)): continue

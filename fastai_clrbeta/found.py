@@ -198,14 +198,14 @@ class LRFind(Portable):
                 lines.append(_draw(ax, runs, col+_kinds[smooth], palette[i], label))
                 raws.append(pd.concat([o[col] for o in runs]))
                 if smooth:
-                    for o in runs: ax.plot(o.lr, o[col], '.', ms=4, alpha=0.3, color=palette[i])
+                    for o in runs: ax.plot(o.lr, o[col], '.', ms=4, alpha=0.4, color=palette[i])
             start = self.df[col][:10].median()
             if len(self.df) and math.isfinite(start): ax.axhline(start, color='0.6', lw=0.8, ls=':', zorder=0)
             ax.set_ylabel(name.replace('_', ' '))
             loss = name.endswith('_loss')  # with running averages it may explode from the start
             _fit_y(ax, *(pd.concat(o[-1:] if loss else o) for o in (lines,raws)), start, loss)
             _tell_hidden(ax, pd.concat(raws))
-            if name in twins and loss: ax.legend(loc='lower left')
+            if name in twins and loss: ax.legend()
         _mark(self, axs)
         for ax in axs:
             if not self.linear: ax.set_xscale('log')
@@ -301,14 +301,12 @@ _kinds = {'centred':'_centred', 'legacy':'_smooth', None:'', True:'_smooth', Fal
 
 def _mark(found, axs):
     "Mark the suggestions in all of `axs`, and name them in the first."
-    marks = []
     for ax in axs:
-        marks = [ax.axvline(o, color=palette[(i+2)%7], lw=1.2, ls=(0,(2,3)), label=f'{name} {o:.2g}')
-                 for i,(name,o) in enumerate(found.found.items()) if o is not None and name != 'peak']
-        if found.peak is None: continue
+        peak = [] if found.peak is None else [ax.axvline(found.peak, color='0.2', lw=1.8, label=f'peak {found.peak:.2g}')]
+        marks = peak + [ax.axvline(o, color=palette[(i+2)%7], lw=1.2, ls=(0,(2,3)), label=f'{name} {o:.2g}')
+                        for i,(name,o) in enumerate(found.found.items()) if o is not None and name != 'peak']
         if found.band: ax.axvspan(*found.band, color='0.2', alpha=0.08, lw=0)
-        marks.insert(0, ax.axvline(found.peak, color='0.2', lw=1.8, label=f'peak {found.peak:.2g}'))
-    if marks: axs[0].legend(handles=marks, loc='lower left')
+    if marks: axs[0].legend(handles=marks)
 
 def _trimmed(df, skip_start, skip_end):
     "`df` without its first and last steps, if enough are left."
