@@ -34,6 +34,6 @@ learn.fit_clr_beta(found.peak, cycle_len=15, use_clr_beta=(10, 13.68, 0.95, 0.8)
 - [legacy](11_legacy.ipynb): Lines written for fastai 0.7, on the `Learner` of today.
 - [core](00_core.ipynb): Checks that every call makes before it changes anything, what an exported Learner needs, and the look of all figures.
 - [state](03_state.ipynb): Experiment with a Learner and leave no trace: what a run consists of, found by one walk and put back in place.
-- [portable](04_portable.ipynb): What a run holds, as plain values under paths, and back into the same objects of another process."""
+- [portable](04_portable.ipynb): Describe what a run holds in plain values that are safe to load, and restore them in another process."""
 
 __version__ = "0.2.0"
