@@ -1,16 +1,16 @@
 "Build the site: `python docs/build.py [outdir]`. Every notebook is a page, and the index the front; needs no network and no quarto"
 import base64, re, shutil, sys, tempfile
-from copy import deepcopy
 from inspect import cleandoc, isclass, isfunction, signature
 from pathlib import Path
 import nbformat, yaml
 from bs4 import BeautifulSoup
 from fastcore.docments import MarkdownRenderer, docments
 from fastcore.xtras import working_directory
+from markdownify import markdownify
 from nbdev.config import nbpath2html
 from nbdev.doclinks import NbdevLookup
 from nbdev.serve import proc_nbs
-from nbformat.v4 import new_markdown_cell
+from nbformat.v4 import new_markdown_cell, new_output
 from sphinx.cmd.build import build_main
 from sphinx.util.inspect import stringify_signature
 
@@ -20,14 +20,12 @@ results = 'LRFind LRSweep Divergence FitDiverged Sched'.split() # classes of whi
 
 def page_of(f): return Path(nbpath2html(Path(f))).stem
 def linked(text, ext): return re.sub(r'(\]\()(?:\d\d_)?([a-z]\w*)\.ipynb', rf'\1\2.{ext}', text) # quarto finds a page by its notebook
-def aligned(html): # numbers to the right, in place of pandas' own styles
-    html = re.sub('<style scoped>.*?</style>', '', html, flags=re.S)
+def aligned(html): # numbers to the right
     number = r'[-−+]?[\d.,]+(e[-+]?\d+)?( ± [\d.]+| \([\d.]+ to [\d.]+\))?[ %×]*'
     return re.sub(f'<td[^>]*>(?=({number}|–)</td>)', '<td class="num">', html)
 def cards(os): # of title, link, text and options
     os = ['\n'.join([f':::{{grid-item-card}} {title}', f':link: {link}', *opts, f'\n{text}\n:::']) for title,link,text,*opts in os]
     return '\n'.join(['::::{grid} 1 2 2 3\n:gutter: 3\n', *os, '::::'])
-
 def opened(text): # doors, in a list on their pages, as cards
     doors = re.findall(r'^- \[(.+)\]\((.+?)\) (.+)', text, re.M)
     return text.split('- ')[0] + cards(doors) if doors else text
@@ -65,13 +63,13 @@ def sig(sym):
     return re.sub(r'<function ([\w.]+\.)?<?(\w+)>?(?: at 0x\w+)?>|__main__\.', r'\2', stringify_signature(s, unqualified_typehints=True))
 
 class Bridge: # from notebooks for quarto to notebooks for myst-nb
-    def __init__(self, src, dest): self.src,self.dest,self.names,self.figures,self.pages,self.twins = src,dest,{},[],{},{}
-    def cell(self, c, page):
+    def __init__(self, src, dest): self.src,self.dest,self.names,self.figures,self.pages = src,dest,{},[],{}
+    def cell(self, c, page, file):
         if c.cell_type == 'raw':
             fm = yaml.safe_load(c.source.strip().strip('-'))
             self.pages[page] = fm['title'],fm.get('description', '')
             mod = f'```{{py:currentmodule}} fastai_clrbeta.{page}\n```\n\n' if (root/f'fastai_clrbeta/{page}.py').exists() else ''
-            lead,at = f"{mod}# {fm['title']}\n\n{{.lead}}\n{self.pages[page][1]}",f'[Download this notebook](notebooks/{page}.ipynb)'
+            lead,at = f"{mod}# {fm['title']}\n\n{{.lead}}\n{self.pages[page][1]}",f'{{download}}`Download this notebook <../nbs/{file}>`'
             return new_markdown_cell(f'{lead}\n\n{{.download}}\n{at}')
         if 'show_doc(' in c.source:
             md = c.outputs[0].data['text/markdown']
@@ -85,32 +83,30 @@ class Bridge: # from notebooks for quarto to notebooks for myst-nb
             fig = {'classes':'chart'} | (yaml.safe_load('\n'.join(o for o in opts if o.startswith(('fig-','classes')))) or {})
             c.metadata = dict(tags=[tags[o] for o in opts if o in tags])
             if len(fig) > 1: c.metadata['mystnb'] = dict(figure=dict(caption=fig['fig-cap']), image=dict(alt=fig['fig-alt'], classes=fig['classes']))
+            text = lambda o: list(o.get('data', ())) == ['text/plain'] # without a caption, then
+            c.outputs = [new_output('stream', text=o.data['text/plain']) if text(o) else o for o in c.outputs]
             for o in (o.data for o in c.outputs if 'data' in o):
                 if 'image/png' in o: self.figures.append((page, fig, o['image/png']))
                 if 'text/html' in o: o['text/html'] = aligned(o['text/html'])
-        else: c.source = linked(c.source, 'html')
+        else: c.source = opened(linked(c.source, 'html'))
         return c
 
     def write(self):
-        for f in sorted(self.src.glob('*.ipynb')):
-            nb,page = nbformat.read(f, 4),page_of(f)
-            nb.cells = [o for c in nb.cells for o in parts(self.cell(c, page))]
+        tree,files = self.toctree(),{page_of(o):o for o in self.src.glob('*.ipynb')}
+        order = [o for o in tree.replace('Overview <self>', 'index').split('\n') if o in files]
+        for page in order:
+            nb = nbformat.read(files[page], 4)
+            nb.cells = list(filter(None, (self.cell(c, page, files[page].name) for c in nb.cells)))
             nb.metadata = dict(kernelspec=nb.metadata.kernelspec, language_info=dict(name='python', pygments_lexer='ipython3'))
-            if page == 'index': nb.cells.append(new_markdown_cell(self.toctree()))
-            self.twins[page] = twin(nb.cells)
-            for c in nb.cells: c.source = opened(c.source)
+            if page == 'index': nb.cells.append(new_markdown_cell(tree))
             nbformat.write(nb, self.dest/f'{page}.ipynb')
         def md(name, *parts): (self.dest/f'{name}.md').write_text('\n'.join(parts), encoding='utf-8')
         def index(p): return f'\n## {self.pages[p][0]}\n\n{{.params}}\n| Name | What it is |\n|---|---|\n' + '\n'.join(
             f'| [`{n}`]({p}.html#{n.lower()}) | {doc} |' for n,doc in self.names[p])
-        order = self.toctree().replace('Overview <self>', 'index').split('\n')
         md('names', '# All names\n\nEvery public name, by the page that tells more of it.', *(index(p) for p in order if p in self.names))
-        self.figures.sort(key=lambda o: order.index(o[0]))
-        (self.dest/'gallery').mkdir()
-        for i,(*_,png) in enumerate(self.figures): (self.dest/f'gallery/{i}.png').write_bytes(base64.b64decode(png))
-        title = lambda p: 'Overview' if p=='index' else self.pages[p][0]
+        for i,(*_,png) in enumerate(self.figures): (self.dest/f'figure{i}.png').write_bytes(base64.b64decode(png))
         md('gallery', '# Gallery\n', 'Every figure of these pages, and where it is from.\n', cards(
-            (title(p), f'{p}.html', o['fig-cap'], f':img-top: gallery/{i}.png', f":img-alt: {o['fig-alt']}", f":class-img-top: {o['classes']}")
+            (self.pages[p][0], f'{p}.html', o['fig-cap'], f':img-top: figure{i}.png', f":img-alt: {o['fig-alt']}", f":class-img-top: {o['classes']}")
             for i,(p,o,_) in enumerate(self.figures)))
         shutil.copy(root/'CHANGELOG.md', self.dest/'changelog.md')
 
@@ -118,38 +114,17 @@ class Bridge: # from notebooks for quarto to notebooks for myst-nb
         "The sidebar, in the order of `nbs/sidebar.yml`, and what only this site has"
         extra,res = {'Reference':['names.md'], 'More':['gallery.md','changelog.md']},[]
         for o in yaml.safe_load((root/'nbs/sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']:
-            o = {'section':'Start', 'contents':[o]} if isinstance(o, str) else o
             pages = map(page_of, [*o['contents'], *extra.get(o['section'], [])])
             res += [f"```{{toctree}}\n:hidden:\n:caption: {o['section']}\n", *('Overview <self>' if p=='index' else p for p in pages), '```\n']
         return '\n'.join(res)
 
-def parts(c):
-    "`c`, if it is one, as cells; the figure of one has another to itself, for a caption is put below every output"
-    if not c or 'mystnb' not in c.metadata: return [c] if c else []
-    text,fig = deepcopy(c),deepcopy(c)
-    fig.id,fig.source,text.metadata,fig.metadata['tags'] = f'{c.id}-figure','figure',dict(tags=c.metadata['tags']),['remove-input']
-    for o,is_fig in (text,False),(fig,True): o.outputs = [x for x in o.outputs if ('image/png' in x.get('data', {})) == is_fig]
-    return [text, fig]
-
-def table(html):
-    rows = [[o.get_text(' ', strip=True) for o in tr(['th','td'])] for tr in BeautifulSoup(html, 'html.parser')('tr')]
-    return '\n'.join(f"| {' | '.join(o)} |" for o in [rows[0], ['---']*len(rows[0]), *rows[1:]]) if rows else ''
-
-def plain(c):
-    "A cell of code as Markdown"
-    if 'mystnb' in c.metadata: return f"*Figure: {c.metadata.mystnb.figure.caption}* ({c.metadata.mystnb.image.alt})"
-    res = [] if 'remove-input' in c.metadata.tags else [f'```python\n{c.source}\n```']
-    for o in c.outputs:
-        data = o.get('data', {})
-        res.append(data.get('text/markdown') or table(data.get('text/html', '')) or f"```\n{o.get('text') or data.get('text/plain', '')}\n```")
-    return '\n'.join(res)
-
-def twin(cells):
+def twin(html):
     "A page as plain Markdown"
-    text = '\n\n'.join(c.source if c.cell_type=='markdown' else plain(c) for c in cells)
-    text = re.sub(r'^(\{\.\w+\}|```\{(py:currentm|toctr).*?```|\[Download this.*?)\n+', '', text, flags=re.M|re.S)
-    text = re.sub(r'^:+\{py:\w+\} (.+)$', lambda m: '### `' + re.sub(r'~[\w.]+\.', '', m[1]) + '`', text, flags=re.M)
-    return re.sub(r'^:{3,}.*\n', '', text, flags=re.M)
+    page = BeautifulSoup(html, 'html.parser').article
+    for o in page.select('.headerlink, .viewcode-link, .download, style, script'): o.decompose()
+    for o in page.select('dl, dd'): o.unwrap()
+    for o in page.select('dt.sig'): o.name = 'h3'
+    return markdownify(str(page), heading_style='ATX', escape_misc=False, escape_underscores=False, escape_asterisks=False).strip()+'\n'
 
 def main(out='_docs'):
     "Make the site in the folder `out`, and replace what it holds"
@@ -163,11 +138,9 @@ def main(out='_docs'):
         if res := build_main(['-n', '-W', '--keep-going', '-q', '-c', str(root/'docs'), str(src), str(tmp/'html')]): return res
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(tmp/'html', out, ignore=shutil.ignore_patterns('.doctrees', '.buildinfo', '_sources'))
-        for p,text in bridge.twins.items(): (out/f'{p}.html.md').write_text(text, encoding='utf-8')
+        for p in bridge.pages: (out/f'{p}.html.md').write_text(twin((out/f'{p}.html').read_text(encoding='utf-8')), encoding='utf-8')
     llms = linked((root/'nbs/llms.txt').read_text(encoding='utf-8'), 'html.md') # with the modules
     pages = [f'- [{t}]({p}.html.md): {d}\n' for p,(t,d) in bridge.pages.items() if f'({p}.html.md)' not in llms]
     (out/'llms.txt').write_text(''.join([llms, '\n## Pages\n\n', *pages]), encoding='utf-8')
-    (out/'notebooks').mkdir()
-    for o in (root/'nbs').glob('*.ipynb'): shutil.copy(o, out/f'notebooks/{page_of(o)}.ipynb')
 
 if __name__ == '__main__': sys.exit(main(*sys.argv[1:]))

@@ -19,13 +19,11 @@ add_module_names = smartquotes = False # `--option` stays as it is
 html_theme,html_title = 'furo',f'{project} {version}'
 html_static_path,html_css_files,html_favicon = ['static'],['site.css'],'static/favicon.svg'
 html_copy_source = html_show_sourcelink = html_use_index = False
-html_theme_options = {'navigation_with_keys': True}
 
 def elsewhere(name):
     "Where the docs of fastai, torch, pandas and the like have `name`, which may come with modules that they leave out"
     *mods,last = name.split('.')
-    if mods and mods[0] in ('plt','matplotlib'):
-        return f"https://matplotlib.org/stable/api/_as_gen/matplotlib.{'pyplot' if mods[0]=='plt' else mods[1]}.{last}.html"
+    if mods[:1] == ['matplotlib']: return f'https://matplotlib.org/stable/api/_as_gen/matplotlib.{mods[1]}.{last}.html'
     names = ['.'.join([*mods[:i], last]) for i in range(len(mods), -1, -1)] + ([] if mods else [f'Learner.{last}'])
     return next((o for o in map(NbdevLookup().doc, names) if o and o.startswith('http')), None)
 
@@ -36,7 +34,6 @@ class Links(SphinxPostTransform):
         ours = {k.split('.', 2)[2]:o for k,o in self.env.domains.python_domain.objects.items()}
         ours = {k.removeprefix('Learner.'):o for k,o in ours.items()} | ours
         for o in list(self.document.findall(nodes.literal)):
-            if max(map(len, o.astext().split()), default=0) > 36: o['classes'].append('long') # may be broken
             m = re.fullmatch(r'(learn\.)?([A-Za-z][\w.]+)(\(.*\))?', o.astext())
             key = isinstance(e := o.parent.parent, nodes.entry) and not e.parent.index(e) # such as the name of a parameter
             if not m or key or isinstance(o.parent, (nodes.reference,nodes.title)): continue
@@ -49,8 +46,7 @@ class Links(SphinxPostTransform):
             o[1:] = [raw('<details class="inside"><summary>Show the details</summary>'), *o[1:], raw('</details>')]
 
 def missing(app, env, node, content):
-    url = elsewhere(node['reftarget']) if '.' in node['reftarget'] else None
-    return nodes.reference('', '', content, refuri=url) if url else content
+    return nodes.reference('', '', content, refuri=url) if (url := elsewhere(node['reftarget'])) else content
 
 def anchors(app, domain, kind, content):
     "Anchors as nbdev has them, such as `#learner.fit_clr_beta`"

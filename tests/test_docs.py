@@ -186,7 +186,8 @@ def test_twins_and_notebooks(site):
         page = nbpath2html(nb).name
         twin = (site/f'{page}.md').read_text(encoding='utf-8')
         assert twin.startswith('# ') and not re.findall(r'^:::.*|\{py:.*|<(?:IPython|pandas|Figure).*', twin, re.M)
-        assert (site/'notebooks'/page).with_suffix('.ipynb').read_bytes() == nb.read_bytes()
+        copy = re.search(r'href="(_downloads/[^"]+)"', (site/page).read_text(encoding='utf-8'))[1]
+        assert (site/copy).name == nb.name and (site/copy).read_bytes() == nb.read_bytes()
 
 def test_llms_txt_tells_the_modules(site):
     "The notebooks' own list, which nbdev has from the index, and the site's: each module, with the line that its page begins with"
