@@ -263,7 +263,7 @@ def steepest(smoothing, skip_begin, skip_end):
         return lrs[ok][np.gradient(y[ok]).argmin()]
     return rule
 
-def peaks(lrs, losses, adaptive): return peak_and_why(lrs, losses, 100, adaptive)[0]
+def peaks(lrs, losses, adaptive): return peak_and_why(lrs, losses, 100, adaptive, diverged=len(lrs) < 100)[0]
 
 rules = {'peak, training':(peaks,'train_loss'), 'torch-lr-finder, training':(steepest(0.05, 10, 5),'train_loss'),
          'Lightning, training':(steepest(None, 10, 1),'train_loss'),

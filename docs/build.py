@@ -21,10 +21,9 @@ results = 'LRFind LRSweep Divergence FitDiverged Sched'.split() # classes of whi
 def page_of(f): return Path(nbpath2html(Path(f))).stem
 def linked(text, ext): return re.sub(r'(\]\()(?:\d\d_)?([a-z]\w*)\.ipynb', rf'\1\2.{ext}', text) # quarto finds a page by its notebook
 def aligned(html): # numbers to the right
-    number = r'[-−+]?[\d.,]+(e[-+]?\d+)?( ± [\d.]+| \([\d.]+ to [\d.]+\))?[ %×]*'
-    return re.sub(f'<td[^>]*>(?=({number}|–)</td>)', '<td class="num">', html)
+    return re.sub(r'<td[^>]*>(?=([-−+]?[\d.,]+(e[-+]?\d+)?( ± [\d.]+| \([\d.]+ to [\d.]+\))?[ %×]*|–)</td>)', '<td class="num">', html)
 def cards(os): # of title, link, text and options
-    os = ['\n'.join([f':::{{grid-item-card}} {title}', f':link: {link}', *opts, f'\n{text}\n:::']) for title,link,text,*opts in os]
+    os = ['\n'.join([f':::{{grid-item-card}} [{title}]({link})', f':link: {link}', *opts, f'\n{text}\n:::']) for title,link,text,*opts in os]
     return '\n'.join(['::::{grid} 1 2 2 3\n:gutter: 3\n', *os, '::::'])
 def opened(text): # doors, in a list on their pages, as cards
     doors = re.findall(r'^- \[(.+)\]\((.+?)\) (.+)', text, re.M)
@@ -83,9 +82,8 @@ class Bridge: # from notebooks for quarto to notebooks for myst-nb
             fig = {'classes':'chart'} | (yaml.safe_load('\n'.join(o for o in opts if o.startswith(('fig-','classes')))) or {})
             c.metadata = dict(tags=[tags[o] for o in opts if o in tags])
             if len(fig) > 1: c.metadata['mystnb'] = dict(figure=dict(caption=fig['fig-cap']), image=dict(alt=fig['fig-alt'], classes=fig['classes']))
-            text = lambda o: list(o.get('data', ())) == ['text/plain'] # without a caption, then
-            c.outputs = [new_output('stream', text=o.data['text/plain']) if text(o) else o for o in c.outputs]
-            for o in (o.data for o in c.outputs if 'data' in o):
+            c.outputs = [new_output('stream', text=o.data['text/plain']) if [*o.get('data', ())] == ['text/plain'] else o for o in c.outputs]
+            for o in (o.data for o in c.outputs if 'data' in o): # and not text, which would have the caption, too
                 if 'image/png' in o: self.figures.append((page, fig, o['image/png']))
                 if 'text/html' in o: o['text/html'] = aligned(o['text/html'])
         else: c.source = opened(linked(c.source, 'html'))
@@ -93,11 +91,11 @@ class Bridge: # from notebooks for quarto to notebooks for myst-nb
 
     def write(self):
         tree,files = self.toctree(),{page_of(o):o for o in self.src.glob('*.ipynb')}
-        order = [o for o in tree.replace('Overview <self>', 'index').split('\n') if o in files]
-        for page in order:
+        order = tree.replace('Overview <self>', 'index').split('\n')
+        for page in sorted(files, key=order.index):
             nb = nbformat.read(files[page], 4)
             nb.cells = list(filter(None, (self.cell(c, page, files[page].name) for c in nb.cells)))
-            nb.metadata = dict(kernelspec=nb.metadata.kernelspec, language_info=dict(name='python', pygments_lexer='ipython3'))
+            nb.metadata = dict(kernelspec=nb.metadata.kernelspec, language_info=dict(name='python', pygments_lexer='python'))
             if page == 'index': nb.cells.append(new_markdown_cell(tree))
             nbformat.write(nb, self.dest/f'{page}.ipynb')
         def md(name, *parts): (self.dest/f'{name}.md').write_text('\n'.join(parts), encoding='utf-8')
@@ -121,10 +119,12 @@ class Bridge: # from notebooks for quarto to notebooks for myst-nb
 def twin(html):
     "A page as plain Markdown"
     page = BeautifulSoup(html, 'html.parser').article
-    for o in page.select('.headerlink, .viewcode-link, .download, style, script'): o.decompose()
+    for o in page.select('.headerlink, .viewcode-link, .download, .sd-stretched-link, summary, style, script'): o.decompose()
     for o in page.select('dl, dd'): o.unwrap()
-    for o in page.select('dt.sig'): o.name = 'h3'
-    return markdownify(str(page), heading_style='ATX', escape_misc=False, escape_underscores=False, escape_asterisks=False).strip()+'\n'
+    for o in page.select('dt.sig'): o.name,o.string = 'h3',f"`{' '.join(o.get_text().split())}`"
+    language = lambda o: re.search('highlight-(python|sh)|$', str(o.parent.parent.get('class')))[1]
+    how = dict(heading_style='ATX', code_language_callback=language, escape_misc=False, escape_underscores=False, escape_asterisks=False)
+    return markdownify(str(page), **how).strip()+'\n'
 
 def main(out='_docs'):
     "Make the site in the folder `out`, and replace what it holds"

@@ -201,6 +201,7 @@ class Archive(Lab):
         self.out,self.overrides = Path(out),{}
         made = (json.loads(f.read_text()) for f in sorted(self.out.glob('*.json')))
         config = first(o for o in made if setup.items() <= o.items())
+        if config is None: raise FileNotFoundError(f'no log in {out} with {setup}')
         own = {'kind','sittings',*Run.__dataclass_fields__,*RangeTest.__dataclass_fields__}
         self.setup = {k:v for k,v in config.items() if k not in own}
     def run(self, o, wait=False):

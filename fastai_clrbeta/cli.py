@@ -32,7 +32,7 @@ import fastprogress.fastprogress, json, platform, signal, threading, traceback
 
 # %% ../nbs/13_cli.ipynb #6fca60ce
 def clrbeta(
-    data:str='digits',   # Training data: digits, cifar10, or a folder of train/<class>/* and test/<class>/*
+    data:str='digits',   # Training data: digits, cifar10, or a folder of `train/<class>/*` and `test/<class>/*`
     depth:int=20,        # Depth of the ResNet: 6n+2, such as 8, 20 or 56
     shortcut:str='pool', # Shortcuts of the ResNet: pool (Leslie Smith), pad (He) or conv
     lr:str='0.4',        # Peak learning rate, or auto: the peak that lr_find_val suggests

@@ -39,27 +39,28 @@ def peak_and_why(
     losses,               # Training loss of each step, as measured
     num_it:int,           # Steps that the whole test has
     adaptive:bool=False,  # Does the optimiser scale its steps itself, as Adam does?
+    diverged:bool=False,  # Did it end since the loss exploded, be it in the last step?
 ) -> tuple: # The peak, the sentence, and the floor (its lowest and highest learning rate) or None
     "Return the peak that a training curve suggests and why, or None and what to do."
     lrs,y = np.asarray(lrs, dtype=float),pd.Series(np.asarray(losses, dtype=float))
     if y.notna().sum() < 10:
         return None,f"only {y.notna().sum()} steps were measured: start lower, or raise num_it.",None
     smooth = centred(y, num_it)
-    noise = (y-smooth).abs().median() / math.sqrt(max(50, num_it)/100)  # the more steps are smoothed, the less is left
+    noise = (y-smooth).abs().median()
     start = smooth[:max(3, num_it//10)].median()
     away = _exploded(y, smooth, num_it, True) & (smooth > smooth.cummin())  # to fall from high up is no explosion
     n = away.idxmax() if away.any() else len(y)
     if not smooth[:n].notna().any(): return None,"the loss explodes at once: lower start_lr.",None
     low = smooth[:n].idxmin()
     gain = min(start, smooth[:low+1].max()) - smooth[low]
-    if not gain > max(3*noise, 1e-3*abs(start)):
+    if not gain > max(3*noise/math.sqrt(max(50, num_it)/100), 1e-3*abs(start)):  # the more steps, the less noise is left
         why = "the training loss never falls clearly below its start"
         return None,f"{why}: lower start_lr, raise num_it or end_lr, or look at the data.",None
     begin = (smooth[:low+1] <= smooth[low]+gain/50).idxmax()
     rise = smooth[low:]-smooth[low]
-    lost = (rise > max(gain/2, 2*noise)) | y[low:].isna()
-    lost.iloc[-1] |= len(y) < num_it and y.iloc[-1]-start > gain  # one sudden explosion, which ended the test
-    if not (lost.any() or rise.iloc[-1] > max(gain/10, 2*noise)):
+    lost = (rise > max(gain/2, 3*noise)) | y[low:].isna()
+    lost.iloc[-1] |= diverged
+    if not (lost.any() or rise.iloc[-1] > max(gain/10, 3*noise)):
         return None,f"the training loss has not risen again at the last learning rate, {lrs[-1]:.2g}: raise end_lr.",None
     end = lost.idxmax() if lost.any() else len(y)-1
     floor = float(lrs[begin]),float(lrs[end])
@@ -205,7 +206,7 @@ class LRFind(Portable):
             loss = name.endswith('_loss')  # with running averages it may explode from the start
             _fit_y(ax, *(pd.concat(o[-1:] if loss else o) for o in (lines,raws)), start, loss)
             _tell_hidden(ax, pd.concat(raws))
-            if name in twins and loss: ax.legend()
+            if name in twins: ax.legend()
         _mark(self, axs)
         for ax in axs:
             if not self.linear: ax.set_xscale('log')
@@ -246,8 +247,8 @@ def lr_find_result(
     "Combine one or more runs: curves without lag, and suggestions and peak, which are the runs' medians on a logarithmic axis."
     tables = [_add_centred(o, num_it) for o in tables]
     several = len(tables) > 1
-    own = next((f.keywords for f in funcs if getattr(f, 'func', None) is peak), {})
-    peaks = [_peak_of(o, num_it, **{'adaptive':adaptive, **own}) for o in tables]
+    own = dict(adaptive=adaptive) | next((f.keywords for f in funcs if getattr(f, 'func', None) is peak), {})
+    peaks = [_peak_of(o, num_it, diverged=s.startswith('diverged'), **own) for o,s in zip(tables, stops)]
     told = [_suggestions(funcs, o, p, num_it) for o,p in zip(tables, peaks)]
     found,reasons,spread = {},{},{}
     for name in told[0]:
@@ -301,12 +302,13 @@ _kinds = {'centred':'_centred', 'legacy':'_smooth', None:'', True:'_smooth', Fal
 
 def _mark(found, axs):
     "Mark the suggestions in all of `axs`, and name them in the first."
+    lines = [(o, dict(color=palette[(i+2)%7], lw=1.2, ls=(0,(2,3)), label=f'{name} {o:.2g}'))
+             for i,(name,o) in enumerate(found.found.items()) if o is not None and name != 'peak']
+    if found.peak is not None: lines.insert(0, (found.peak, dict(color='0.2', lw=1.8, label=f'peak {found.peak:.2g}')))
     for ax in axs:
-        peak = [] if found.peak is None else [ax.axvline(found.peak, color='0.2', lw=1.8, label=f'peak {found.peak:.2g}')]
-        marks = peak + [ax.axvline(o, color=palette[(i+2)%7], lw=1.2, ls=(0,(2,3)), label=f'{name} {o:.2g}')
-                        for i,(name,o) in enumerate(found.found.items()) if o is not None and name != 'peak']
+        for lr,style in lines: ax.axvline(lr, **style)
         if found.band: ax.axvspan(*found.band, color='0.2', alpha=0.08, lw=0)
-    if marks: axs[0].legend(handles=marks)
+    if lines: axs[0].legend(handles=axs[0].lines[-len(lines):])
 
 def _trimmed(df, skip_start, skip_end):
     "`df` without its first and last steps, if enough are left."

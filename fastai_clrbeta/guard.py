@@ -105,7 +105,7 @@ def plot_overfit(
     for ax in axs: ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     losses.plot(ax=axs[0], ylabel='loss', color=palette[:2], **style)
     gap.plot(ax=axs[1], color=palette[2], ylabel='gap', label='validation − training loss', legend=True, **style)
-    if _wide(losses): axs[0].set_yscale('log')
+    if _wide(losses) and not (losses <= 0).any(axis=None): axs[0].set_yscale('log')
     if _wide(gap):
         axs[1].set_yscale('symlog', linthresh=0.1)
         axs[1].set(ymargin=0.1, ylabel='gap (log beyond ±0.1)')

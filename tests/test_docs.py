@@ -10,6 +10,7 @@ import nbformat
 import pytest
 from PIL import Image
 from bs4 import BeautifulSoup
+from markdown_it import MarkdownIt
 from fastcore.docments import docments
 from nbdev.config import nbpath2html
 from nbdev.doclinks import NbdevLookup
@@ -180,12 +181,19 @@ def test_names_of_examples_are_at_hand(nb):
         missing = {n.id for n in nodes if isinstance(n, ast.Name)} - known
         assert not missing, f'{missing} in\n{o.source}'
 
-def test_twins_and_notebooks(site):
+def test_twins_and_notebooks(site, pages):
     "Each page is there for tools as Markdown, too, and for everybody as a notebook"
     for nb in notebooks:
         page = nbpath2html(nb).name
         twin = (site/f'{page}.md').read_text(encoding='utf-8')
-        assert twin.startswith('# ') and not re.findall(r'^:::.*|\{py:.*|<(?:IPython|pandas|Figure).*', twin, re.M)
+        assert twin.startswith('# ') and not re.findall(r'^:::.*|\{py:.*|<(?:IPython|pandas|Figure).*|^Show .*|\.html>', twin, re.M)
+        article = pages[page].article
+        assert twin.count('\n```python\n') == len(article.select('div.highlight-python'))
+        back = BeautifulSoup(MarkdownIt('commonmark').enable('table').render(twin), 'html.parser')
+        links = {unquote(o['href']) for o in article.select('p:not(.download) a:not(.sd-stretched-link, .headerlink), td a')}
+        assert links <= {unquote(o['href']) for o in back('a')}
+        assert [' '.join(o.text.split()) for o in article.select('.sig-name')] == [
+            re.search(r'([\w.]+)\W*(\(|$)', o.text)[1].rpartition('.')[2] for o in back('h3') if o.contents[0].name == 'code']
         copy = re.search(r'href="(_downloads/[^"]+)"', (site/page).read_text(encoding='utf-8'))[1]
         assert (site/copy).name == nb.name and (site/copy).read_bytes() == nb.read_bytes()
 

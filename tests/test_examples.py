@@ -83,8 +83,9 @@ def test_what_is_done_is_not_repeated(sc, lab, capsys):
     assert not capsys.readouterr().out and before == {o:o.read_bytes() for o in lab.out.glob('*.*')}
     assert sum(o.suffix == '.json' for o in before) == 2
     archive,run = sc.Archive(lab.out, device='cpu'),lab.trim(runs[0])
-    archive.all([run])
-    pd.testing.assert_frame_equal(archive.df(run), lab.df(runs[0]))
+    for o in runs: pd.testing.assert_frame_equal(archive.df(lab.trim(o)), lab.df(o))
+    archive.all(map(lab.trim, runs))
+    with pytest.raises(FileNotFoundError, match='fp16'): sc.Archive(lab.out, precision='fp16')
     with pytest.raises(FileNotFoundError, match='_seed1_'): archive.all([run, replace(run, seed=1)])
 
 @pytest.mark.parametrize('best', [0.05,0.2,1.6])
