@@ -126,8 +126,8 @@ def _median(values):
     "Median in log10, lowest and highest of the numbers in `values`, if at least half are numbers; else None."
     nums = [o for o in values if isinstance(o, float)]
     if not nums or 2*len(nums) < len(values): return None
-    mid = nums[0] if len(nums)==1 else float(10**np.median(np.log10(nums)))
-    return mid,min(nums),max(nums)
+    lo,hi = min(nums),max(nums)
+    return float(np.clip(10**np.median(np.log10(nums)), lo, hi)),lo,hi  # else rounding could take it out
 
 # %% ../nbs/05_found.ipynb #c0b2fb45
 class LRFind(Portable):

@@ -1,6 +1,6 @@
 """Runs that are really killed: `python faults.py kill N folder [processes]`, or `in_a_row`, `disk_full`, `read_only` and a folder.
 Everything is imported once, and each run is a fork of that, so that twenty of them take seconds"""
-import json, os, random, resource, signal, socket, sys, time, warnings
+import json, multiprocessing, os, random, resource, signal, socket, sys, time, warnings
 warnings.simplefilter('ignore', FutureWarning)
 from contextlib import nullcontext, redirect_stdout
 from fastai.distributed import *
@@ -44,6 +44,12 @@ def outcome(learn):
     weights = [o.numpy().tobytes().hex() for o in learn.model.state_dict().values()]
     return weights,[list(o) for o in rec.values],list(map(float, rec.losses)),rec.lrs,rec.hps
 
+HUNG = 75
+def hung(*_):
+    "A loader worker that is forked beside gloo's threads can hang before its first line: end its process then, as a kill would"
+    for o in multiprocessing.active_children(): o.kill()
+    os._exit(HUNG)
+
 def forked(f, kill_after=None, n=1, one=None):
     """Run `f` in `n` processes of their own, of which all, or only number `one`, are killed after so many seconds. Their exit
     codes, or minus their signals. What has not ended five seconds after a kill is sent SIGTERM, as torchrun does at once"""
@@ -54,6 +60,8 @@ def forked(f, kill_after=None, n=1, one=None):
     for rank in range(n):
         pids.append(os.fork())
         if pids[-1]: continue
+        signal.signal(signal.SIGALRM, hung)
+        signal.alarm(120)
         if n > 1: os.environ.update({k:str(v) for k,v in dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=n, MASTER_ADDR='127.0.0.1',
                                                                MASTER_PORT=port).items()})
         try: f(); code = 0
@@ -134,10 +142,14 @@ def together(folder):
         dls = lambda: DataLoaders(cls(Noisy(), batch_size=16, shuffle=True, num_workers=workers), cls(Noisy(), batch_size=32))
         peace,f = (Path(folder)/name/o for o in ('peace','killed'))
         def go(f, **kw): run(f, dls=dls, **{**kwargs, **kw, 'cbs':[*L(cb and cb()), *L(kw.get('cbs'))]})
-        codes = [forked(partial(go, peace), n=2)]
+        def both(f):
+            for _ in range(3):
+                if HUNG not in (codes := forked(f, n=2)): break
+            return codes
+        codes = [both(partial(go, peace))]
         for i,(n,one) in enumerate([(2,None),(4,1),(7,0)][:2+bool(cb)]):
-            codes.append(forked(lambda: go(f, seed=i, resume=i>0, cbs=killed(n, one)), n=2))
-        codes.append(forked(partial(go, f, seed=9, resume=True), n=2))
+            codes.append(both(lambda: go(f, seed=i, resume=i>0, cbs=killed(n, one))))
+        codes.append(both(partial(go, f, seed=9, resume=True)))
         res[name] = dict(kills=sum(-signal.SIGKILL in o for o in codes), ends=codes[0]+codes[-1], same=read(f)==read(peace))
     print(json.dumps(res))
 
