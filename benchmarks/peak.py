@@ -1,6 +1,6 @@
 """What a suggestion for the peak of a cycle is worth: tiny tasks, a grid of peaks, and the rules of this and other tools on range tests.
 
-    python benchmarks/peak.py grid    # train each task at each peak (about 10 minutes of one core; goes on where it was)
+    python benchmarks/peak.py grid    # train each task at each peak (about 50 minutes of one core; goes on where it was)
     python benchmarks/peak.py tests   # range tests, their raw curves
     python benchmarks/peak.py trials  # of three peaks the best, by short cycles
     python benchmarks/peak.py judge   # regret of every rule, from the logs, in seconds
@@ -230,8 +230,8 @@ def run_trials():
             steps = len(learner(o.task, o.seed).dls.train)*tasks[o.task].epochs
             peaks = [o.lr/3, o.lr, o.lr*3]
             best = max(peaks, key=lambda p: trial(o.task, p, o.seed, max(4, round(steps*part/3))))
-            res.append((part, o.task, o.seed, best, loss_of(o.task, best)))
-        pd.DataFrame(res, columns='part task seed lr regret'.split()).to_csv(here/'peak_trials.csv', index=False, float_format='%.4g')
+            res.append((part, o.task, o.seed, best, loss_of(o.task, best), o.regret))
+        pd.DataFrame(res, columns='part task seed lr regret of_peak'.split()).to_csv(here/'peak_trials.csv', index=False, float_format='%.4g')
 
 # The rules: a learning rate from the curves of one range test
 
@@ -326,11 +326,12 @@ def judge():
     tasks = df.groupby(['rule','task']).regret.mean().unstack()
     table = pd.DataFrame({'median':tasks.median(axis=1), 'worst':tasks.max(axis=1), 'worst run':df.groupby('rule').regret.max(),
                           'runs without':df.groupby('rule').regret.apply(lambda o: o.isna().sum())}).sort_values('median').round(2)
+    out = left_out()
+    table['more than peak'] = tasks.gt(out.regret).sum(axis=1)
     table.to_csv(here/'peak_regret.csv')
     print(table.to_markdown() if importlib.util.find_spec('tabulate') else table.to_string())
     print(tasks.loc['peak, training'].round(2).to_string())
     faces().to_csv(here/'peak_faces.csv', float_format='%.3g')
-    out = left_out()
     out.to_csv(here/'peak_left_out.csv', float_format='%.3f')
     print(f"with the factor chosen on the other tasks: median {out.regret.median():.2f}, worst {out.regret.max():.2f}")
     print(out.round(2).to_string())
