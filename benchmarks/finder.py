@@ -70,14 +70,17 @@ def main(
 
     runs = dict(ours  = lambda: a_step(lambda: learn.lr_find_val(**kw)),
                 stock = lambda: a_step(lambda: stock.lr_find(suggest_funcs=None, **kw)),
-                forward=forward, no_trace=no_trace)
+                forward=forward, no_trace=no_trace, other=other)
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-5)  # an optimiser with state, to be kept
     times = {k:[] for k in runs}
     for _ in range(rounds):
         for k,f in runs.items(): times[k].append(quiet(f))
-    t = {k:np.median(v) for k,v in times.items()}
-    print(f"ResNet-20, batch {bs}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"  step of lr_find_val / (step of lr_find + a forward pass): {t['ours']/(t['stock']+t['forward']):.2f}   (wanted: at most 1.10)")
-    print(f"  snapshot and restore / training step: {t['no_trace']/t['stock']:.3f}   (wanted: below 1)")
-    t['other'] = quiet(other)
-    print(f"  step of torch-lr-finder, {n_valid} validation batches / step of lr_find_val: {t['other']/t['ours']:.1f}")
+    t = {k:np.array(v) for k,v in times.items()}
+    def ratio(what, a, b, wanted=None):
+        lo,mid,hi = np.quantile(a/b, (0.25,0.5,0.75))
+        want = f', wanted: {wanted}' if wanted else ''
+        print(f"  {what}: {mid:.3g}   (quartiles {lo:.3g} to {hi:.3g}{want})")
+    print(f"ResNet-20, batch {bs}, {torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} rounds of {steps} steps")
+    ratio('step of lr_find_val / (step of lr_find + a forward pass)', t['ours'], t['stock']+t['forward'], 'at most 1.10')
+    ratio('snapshot and restore / training step', t['no_trace'], t['stock'], 'below 1')
+    ratio(f'step of torch-lr-finder, {n_valid} validation batches / step of lr_find_val', t['other'], t['ours'])

@@ -1,7 +1,7 @@
 """Speed of training: `python benchmarks/training.py [--data FOLDER]`, alone on the machine.
 
 Each contestant trains in turn, round after round, in one process. Rounds are short and ratios are taken within each, since
-a machine's speed drifts; figures are medians over rounds.
+a machine's speed drifts; figures are medians over rounds, of ratios with their quartiles.
 1. ResNet-20, batch 128, CIFAR-10, in fp32 and bf16: images/s through this package, through stock fastai, and in a plain
    PyTorch loop; and what lies between them, a step at a time: SGD in place of Adam, images from memory, channels last,
    precision, and, with `--compile`, torch.compile.
@@ -100,8 +100,9 @@ def contestants(path, bs, device, compiled):
 def report(t, compiled):
     "Ratios of images/s: ours to the others, then what they are made of"
     def ratio(what, a, b, wanted=None):
-        want = f'   (wanted: {wanted})' if wanted else ''
-        print(f"  {what:44}: {np.median(t[b]/t[a]):.2f} × the images/s{want}")
+        lo,mid,hi = np.quantile(t[b]/t[a], (0.25,0.5,0.75))
+        want = f', wanted: {wanted}' if wanted else ''
+        print(f"  {what:44}: {mid:.2f} × the images/s   (quartiles {lo:.2f} to {hi:.2f}{want})")
     ratio('ours / stock fastai', 'ours, fp32', 'stock fastai, fp32')
     ratio('ours / plain PyTorch', 'ours, fp32', 'plain PyTorch, fp32', 0.97)
     ratio('ours in bf16 / plain PyTorch in fp32', 'ours, bf16', 'plain PyTorch, fp32', '1.4 with bf16 in hardware')
@@ -144,4 +145,5 @@ def main(
     report(t, compile)
     t = compare(dict(ours     =tiny(lambda learn,cb: learn.fit_clr_beta (   0.01, cbs=cb)),
                      one_cycle=tiny(lambda learn,cb: learn.fit_one_cycle(1, 0.01, cbs=cb))), rounds, 300, 50)
-    print(f"A step of a tiny model\n  fit_clr_beta / fit_one_cycle: {np.median(t['ours']/t['one_cycle']):.2f} × the time   (wanted: at most 1)")
+    lo,mid,hi = np.quantile(t['ours']/t['one_cycle'], (0.25,0.5,0.75))
+    print(f"A step of a tiny model\n  fit_clr_beta / fit_one_cycle: {mid:.2f} × the time   (quartiles {lo:.2f} to {hi:.2f}, wanted: at most 1)")
