@@ -37,9 +37,11 @@ def main(
     trial:bool=False,     # All in little: ResNet-8, ten steps
     device:str=None,      # cpu, cuda, cuda:1, … None: fastai's default
     precision:str='fp32', # One of `precisions`
+    compile:bool=False,   # Compile the network with torch.compile
 ):
     little = dict(depth=8, bs=16, num_it=10) if trial else {}
-    lab = Lab(data, out or ('trial' if trial else Path(__file__).parent/'results/protocol2'), device, precision, **little)
+    lab = Lab(data, out or ('trial' if trial else Path(__file__).parent/'results/protocol2'), device, precision, compile, **little)
     tests = {name:tests for name,tests in tests_of_2018().items() if name.startswith(only)}
-    for o in tests.values(): lab.all(o)
+    if not tests: raise SystemExit(f"--only {only!r}: no test begins so. There is {', '.join(tests_of_2018())}.")
+    lab.all([o for os in tests.values() for o in os])
     print(turning_points({name:[lab.df(o) for o in os] for name,os in tests.items()}).to_string(index=False))

@@ -12,13 +12,13 @@ accuracy of the last epochs over two seeds, on a grid that grows until the best 
 comes from other seeds and from the test set. A run is known by a hash of its whole configuration, the images included:
 the hash is in the name of its log, a CSV with a row per epoch, and the configuration in the JSON beside it."""
 from fastai_clrbeta.all import *
-from fastai_clrbeta.cli import EpochCSV
+from fastai_clrbeta.cli import EpochCSV, versions
+from fastai_clrbeta.resume import checkpoint_paths
 from fastcore.script import call_parse
 from dataclasses import asdict, dataclass, replace
 from filelock import FileLock, Timeout
-from importlib.metadata import version
 from scipy import stats
-import hashlib, json, platform
+import hashlib, json
 
 # The schedules, all of them run by `fit_clr_beta` and its checkpoints
 
@@ -47,7 +47,7 @@ class Setup:
 
     @property
     def label(self):
-        net = f"resnet{self.depth}{self.shortcut}{'_preact' if self.preact else ''}"
+        net = f"resnet{self.depth}{self.shortcut}{'_preact' if self.preact else ''}{'_augment' if self.augment else ''}"
         return f"{net}_{f'{self.n_train//1000}k' if self.n_train else 'all'}"
     @property
     def ending(self): return f"{'' if self.valid=='test' else '_heldout'}_seed{self.seed}"
@@ -91,10 +91,7 @@ def write_json(f, o):
 
 def sitting(device):
     "What a log needs to tell of the machine it was made on"
-    pkgs = 'fastai_clrbeta fastai torch torchvision numpy pillow'.split()
-    gpu = torch.cuda.get_device_name(device) if str(device).startswith('cuda') else None
-    machine = dict(python=platform.python_version(), machine=platform.machine(), gpu=gpu)
-    return {o:version(o) for o in pkgs} | machine
+    return versions() | dict(gpu=torch.cuda.get_device_name(device) if device.startswith('cuda') else None)
 
 def plain_row(row): print('  ', *[f'{v:.4f}' if isinstance(v, float) else v for v in row], flush=True)
 
@@ -121,7 +118,7 @@ class Lab:
         self.device = str(default_device() if device is None else device)
         images = fingerprint(cifar10_dls(data, bs=1, device='cpu'))
         self.setup = dict(data=images, optimiser='SGD with momentum, L2 on all parameters', memory='channels last',
-                          precision=precision, device=self.device, compiled=compiled)
+                          precision=precision, device=torch.device(self.device).type, compiled=compiled)
         (self.out/'checkpoints').mkdir(parents=True, exist_ok=True)
 
     def trim(self, o):
@@ -161,15 +158,17 @@ class Lab:
         try:
             with FileLock(self.out/'checkpoints'/f'{f.stem}.lock', timeout=-1 if wait else 0):
                 if not self.done(o): self._begin(f, o)
+                if not self.done(o): raise RuntimeError(f'{f} has not all of its rows: its checkpoint is kept.')
+                for p in checkpoint_paths(self.out/'checkpoints'/f.stem): p.unlink(missing_ok=True)
         except Timeout: pass
 
     def _begin(self, f, o):
+        learn = self.learner(self.trim(o))
         print(f.stem, flush=True)
         about = f.with_suffix('.json')
         sittings = json.loads(about.read_text())['sittings'] if about.exists() else []
         write_json(about, self.config(o) | dict(sittings=[*sittings, sitting(self.device)]))
         o = self.trim(o)
-        learn = self.learner(o)
         go = self._test if isinstance(o, RangeTest) else self._train
         with learn.no_bar(): go(learn, f, o)
 
@@ -181,19 +180,23 @@ class Lab:
         os.replace(f.with_suffix('.tmp'), f)
 
     def _train(self, learn, f, o):
-        ckpts = [self.out/'checkpoints'/f'{f.stem}{k}.ckpt' for k in ('','.prev')]
-        if f.exists() and not any(p.exists() for p in ckpts):  # it can't go on without its checkpoint, and is kept as it is
+        path,prev,_ = checkpoint_paths(self.out/'checkpoints'/f.stem)
+        if f.exists() and not (path.exists() or prev.exists()):  # it can't go on without its checkpoint, and is kept as it is
             kept = (f.with_suffix(f'.partial{k}') for k in itertools.count(1))
             os.replace(f, first(p for p in kept if not p.exists()))
         sched = schedules[o.schedule](o.div, o.pct, *o.mom)
         learn.fit_clr_beta(o.lr, cycle_len=o.epochs, wds=o.wd, use_clr_beta=sched, cbs=WholeCSV(f.with_suffix('.tmp')),
                            checkpoint=f.stem, every_iter=50, resume=True)
-        for p in ckpts: p.unlink(missing_ok=True)
 
     def all(self, runs):
-        "First what nobody else is at, then wait for the others"
+        "First what nobody else is at, then wait for the others; what can't go on is told when all others are done"
         for wait in (False,True):
-            for o in runs: self.run(o, wait)
+            failed = {}
+            for o in runs:
+                try: self.run(o, wait)
+                except (RuntimeError,ValueError) as e: failed[self.file(o).stem] = e
+        told = [f'{k}: {e}' for k,e in failed.items()]
+        if told: raise SystemExit('\n'.join([*told, f"To start one over, move its checkpoint out of {self.out/'checkpoints'}."]))
 
 class Archive(Lab):
     "Reads the logs in `out` that were made with `setup`, such as precision='bf16', and runs nothing"
@@ -229,10 +232,10 @@ def tune(lab, arm, lrs, moms, most=6):
             if best not in (grid[0],grid[-1]): break
             new = best*best/grid[1 if best==grid[0] else -2]
             grid = sorted([*grid, float(f'{new:.2g}')])
-        else: print(f'{arm.schedule}: the best rate is still at an end of its grid, {grid[0]:g} to {grid[-1]:g}')
+        else: raise SystemExit(f'{arm.label}, {arm.schedule}: of the rates up to {max(lr for lr,_ in found):g} the best is still at an end.')
     lr,mom = max(found, key=found.get)
     tried = ', '.join(f'{l:g} with {m[0]}-{m[1]}: {v:.1%}' for (l,m),v in found.items())
-    print(f'{arm.schedule}: {lr:g} with momentum {mom[0]}-{mom[1]}, of {tried}', flush=True)
+    print(f'{arm.label}, {arm.schedule}: {lr:g} with momentum {mom[0]}-{mom[1]}, of {tried}', flush=True)
     return replace(arm, lr=lr, mom=mom)
 
 def seeds(arm, n=reporting): return [replace(arm, seed=s) for s in (range(n) if isinstance(n, int) else n)]
@@ -276,7 +279,7 @@ def best_cycle(lab, **kwargs): return tune(lab, Run(**kwargs), (0.4,0.8,1.6), [(
 def best_steps(lab): return tune(lab, Run(schedule='steps'), (0.05,0.1,0.2), [(0.9,0.9),(0.95,0.95)])
 
 def super_convergence(lab):
-    "One cycle against steps that have once, twice and four times its epochs"
+    "One cycle against steps that have once, twice and four times its epochs, with the rate that is best for as many"
     cycle,steps = best_cycle(lab),best_steps(lab)
     return {'cycle, 15 epochs':seeds(cycle)} | {f'steps, {n} epochs':seeds(replace(steps, epochs=n)) for n in (15,30,60)}
 
@@ -298,7 +301,7 @@ def peaks(lab):
     return {f'{lr:g}, 15 epochs':seeds(replace(cycle, lr=lr)) for lr in rates} | longer
 
 def gap(lab):
-    "All 50,000 images: validation minus training loss by epoch"
+    "All 50,000 images, with the rates chosen on 10,000 and a low one: validation minus training loss by epoch"
     arms = dict(cycle=best_cycle(lab), steps=best_steps(lab), constant=Run(schedule='constant', lr=0.01, mom=(0.9,0.9)))
     return {k:seeds(replace(o, n_train=None)) for k,o in arms.items()}
 
@@ -356,9 +359,8 @@ def tests_of_2018():
     return res
 
 def full_range_tests(lab):
-    "Those of `examples/range_test.py`"
-    lab.all([o for tests in tests_of_2018().values() for o in tests])
-    return {}
+    "Those of `examples/range_test.py`, which shows them"
+    return tests_of_2018()
 
 def notebook(lab):
     "The six fits of the 2018 notebook, with flip and crop"
@@ -370,15 +372,26 @@ def lucky(lab):
 
 full_scale = [line, full_range_tests, notebook, lucky]
 
-def announce(lab, experiments):
-    "Say how long `experiments` will take, by two timed epochs of the first run"
-    trial = replace(post, epochs=2)
+def announce(lab, runs):
+    "Say how long `runs` will take, by two timed epochs of the post's, after one that doesn't count"
+    runs = [o for o in runs if not lab.done(o)]
+    if not runs: return
+    trial = replace(post, epochs=3)
     lab.run(trial, wait=True)
-    seconds = lab.df(trial).seconds.max()
-    runs = [o for f in experiments if f is not full_range_tests for arm in f(lab).values() for o in arm]
-    left = sum(lab.trim(o).epochs - lab.n_epochs(o) for o in runs)
-    print(f'{left} epochs are left, {seconds:.0f} s each on {lab.device}: about {left*seconds/3600:.1f} hours, '
-          "and a few epochs' time for the range tests", flush=True)
+    seconds = lab.df(trial).seconds.iloc[1:].max()
+    left = sum(2 if isinstance(o, RangeTest) else lab.trim(o).epochs - lab.n_epochs(o) for o in runs)  # a range test: about two epochs
+    print(f'{left} epochs are left, {seconds:.0f} s each on {lab.device}: about {left*seconds/3600:.1f} hours', flush=True)
+
+def each(lab, runs): return ', '.join(f'{100*lab.df(o).accuracy.iloc[-1]:.2f}' for o in runs)
+
+def show_table(lab, f, arms, full):
+    print(f'\n{f.__name__}: {f.__doc__}')
+    arms = {k:runs for k,runs in arms.items() if not isinstance(runs[0], RangeTest)}
+    if not arms: return
+    df = summary(lab, arms)
+    if full: df.insert(3, '2018', df[''].map(published).fillna(''))
+    if full: df.insert(3, 'each', [each(lab, o) for o in arms.values()])
+    print(df.to_string(index=False), '\n', flush=True)
 
 @call_parse
 def main(
@@ -399,12 +412,9 @@ def main(
     little = dict(depth=8, epochs=3, bs=16, n_train=None, num_it=10) if trial else {}
     out = out or ('trial' if trial else Path(__file__).parent/'results/protocol2')
     lab = Lab(data, out, device, precision, compile, **little)
-    if full: announce(lab, chosen)
-    for f in chosen:
-        arms = f(lab)
-        lab.all([o for runs in arms.values() for o in runs])
-        print(f'\n{f.__name__}: {f.__doc__}')
-        if not arms: continue
-        df = summary(lab, arms)
-        if full: df.insert(3, '2018', df[''].map(published).fillna(''))
-        print(df.to_string(index=False), '\n', flush=True)
+    for group in [chosen] if full else [[f] for f in chosen]:  # several processes share all runs of a group
+        arms = {f:f(lab) for f in group}
+        runs = [o for found in arms.values() for os in found.values() for o in os]
+        if full: announce(lab, runs)
+        lab.all(runs)
+        for f,found in arms.items(): show_table(lab, f, found, full)

@@ -64,6 +64,7 @@ def test_other_settings_have_another_log(sc, lab, data, tmp_path):
         dict(lr=0.1), dict(mom=(0.9,0.9)), dict(wd=0.), dict(seed=1), dict(valid=0.1), dict(pct=50.), dict(schedule='steps'), dict(augment=True))]
     files = [o.file(r) for o in labs for r in runs]
     assert len(set(files)) == len(files)
+    assert len({sc.Lab(data, lab.out, o).file(runs[0]) for o in ('cuda','cuda:0','cuda:1')}) == 1  # another card goes on with it
     assert [len(o.learner(o.trim(sc.Run())).cbs.filter(risinstance(MixedPrecision))) for o in labs] == [0,0,0,1]
     with pytest.raises(ValueError, match='must be one of fp32, bf16, fp16'): sc.Lab(data, lab.out, 'cpu', 'half')
 
@@ -73,6 +74,28 @@ def test_a_partial_log_is_kept(sc, lab):
     f.write_text('epoch,train_loss,valid_loss,accuracy,seconds\n')
     lab.run(run)
     assert lab.done(run) and f.with_suffix('.partial1').read_text().startswith('epoch')
+
+def test_what_cannot_go_on_is_told_and_left(sc, lab, data):
+    "A checkpoint that can't be read, and an option that can't be had: the other runs are done, and nothing is thrown away"
+    run,other = sc.Run(),sc.Run(seed=1)
+    f = lab.file(run)
+    ckpt,prev,_ = sc.checkpoint_paths(lab.out/'checkpoints'/f.stem)
+    for o in f,ckpt,prev: o.write_text('epoch,train_loss,valid_loss,accuracy,seconds\n')
+    with pytest.raises(SystemExit, match=f'{f.stem}: .* is damaged'): lab.all([run, other])
+    assert lab.done(other) and not lab.done(run) and all(o.read_text().startswith('epoch') for o in (f,ckpt,prev))
+    half = sc.Lab(data, lab.out, 'cpu', 'fp16', **lab.overrides)
+    with pytest.raises(SystemExit, match='fp16'): half.all([run])
+    assert not half.file(run).with_suffix('.json').exists()
+
+def test_it_says_how_long_it_will_take(sc, lab, capsys):
+    ckpts = sc.checkpoint_paths(lab.out/'checkpoints'/lab.file(sc.Run()).stem)
+    sc.announce(lab, [sc.Run(), sc.RangeTest()])
+    assert '3 epochs are left, ' in capsys.readouterr().out
+    lab.run(sc.Run())
+    ckpts[0].touch()  # of a process that was killed after its last row
+    lab.run(sc.Run())
+    sc.announce(lab, [sc.Run()])
+    assert 'are left' not in capsys.readouterr().out and not any(o.exists() for o in ckpts)
 
 def test_what_is_done_is_not_repeated(sc, lab, capsys):
     runs = [sc.Run(), sc.RangeTest()]
