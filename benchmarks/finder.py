@@ -9,6 +9,7 @@ from fastai_clrbeta.all import *
 from fastcore.script import call_parse
 from contextlib import redirect_stderr, redirect_stdout
 from torch_lr_finder import LRFinder as TorchLRFinder
+from training import tell
 
 bs,n_valid = 128,10
 
@@ -76,11 +77,7 @@ def main(
     for _ in range(rounds):
         for k,f in runs.items(): times[k].append(quiet(f))
     t = {k:np.array(v) for k,v in times.items()}
-    def ratio(what, a, b, wanted=None):
-        lo,mid,hi = np.quantile(a/b, (0.25,0.5,0.75))
-        want = f', wanted: {wanted}' if wanted else ''
-        print(f"  {what}: {mid:.3g}   (quartiles {lo:.3g} to {hi:.3g}{want})")
     print(f"ResNet-20, batch {bs}, {torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} rounds of {steps} steps")
-    ratio('step of lr_find_val / (step of lr_find + a forward pass)', t['ours'], t['stock']+t['forward'], 'at most 1.10')
-    ratio('snapshot and restore / training step', t['no_trace'], t['stock'], 'below 1')
-    ratio(f'step of torch-lr-finder, {n_valid} validation batches / step of lr_find_val', t['other'], t['ours'])
+    tell('step of lr_find_val / (step of lr_find + a forward pass)', t['ours']/(t['stock']+t['forward']), 'at most 1.10')
+    tell('snapshot and restore / training step', t['no_trace']/t['stock'], 'below 1')
+    tell(f'step of torch-lr-finder, {n_valid} validation batches / step of lr_find_val', t['other']/t['ours'])

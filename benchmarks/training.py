@@ -97,12 +97,15 @@ def contestants(path, bs, device, compiled):
             runs |= {f'ours, {p}, compiled':ours(dls, p, True), f'plain PyTorch, {p}, compiled':plain(dls, bs, p, True)}
     return runs
 
+def tell(what, ratios, wanted=None, fmt='.3g', unit=''):
+    "Print the median of `ratios`, one a round, and the quartiles"
+    lo,mid,hi = (f'{o:{fmt}}' for o in np.quantile(ratios, (0.25,0.5,0.75)))
+    want = f', wanted: {wanted}' if wanted else ''
+    print(f'  {what}: {mid}{unit}   (quartiles {lo} to {hi}{want})')
+
 def report(t, compiled):
     "Ratios of images/s: ours to the others, then what they are made of"
-    def ratio(what, a, b, wanted=None):
-        lo,mid,hi = np.quantile(t[b]/t[a], (0.25,0.5,0.75))
-        want = f', wanted: {wanted}' if wanted else ''
-        print(f"  {what:44}: {mid:.2f} × the images/s   (quartiles {lo:.2f} to {hi:.2f}{want})")
+    def ratio(what, a, b, wanted=None): tell(f'{what:44}', t[b]/t[a], wanted, '.2f', ' × the images/s')
     ratio('ours / stock fastai', 'ours, fp32', 'stock fastai, fp32')
     ratio('ours / plain PyTorch', 'ours, fp32', 'plain PyTorch, fp32', 0.97)
     ratio('ours in bf16 / plain PyTorch in fp32', 'ours, bf16', 'plain PyTorch, fp32', '1.4 with bf16 in hardware')
@@ -145,5 +148,5 @@ def main(
     report(t, compile)
     t = compare(dict(ours     =tiny(lambda learn,cb: learn.fit_clr_beta (   0.01, cbs=cb)),
                      one_cycle=tiny(lambda learn,cb: learn.fit_one_cycle(1, 0.01, cbs=cb))), rounds, 300, 50)
-    lo,mid,hi = np.quantile(t['ours']/t['one_cycle'], (0.25,0.5,0.75))
-    print(f"A step of a tiny model\n  fit_clr_beta / fit_one_cycle: {mid:.2f} × the time   (quartiles {lo:.2f} to {hi:.2f}, wanted: at most 1)")
+    print('A step of a tiny model')
+    tell('fit_clr_beta / fit_one_cycle', t['ours']/t['one_cycle'], 'at most 1', '.2f', ' × the time')

@@ -163,12 +163,12 @@ class Lab:
         except Timeout: pass
 
     def _begin(self, f, o):
-        learn = self.learner(self.trim(o))
+        o = self.trim(o)
+        learn = self.learner(o)
         print(f.stem, flush=True)
         about = f.with_suffix('.json')
         sittings = json.loads(about.read_text())['sittings'] if about.exists() else []
         write_json(about, self.config(o) | dict(sittings=[*sittings, sitting(self.device)]))
-        o = self.trim(o)
         go = self._test if isinstance(o, RangeTest) else self._train
         with learn.no_bar(): go(learn, f, o)
 
@@ -232,7 +232,7 @@ def tune(lab, arm, lrs, moms, most=6):
             if best not in (grid[0],grid[-1]): break
             new = best*best/grid[1 if best==grid[0] else -2]
             grid = sorted([*grid, float(f'{new:.2g}')])
-        else: raise SystemExit(f'{arm.label}, {arm.schedule}: of the rates up to {max(lr for lr,_ in found):g} the best is still at an end.')
+        else: raise SystemExit(f'{arm.label}, {arm.schedule}: of the rates from {min(found)[0]:g} to {max(found)[0]:g} the best is at an end.')
     lr,mom = max(found, key=found.get)
     tried = ', '.join(f'{l:g} with {m[0]}-{m[1]}: {v:.1%}' for (l,m),v in found.items())
     print(f'{arm.label}, {arm.schedule}: {lr:g} with momentum {mom[0]}-{mom[1]}, of {tried}', flush=True)
@@ -279,7 +279,7 @@ def best_cycle(lab, **kwargs): return tune(lab, Run(**kwargs), (0.4,0.8,1.6), [(
 def best_steps(lab): return tune(lab, Run(schedule='steps'), (0.05,0.1,0.2), [(0.9,0.9),(0.95,0.95)])
 
 def super_convergence(lab):
-    "One cycle against steps that have once, twice and four times its epochs, with the rate that is best for as many"
+    "One cycle against steps that have once, twice and four times its epochs, at the rate that is best for 15"
     cycle,steps = best_cycle(lab),best_steps(lab)
     return {'cycle, 15 epochs':seeds(cycle)} | {f'steps, {n} epochs':seeds(replace(steps, epochs=n)) for n in (15,30,60)}
 
@@ -382,15 +382,15 @@ def announce(lab, runs):
     left = sum(2 if isinstance(o, RangeTest) else lab.trim(o).epochs - lab.n_epochs(o) for o in runs)  # a range test: about two epochs
     print(f'{left} epochs are left, {seconds:.0f} s each on {lab.device}: about {left*seconds/3600:.1f} hours', flush=True)
 
-def each(lab, runs): return ', '.join(f'{100*lab.df(o).accuracy.iloc[-1]:.2f}' for o in runs)
-
 def show_table(lab, f, arms, full):
+    "How the `arms` of the experiment `f` ended; range tests are left to `range_test.py`"
     print(f'\n{f.__name__}: {f.__doc__}')
     arms = {k:runs for k,runs in arms.items() if not isinstance(runs[0], RangeTest)}
     if not arms: return
     df = summary(lab, arms)
-    if full: df.insert(3, '2018', df[''].map(published).fillna(''))
-    if full: df.insert(3, 'each', [each(lab, o) for o in arms.values()])
+    if full:
+        df.insert(3, 'each', [', '.join(f'{100*lab.df(o).accuracy.iloc[-1]:.2f}' for o in runs) for runs in arms.values()])
+        df.insert(4, '2018', df[''].map(published).fillna(''))
     print(df.to_string(index=False), '\n', flush=True)
 
 @call_parse
