@@ -144,9 +144,12 @@ class Lab:
     def learner(self, o):
         "The same seed gives every schedule the same images, the same first weights and the same order of batches"
         set_seed(o.seed, reproducible=True)
+        torch.backends.cudnn.benchmark = True  # the fastest of the deterministic kernels
         dls = cifar10_dls(self.data, o.bs, o.valid, o.augment, self.device, o.seed, o.n_train)
         model = cifar_resnet(o.depth, len(dls.vocab), shortcut=o.shortcut, preact=o.preact)
-        if self.setup['compiled']: model.compile()
+        if self.setup['compiled']:
+            torch.compiler.reset()  # after some networks it would compile no more
+            model.compile()
         learn = Learner(dls, model, opt_func=sgd, metrics=accuracy, cbs=ChannelsLast(), path=self.out, model_dir='checkpoints')
         learn.to_precision(self.setup['precision'])
         learn.logger = plain_row
@@ -223,10 +226,11 @@ def score(lab, runs): return np.mean([lab.df(o).accuracy.tail(n_last).mean() for
 def tune(lab, arm, lrs, moms, most=6):
     "`arm` with the learning rate and momentum that do best on held-out images, the rate inside of its grid"
     found = {}
+    lab.all([o for mom in moms for lr in lrs for o in held_out(lab, arm, lr, mom)])  # to be shared
     for mom in moms:
         grid = sorted(lrs)
         for _ in range(most):
-            for lr in grid: lab.all(held_out(lab, arm, lr, mom))
+            lab.all([o for lr in grid for o in held_out(lab, arm, lr, mom)])
             found |= {(lr,mom): score(lab, held_out(lab, arm, lr, mom)) for lr in grid}
             best = max(grid, key=lambda lr: found[lr,mom])
             if best not in (grid[0],grid[-1]): break
