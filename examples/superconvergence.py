@@ -144,7 +144,6 @@ class Lab:
     def learner(self, o):
         "The same seed gives every schedule the same images, the same first weights and the same order of batches"
         set_seed(o.seed, reproducible=True)
-        torch.backends.cudnn.benchmark = True  # the fastest of the deterministic kernels
         dls = cifar10_dls(self.data, o.bs, o.valid, o.augment, self.device, o.seed, o.n_train)
         model = cifar_resnet(o.depth, len(dls.vocab), shortcut=o.shortcut, preact=o.preact)
         if self.setup['compiled']:
@@ -384,7 +383,7 @@ def announce(lab, runs):
     lab.run(trial, wait=True)
     seconds = lab.df(trial).seconds.iloc[1:].max()
     left = sum(2 if isinstance(o, RangeTest) else lab.trim(o).epochs - lab.n_epochs(o) for o in runs)  # a range test: about two epochs
-    print(f'{left} epochs are left, {seconds:.0f} s each on {lab.device}: about {left*seconds/3600:.1f} hours', flush=True)
+    print(f'{left} epochs are left, {seconds:.0f} s each on {lab.device}: about {left*seconds/3600:.1f} hours for one process', flush=True)
 
 def show_table(lab, f, arms, full):
     "How the `arms` of the experiment `f` ended; range tests are left to `range_test.py`"

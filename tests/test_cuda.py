@@ -71,21 +71,29 @@ def test_half_precision(device, precision):
     assert abs(losses[0]-losses[1]) < 0.1*losses[0]
     assert torch.cuda.is_available() or autocast_state()[0] == 1
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
-def test_steps_that_overflow_are_left_out():
-    learn,steps = learner('cuda').to_precision('fp16'),[]
-    class Steps(Callback):
-        def before_batch(self):
-            if self.train_iter == 1 and self.training: self.learn.scaler.update(2.**60)
-        def after_step(self): steps.append(self.train_iter)
-    train(learn, cbs=Steps())
-    assert 1 not in steps and len(steps) >= 10
-    assert all(o.isfinite().all() for o in learn.model.parameters())
-
-def test_the_scaler_goes_with_a_checkpoint(tmp_path, monkeypatch):
+@pytest.fixture
+def fp16_anywhere(monkeypatch):
     "fp16 on the CPU, which users can't ask for, stands in for CUDA's"
     monkeypatch.setattr('fastai_clrbeta.precision._check_fp16', noop)
+
+@devices
+def test_steps_that_overflow_are_left_out(device, fp16_anywhere):
+    class Overflow(Callback):
+        "Makes the gradients of the second step infinite, and looks whether each step moves the weights"
+        moved,scales = [],[]
+        def after_backward(self):
+            ps = [*self.model.parameters()]
+            if len(self.moved) == 1: ps[0].grad.fill_(math.inf)
+            self.before = [o.detach().clone() for o in ps]
+        def after_batch(self):
+            if not self.training: return
+            self.moved.append(not all(map(torch.equal, self.before, self.model.parameters())))
+            self.scales.append(self.learn.scaler.get_scale())
+    train(learner(device).to_precision('fp16'), cbs=Overflow())
+    assert Overflow.moved == [True,False] + 10*[True]
+    assert Overflow.scales == [2.**16] + 11*[2.**15]
+
+def test_the_scaler_goes_with_a_checkpoint(tmp_path, fp16_anywhere):
     make = lambda **kwargs: learner('cpu', tmp_path, **kwargs).to_precision('fp16')
     whole = weights(train(make(), checkpoint='whole', every_iter=2))
     class Cut(Callback):
@@ -170,7 +178,7 @@ def test_compiled(device, tmp_path, monkeypatch):
         assert search(learn).stopped == 'finished: 12 steps'
         after_search = sum(n.values())
         plain = weights(train(make(False)))
-        assert sum(n.values()) == after_search <= 12
+        assert sum(n.values()) == after_search <= 12  # torch 2.11 compiles an nn.Sequential block by block
         assert_same(weights(train(learn)), plain)
         assert sum(n.values()) <= after_search+1, n  # a last validation batch of another size
         done = sum(n.values())
