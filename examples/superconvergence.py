@@ -1,6 +1,6 @@
 """The claims of super-convergence, rebuilt with fastai_clrbeta.
 
-    python examples/superconvergence.py                  # ResNet-20 on two cores, the most telling experiments first
+    python examples/superconvergence.py                  # most telling first; two cores will do, but for gap and resnet56
     python examples/superconvergence.py --only momentum  # one of them
     python examples/superconvergence.py --full           # the line of 2018 to the letter, ResNet-56: bring a GPU
     python examples/superconvergence.py --trial          # everything in little, to see that it works
