@@ -304,7 +304,7 @@ def _result_line(res, cycle_len, out):
             f"{res['total_seconds']:.0f} s. It is all in {out}/.")
 
 # %% ../nbs/13_cli.ipynb #94f0a791
-class EpochCSV(Portable, Callback):
+class EpochCSV(Callback):
     "Keep the history of a fit, also of a resumed one, in a CSV file: losses, metrics and seconds of each epoch."
     order,looks_on = Recorder.order+1,True
     def __init__(self,

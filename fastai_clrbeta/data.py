@@ -13,15 +13,14 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import resample
 from contextlib import suppress
 from numbers import Integral
-from typing import get_args
-from .core import Portable, PortableFunc, check_integer
+from .core import check_integer
 import hashlib
 from fastai.vision.augment import Resize, ResizeMethod
 from fastai.vision.core import *
 from fastai.data.all import *
 
 # %% ../nbs/02_data.ipynb #93d92e27
-class MemoryDL(Portable, TfmdDL):
+class MemoryDL(TfmdDL):
     "Serve batches that are rows of tensors in memory. Without `mem`, as in a `test_dl`, this is an ordinary `TfmdDL`."
     def __init__(self,
         dataset,             # What `TfmdDL` takes: items with their transforms
@@ -65,7 +64,7 @@ def _near(mem, device):
     return mem if all(o.device == there for o in mem) else tuple(o.to(there) for o in mem)
 
 # %% ../nbs/02_data.ipynb #98398240
-class FlipCrop(Portable, DisplayedTransform):
+class FlipCrop(DisplayedTransform):
     "Flip each training image with probability ½; shift it by up to `pad` pixels each way, reflecting at the border."
     order,split_idx = 5,0
     def __init__(self,
@@ -101,7 +100,6 @@ def _image_files(split):
     return files,classes,stamp.hexdigest()
 
 # %% ../nbs/02_data.ipynb #28eae7a3
-@partial(PortableFunc, stand_in=PILImage.create)
 def _rgb(o:Path|str|Tensor|ndarray|bytes|Image.Image):
     "An RGB image with 8 bits per channel, turned the way its EXIF data say."
     if isinstance(o, bytes): o = io.BytesIO(o)
@@ -110,12 +108,6 @@ def _rgb(o:Path|str|Tensor|ndarray|bytes|Image.Image):
     if o.mode[0] in 'IF': o = _grey8(o)
     with suppress(Exception): o = ImageOps.exif_transpose(o)  # EXIF data may be damaged where the image is not
     return PILImage(o.convert('RGB'))
-
-def _opener():
-    "`_rgb` as a transform: what types it takes, fastai learns from plain functions alone."
-    res = Transform(_rgb)
-    res.input_types = get_args(_rgb.__annotations__['o'])
-    return res
 
 def _grey8(o):
     "Grey of 16 bits as grey of 8 bits, which Pillow would cut off at 255."
@@ -231,7 +223,7 @@ def cifar10_dls(
     if len(itrain) < len(y): files,x,y = L(files)[itrain],x[itrain],y[itrain]
     n,nv = len(y),len(vy)
     mems = [tuple(map(torch.from_numpy, o)) for o in ((x,y), (vx,vy))]
-    return _memory_dls([*files, *vfiles], [_opener(), [parent_label, Categorize(vocab)]], [range(n), range(n, n+nv)],
+    return _memory_dls([*files, *vfiles], [_rgb, [parent_label, Categorize(vocab)]], [range(n), range(n, n+nv)],
                        mems, cifar_stats, bs, [FlipCrop()] if augment else [], path, device, seed)
 
 def _targets(classes, vocab, folder):
@@ -266,6 +258,6 @@ def digits_dls(
     x,y = torch.stack([image2tensor(o) for o in imgs]),torch.from_numpy(digits.target)
     splits = train_test_split(np.arange(len(y)), test_size=0.2, stratify=digits.target, random_state=42)
     std,mean = torch.std_mean(x[splits[0]]/255)
-    tfms = [[ItemGetter(0), _opener()], [ItemGetter(1), Categorize([str(i) for i in range(10)])]]
+    tfms = [[ItemGetter(0), _rgb], [ItemGetter(1), Categorize([str(i) for i in range(10)])]]
     return _memory_dls(list(zip(imgs, map(str, digits.target))), tfms, [list(o) for o in splits],
                        [(x[i],y[i]) for i in splits], ([mean]*3,[std]*3), bs, device=device, seed=seed)

@@ -38,7 +38,7 @@ def _describe(learn, plan):
                 n_cycle=plan.n_cycle, cycle_len=plan.cycle_len, start_epoch=plan.call['start_epoch'])
 
 # %% ../nbs/10_fit.ipynb #abbb9a59
-class _SaveCycles(Portable, Callback):
+class _SaveCycles(Callback):
     "Save the model as `{name}_cyc_{k}` after the last step of cycle `k`."
     looks_on = True
     def __init__(self, fname, cycle_len): store_attr()
@@ -61,7 +61,7 @@ def lower_is_better(name):
     if 'neg' in words: return False  # as scikit-learn calls a loss that it turns round
     return bool(_lower & (words | {re.sub('[0-9]+k?$', '', o) for o in words}))
 
-class _SaveBest(Portable, Callback):
+class _SaveBest(Callback):
     "Save the model as `fname` at its best first metric, or best loss without one; ties go to the lower loss."
     order,looks_on = Recorder.order+2,True
     def __init__(self, fname, lower, learn):

@@ -130,7 +130,7 @@ def _median(values):
     return float(np.clip(10**np.median(np.log10(nums)), lo, hi)),lo,hi  # else rounding could take it out
 
 # %% ../nbs/05_found.ipynb #c0b2fb45
-class LRFind(Portable):
+class LRFind:
     "What a range test measured: `df`, `peak`, `why`, `suggestions`, `stopped`, `plot()`, `to_csv()`."
     def __init__(self,
         df:pd.DataFrame|None=None, # A row per step: `lr`, losses, metrics, and their `…_smooth` and `…_centred`
@@ -352,7 +352,7 @@ def _tell_hidden(ax, raw):
     ax.text(1, 1.01, txt, transform=ax.transAxes, ha='right', va='bottom', color='0.35')
 
 # %% ../nbs/05_found.ipynb #2ef5e20d
-class LRSweep(Portable):
+class LRSweep:
     "Range tests for several settings: `df`, `table`, `runs`, `plot()`."
     def __init__(self,
         runs:dict|None=None,   # An `LRFind` for each tuple of settings

@@ -20,7 +20,6 @@ class Divergence(NamedTuple):
     mom:float|None # Its momentum, None without one
     loss:float     # The loss that was too high, smoothed unless it was NaN or infinite
     best:float     # The best smoothed loss so far
-    __reduce_ex__ = Portable.__reduce_ex__
     def __str__(self):
         what = (f"the loss was {self.loss}" if not math.isfinite(self.loss) else
                 f"the smoothed loss, {self.loss:.4g}, stayed far above its best, {self.best:.4g},")
@@ -38,7 +37,7 @@ class FitDiverged(RuntimeError):
     def __str__(self): return self.args[0]
 
 # %% ../nbs/08_guard.ipynb #860b24c2
-class DivergenceGuard(Portable, Callback):
+class DivergenceGuard(Callback):
     """End a `fit` that diverges: at a loss that is NaN or infinite, before it reaches the weights, or once the smoothed
     loss has been above `factor` × its best for `n_steps` steps. What was seen is then in `report`, else None. Losses are
     averaged over all processes."""

@@ -46,7 +46,7 @@ class CLR(CLRBeta):
     def mom_at(self, i, nb): return self.mom_max + _slanted((i+1)%nb, nb, _cut(nb,self.cut_div)) * (self.mom_min-self.mom_max)
 
 # %% ../nbs/11_legacy.ipynb #72ccad69
-class Sched(Portable):
+class Sched:
     "The record of a `fit`, as fastai 0.7 kept it in `learn.sched`."
     def __init__(self,
         lrs:list,          # Learning rate of the last parameter group at each step

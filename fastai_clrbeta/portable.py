@@ -82,7 +82,7 @@ def _packed(o):
     if all(like(x) and not x.requires_grad for x in o):
         return 'tensor',torch.stack([x.detach().as_subclass(Tensor) for x in o])
 
-class Packing(Portable):
+class Packing:
     "Describe a run in plain values. Use one for all checkpoints of a run: it remembers what its objects were created with."
     def __init__(self,
         changed=(), # Settings that an earlier checkpoint holds because they had changed, by path and name

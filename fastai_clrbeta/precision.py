@@ -19,7 +19,7 @@ def _check_fp16(precision, device):
         raise ValueError(f"precision='fp16': only CUDA has it, with gradients that are scaled, and this Learner is on "
                          f"{device}: use 'bf16'.")
 
-class Precision(Portable, MixedPrecision):
+class Precision(MixedPrecision):
     """Train in mixed precision on any device: fastai's `MixedPrecision`, which works on CUDA only, with the same arguments.
     Raises `ValueError` for 'fp16' on a device other than CUDA."""
     name,outer = 'mixed_precision',None  # by its name fastai knows that half precision is there

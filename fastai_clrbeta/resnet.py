@@ -10,7 +10,7 @@ from fastai.basics import *
 from fastai.layers import *
 from fastai.vision.models.xresnet import init_cnn
 from numbers import Integral
-from .core import check_integer, carry_code
+from .core import check_integer
 
 # %% ../nbs/01_resnet.ipynb #478f468c
 class ZeroChannels(Module):
@@ -59,8 +59,6 @@ class CifarBlock(Module):
         x = self.convs(x)
         x = self.act(x + shortcut)
         return self.widen(x)
-
-carry_code(ZeroChannels, CifarBlock)
 
 # %% ../nbs/01_resnet.ipynb #2aa49ca2
 def cifar_resnet(

@@ -248,7 +248,7 @@ def _check_learner(saved):
 def _parts(saved, path): return saved[path][3] if path in saved else {}
 
 # %% ../nbs/09_resume.ipynb #6a44a12a
-class Checkpoint(Portable, Callback):
+class Checkpoint(Callback):
     "Save everything that the rest of a fit depends on: before it starts, after every epoch and every `every_iter` steps."
     order,run_valid,looks_on = 1000,False,True  # after all others, so that what they do in an event is in
     def __init__(self,
