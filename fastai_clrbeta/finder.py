@@ -374,6 +374,22 @@ class _Bar:
     def next_run(self, n): self.done = n
     def close(self): self.bar.on_iter_end()
 
+# %% ../nbs/07_finder.ipynb #rs000002
+from weakref import WeakKeyDictionary
+
+# %% ../nbs/07_finder.ipynb #rs000003
+_tests,_sweeps = WeakKeyDictionary(),WeakKeyDictionary()  # the last result of each Learner
+
+@patch(as_prop=True)
+def lr_find_result(self:Learner) -> LRFind|None:
+    "The result of the last range test: in full, or as far as it got. None if no test has been run."
+    return _tests.get(self)
+
+@patch(as_prop=True)
+def lr_find_sweep_result(self:Learner) -> LRSweep|None:
+    "The result of the last `lr_find_sweep`, with the settings that were tested to the end. None if there was no sweep."
+    return _sweeps.get(self)
+
 # %% ../nbs/07_finder.ipynb #76b6d4e7
 @patch
 def lr_find_val(self:Learner,
@@ -403,10 +419,10 @@ def lr_find_val(self:Learner,
     except BaseException as e:
         searches[-1].stopped = f"interrupted after {len(searches[-1].rows)} steps: {type(e).__name__}"
         with suppress(Exception):
-            self.lr_find_result = _result(plan, searches)  # what ended the search is the error to tell
+            _tests[self] = _result(plan, searches)  # what ended the search is the error to tell
         raise
     finally: bar.close()
-    self.lr_find_result = _result(plan, searches)
+    _tests[self] = _result(plan, searches)
     if show_plot and not rank_distrib(): self.lr_find_result.plot()
     return self.lr_find_result
 
@@ -432,7 +448,7 @@ def lr_find_sweep(self:Learner,
     if 'mom' in grid: check_mom(fresh_opt(self, False))
     if 'bs' in grid and not isinstance(self.dls.train, DataLoader):
         raise ValueError("bs: only a loader of fastai's can change its batch size.")
-    runs,last = {},None
+    runs = {}
     try:
         for vals in itertools.product(*grid.values()):
             opts = dict(zip(grid, vals))
@@ -441,11 +457,9 @@ def lr_find_sweep(self:Learner,
                 if 'mom' in opts:
                     if self.opt is None: self.create_opt()
                     self.opt.set_hyper('mom', opts['mom'])
-                try: runs[vals] = self.lr_find_val(wd=opts.get('wd'), show_plot=False, **kwargs)
-                finally: last = vars(self).get('lr_find_result')
+                runs[vals] = self.lr_find_val(wd=opts.get('wd'), show_plot=False, **kwargs)
     finally:
-        if last: self.lr_find_result = last
-        if runs: self.lr_find_sweep_result = LRSweep(runs, list(grid))
+        if runs: _sweeps[self] = LRSweep(runs, list(grid))
     if show_plot and not rank_distrib(): self.lr_find_sweep_result.plot()
     return self.lr_find_sweep_result
 

@@ -9,6 +9,7 @@ __all__ = ['CLR', 'Sched', 'FindSched', 'unpatch', 'repatch', 'lr_find2']
 from fastai.basics import *
 from contextlib import suppress
 from functools import wraps
+from weakref import WeakKeyDictionary
 from .schedule import *
 from .core import *
 from .fit import *
@@ -160,13 +161,15 @@ def _sched(rec):
 _words = {*'lrs n_cycle wds cycle_len cycle_mult cycle_save_name best_save_name use_clr use_clr_beta metrics'.split(),
           'callbacks', *_gone}
 
+_scheds = WeakKeyDictionary()  # beside the Learners, so that an export of one needs nothing of this package
+
 def unpatch():
-    "Restore fastai's own `Learner.fit` and remove `Learner.lr_find2`."
+    "Restore fastai's own `Learner.fit`, and remove `Learner.lr_find2` and `Learner.sched`."
     ours = vars(Learner).get('_clrbeta_fit')
     if ours is None: return
     ours.on = False
     if Learner.fit is ours: Learner.fit = ours.__wrapped__
-    del Learner._clrbeta_fit,Learner.lr_find2
+    del Learner._clrbeta_fit,Learner.lr_find2,Learner.sched
 
 def repatch():
     "Patch `Learner` again, as importing this module did."
@@ -181,6 +184,7 @@ def repatch():
     fit.on = True
     Learner.fit = Learner._clrbeta_fit = fit
     Learner.lr_find2 = lr_find2
+    Learner.sched = property(_scheds.get, _scheds.__setitem__, doc="What the last fit or search of 0.7's recorded, or None.")
 
 # %% ../nbs/11_legacy.ipynb #89dacdaa
 def lr_find2(self:Learner,
@@ -198,12 +202,12 @@ def lr_find2(self:Learner,
         starts = per_group('start_lr', start_lr, len(fresh_opt(self, False).param_lists))
         if starts[-1]: end_lr = [end_lr*o/starts[-1] for o in starts]
         start_lr = 0
-    before,n_iter = vars(self).get('lr_find_result'),0
+    before,n_iter = self.lr_find_result,0
     with suppress(TypeError): n_iter = len(self.dls.train)
     try:
         self.lr_find_val(start_lr, end_lr, num_it, linear, wd=_wds(self, wds), stop_div=stop_dv, metrics=metrics, show_plot=False)
     finally:
-        found = vars(self).get('lr_find_result')
+        found = self.lr_find_result
         if found is not before: self.sched = FindSched(found, n_iter)
 
 repatch()

@@ -1,5 +1,5 @@
 "`lr_find_val`: what it measures, and that it leaves no trace"
-import gc, pickle, random, signal
+import gc, pickle, random, signal, weakref
 import pytest
 from fastai.text.all import *
 from fastai_clrbeta.all import *
@@ -63,7 +63,7 @@ def state(learn):
                   hasattr(dl, 'it')) for dl in learn.dls.loaders],
         recorder=t({k:v for k,v in vars(rec).items() if isinstance(v, (list,L)) and k != 'log'}), log=t(getattr(rec, 'log', None)),
         smooth=t(vars(rec.smooth_loss)), cbs=[id(o) for o in learn.cbs],
-        attrs=sorted(k for k in vars(learn) if k != 'lr_find_result'), n_epoch=learn.n_epoch,
+        attrs=sorted(vars(learn)), n_epoch=learn.n_epoch,
         counters=[t(getattr(learn, k, None)) for k in ('epoch','iter','n_iter','train_iter','pct_train','smooth_loss','final_record')])
 
 def diff(a, b): return [k for k in a if repr(a[k]) != repr(b[k])]
@@ -283,7 +283,22 @@ def test_learner_pickles_after_it():
     with pytest.raises(RuntimeError): find(learn)
     learn.remove_cb(Stop)
     got = pickle.loads(pickle.dumps(learn))
-    assert got.lr_find_result.stopped == learn.lr_find_result.stopped
+    assert 'RuntimeError' in learn.lr_find_result.stopped and got.lr_find_result is None
+
+def test_results_go_with_their_learner():
+    "They lie beside it: not in its attributes, which an export would write, and not for longer than it lives"
+    learn = learner()
+    assert learn.lr_find_result is None and learn.lr_find_sweep_result is None
+    with learn.no_trace():
+        sweep = learn.lr_find_sweep(wd=[0,1e-2], num_it=12, show_plot=False)
+    assert learn.lr_find_sweep_result is sweep and learn.lr_find_result is last(sweep.runs.values())
+    assert not {'lr_find_result','lr_find_sweep_result'} & vars(learn).keys()
+    for o in 'lr_find_result','lr_find_sweep_result':
+        with pytest.raises(AttributeError): setattr(learn, o, None)
+    refs = [weakref.ref(o) for o in (learn, sweep, learn.lr_find_result)]
+    del learn,sweep
+    gc.collect()
+    assert [o() for o in refs] == [None]*3
 
 def test_read_only_path(tmp_path):
     (tmp_path/'file').write_text('')
@@ -533,7 +548,7 @@ def test_bad_learners(make, msg):
     learn = make()
     before = state(learn)
     with pytest.raises(ValueError, match=msg): find(learn)
-    assert not diff(before, state(learn)) and not hasattr(learn, 'lr_find_result')
+    assert not diff(before, state(learn)) and learn.lr_find_result is None
 
 def test_bad_groups_and_wd():
     learn = learner(splitter=lambda m: [params(m.body), params(m.head)])
@@ -563,8 +578,7 @@ def test_sweep_leaves_no_trace_and_keeps_what_it_has():
     train(learn)
     before = state(learn)
     s = learn.lr_find_sweep(wd=[1e-2,1e-4], mom=[0.8,0.95], bs=[16,32], num_it=12, show_plot=False)
-    after = state(learn)
-    assert set(diff(before, after)) <= {'attrs'} and len(s.runs) == 8
+    assert not diff(before, state(learn)) and len(s.runs) == 8
     table = s.table
     assert list(table.columns) == ['wd','mom','bs','peak','diverged_at','min_loss','lr_at_min','stopped'] and len(table) == 8
     assert len(s.plot()) == 2

@@ -299,7 +299,7 @@ def test_a_sweep_interrupted_before_its_first_step():
         s.plot(); repr(s)
     learn = learner(cbs=Stop('before_batch', KeyboardInterrupt, 1))
     with pytest.raises(KeyboardInterrupt): learn.lr_find_sweep(wd=[1e-2,1e-4], num_it=12)
-    assert not hasattr(learn, 'lr_find_sweep_result')
+    assert learn.lr_find_sweep_result is None
 
 @pytest.mark.parametrize('names', [['lr'], ['run'], ['train_loss'], ['valid_loss'], ['dice_smooth'], ['dice','dice_smooth'], ['dice_smooth','dice'],
                                    ['a','a','a_2'], ['a','a_batch'], ['a_batch'], ['a_centred','a']])

@@ -15,6 +15,8 @@ leslie_resnet56(n_out=100)
 learn = Learner(dls, cifar_resnet(56), opt_func=sgd, metrics=accuracy)
 Learner(dls, leslie_resnet56(), CrossEntropyLossFlat(), opt_func=partial(SGD, mom=0.9), metrics=[accuracy, error_rate], cbs=CLRBeta(10,10))
 
+Learner(dls, leslie_resnet56(), opt_func=partial(sgd, momentum=0.8))
+
 learn.fit_clr_beta(0.8, 1, cycle_len=95, wds=1e-4, use_clr_beta=(10,13.68,0.95,0.8))
 learn.fit_clr_beta(1, use_clr_beta=(10,10))
 learn.fit_clr_beta(slice(1e-3,1e-1), wds=[1e-4,1e-3])
@@ -42,6 +44,10 @@ learn.lr_find_val(1e-4, slice(1e-2,10), num_it=200, linear=True, wd=None, stop_d
 learn.lr_find_val(metrics=[accuracy], wd=[1e-4,1e-3], suggest_funcs=(valley, slide))
 learn.lr_find_val(num_it='200')                    # error: reportArgumentType
 learn.lr_find_val(stop_dv=False)                   # error: reportCallIssue
+
+reveal_type(learn.lr_find_result)                  # LRFind | None
+reveal_type(learn.lr_find_sweep_result)            # LRSweep | None
+learn.lr_find_result = found                       # error: reportAttributeAccessIssue
 
 sweep = learn.lr_find_sweep(wd=[1e-2,1e-3], mom=None, bs=[64,128], num_it=50)
 reveal_type(sweep.df)                              # DataFrame
