@@ -32,7 +32,7 @@ learn.fit_clr_beta(found.peak, cycle_len=15, use_clr_beta=(10, 13.68, 0.95, 0.8)
 - [precision](12_precision.ipynb): Half precision on the device at hand: bf16 on CPU, CUDA and MPS, fp16 on CUDA.
 - [cli](13_cli.ipynb): `clrbeta`: one cycle from the shell, and everything it did in one folder.
 - [legacy](11_legacy.ipynb): Lines written for fastai 0.7, on the `Learner` of today.
-- [core](00_core.ipynb): Checks that every call makes before it changes anything, what an exported Learner needs, and the look of all figures.
+- [core](00_core.ipynb): Checks that every call makes before it changes anything, and the look of all figures.
 - [state](03_state.ipynb): Experiment with a Learner and leave no trace: what a run consists of, found by one walk and put back in place.
 - [portable](04_portable.ipynb): Describe what a run holds in plain values that are safe to load, and restore them in another process."""
 
