@@ -13,7 +13,7 @@ comes from other seeds and from the test set. A run is known by a hash of its wh
 the hash is in the name of its log, a CSV with a row per epoch, and the configuration in the JSON beside it."""
 from fastai_clrbeta.all import *
 from fastai_clrbeta.cli import EpochCSV, versions
-from fastai_clrbeta.resume import checkpoint_paths
+from fastai_clrbeta.checkpoint import checkpoint_paths
 from fastcore.script import call_parse
 from dataclasses import asdict, dataclass, replace
 from filelock import FileLock, Timeout

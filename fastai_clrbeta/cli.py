@@ -21,7 +21,7 @@ from .data import *
 from .schedule import *
 from .finder import *
 from .guard import *
-from .resume import checkpoint_paths
+from .checkpoint import checkpoint_paths
 from .fit import *
 from .precision import *  # noqa: F401  Learner.to_precision
 from contextlib import ExitStack, nullcontext, redirect_stdout, redirect_stderr, suppress

@@ -9,7 +9,8 @@ __all__ = ['LRFind', 'LRSweep']
 from fastai.basics import *
 from fastai.callback.schedule import *
 from .core import *
-from .state import *
+from .precision import *
+from .run import *
 from .found import *
 from fastprogress.fastprogress import progress_bar
 from contextlib import contextmanager,suppress
@@ -36,7 +37,8 @@ def _undone(learn):
     restore,attrs,states = forward_state(model, loss_func),dict(vars(learn)),get_random_states()
     norms = [(m, m.running_mean, m.running_var, m.track_running_stats) for m in model.modules() if _tracks(m)]
     def undo():
-        refill(vars(learn), attrs)
+        vars(learn).clear()
+        vars(learn).update(attrs)
         for m,*own in norms: m.running_mean,m.running_var,m.track_running_stats = own
         restore()
         set_random_states(**states)
@@ -143,7 +145,6 @@ class _Search(Callback):
 
     def before_fit(self):
         if hasattr(self.learn, 'recorder'): self.recorder.run_valid = False
-        self.learn.save = self.learn.export = noop  # a search writes no file, whoever asks for it
         if self.plan.watch: self.probe = _Probe(self.learn, self.plan.mets, self.plan.names, self.plan.faces)
 
     def before_train(self): self.seen = len(self.rows)+len(self.micro)
@@ -249,9 +250,19 @@ def _check_bn(model, bn):
                          f"use bn='running'.")
 
 @contextmanager
-def _quiet(learn):
-    "No trace, no log, no callback that only looks on, and a validation loader, an empty one if need be."
-    with learn.no_trace(), learn.no_logging(), valid_or_empty(learn.dls), without_cuda():
+def _no_files(learn):
+    "A search writes no file, whatever callback asks for it."
+    before = {k:v for k,v in vars(learn).items() if k in ('save','export')}
+    learn.save = learn.export = noop
+    try: yield
+    finally:
+        del learn.save,learn.export
+        vars(learn).update(before)
+
+@contextmanager
+def _quiet(learn, keep=None):
+    "Leave no trace, log nothing, leave out callbacks that only observe, and have a validation loader, an empty one if need be."
+    with learn.no_trace(keep), _no_files(learn), learn.no_logging(), valid_or_empty(learn.dls), without_cuda():
         learn.remove_cbs([cb for cb in learn.cbs if looks_on(cb)])
         yield
 
@@ -289,8 +300,9 @@ class _Sized(GetAttr):
     def __iter__(self): return iter(self.dl)
 
 # %% ../nbs/07_finder.ipynb #1f6d6d5b
-def _plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn):
+def _plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn, keep):
     "All that a search needs to know, checked."
+    check_keep(keep)
     check_initialised(learn.model)
     check_processes()
     num_it,n_runs = check_integer('num_it', num_it, 10),check_integer('n_runs', n_runs)
@@ -319,7 +331,7 @@ def _plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, sugges
     if not watch: warn("there is no validation set: only the training loss is tracked.")
     return SimpleNamespace(lrs=lrs, ratios=ratios, wd=wd, stop_div=stop_div, mets=mets, names=_columns(mets), bn=bn,
                            faces=_faces[bn], n_batch=n_batch, watch=watch, n_runs=n_runs, funcs=funcs, linear=linear,
-                           adaptive=_is_adaptive(opt))
+                           adaptive=_is_adaptive(opt), keep=keep)
 
 def _columns(mets):
     "A name for each of `mets`, whose columns no other column has."
@@ -332,8 +344,7 @@ def _other_numbers(learn, run):
     "Other random numbers, and so another order of batches, for each `run` but the first."
     if run == 0: return
     seed = torch.randint(2**31, (run,))[-1].item()
-    rngs = [n.o for n in Walk(dict(dls=learn.dls), copy=False).nodes.values() if isinstance(n.o, rng_types)]
-    for i,o in enumerate(rngs): _reseed(o, seed+i)
+    for i,o in enumerate(data_generators(learn)): _reseed(o, seed+i)
     set_seed(seed)
 
 def _reseed(rng, seed):
@@ -344,7 +355,7 @@ def _reseed(rng, seed):
 
 def _run(learn, plan, search, run):
     "One run of `search`, without a trace."
-    with _quiet(learn):
+    with _quiet(learn, plan.keep):
         _other_numbers(learn, run)
         try: len(learn.dls.train)
         except TypeError: learn.dls.loaders[0] = _Sized(learn.dls.train, len(plan.lrs))
@@ -404,12 +415,13 @@ def lr_find_val(self:Learner,
     suggest_funcs:Callable|tuple|list|None=(peak, valley, minimum, steep, slide), # Functions that suggest a rate
     n_runs:int=1,                   # Tests, each with other batches and random numbers; suggestions are medians
     bn:str='running',               # What BatchNorm measures with: its 'running' averages, the mini-'batch', or 'both'
+    keep:dict|None=None,            # More objects to restore, by name, see `no_trace`
 ) -> LRFind: # Also kept at `learn.lr_find_result`, in full or as far as it got
     """Range test: train at rising learning rates and measure, after each step, loss and metrics on the next validation
     mini-batch. Leaves no trace.
     The mini-batches are those of the validation loader, in its order, which must not be class by class.
     Raises `ValueError` if an argument is invalid, before anything runs. Source: fastai 0.7's `lr_find2`."""
-    plan = _plan(self, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn)
+    plan = _plan(self, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn, keep)
     searches,bar = [],_Bar(plan, hasattr(self, 'progress') and self.create_mbar)
     try:
         for run in range(plan.n_runs):
@@ -452,7 +464,7 @@ def lr_find_sweep(self:Learner,
     try:
         for vals in itertools.product(*grid.values()):
             opts = dict(zip(grid, vals))
-            with self.no_trace():
+            with self.no_trace(kwargs.get('keep')):
                 if 'bs' in opts: self.dls.loaders[0] = _with_bs(self.dls.train, opts['bs'])
                 if 'mom' in opts:
                     if self.opt is None: self.create_opt()

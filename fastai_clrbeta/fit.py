@@ -8,10 +8,11 @@ __all__ = ['lower_is_better']
 # %% ../nbs/10_fit.ipynb #a3bc2ed7
 from fastai.basics import *
 from .core import *
-from .state import *
+from .precision import *
+from .run import *
 from .schedule import *
 from .guard import *
-from .resume import *
+from .checkpoint import *
 
 # %% ../nbs/10_fit.ipynb #cafc524b
 def _plan(learn, lrs, n_cycle, wds, cycle_len, use_clr_beta, start_epoch=0, reset_opt=False):
@@ -31,11 +32,18 @@ def _plan(learn, lrs, n_cycle, wds, cycle_len, use_clr_beta, start_epoch=0, rese
     return SimpleNamespace(sched=sched, opt=opt, n_cycle=n_cycle, cycle_len=sched.cycle_len, call=dict(
         n_epoch=n_epoch, lr=sched.lrs, wd=wds, reset_opt=reset_opt, start_epoch=start_epoch))
 
+_n_told = 100  # Steps whose values a message can name
+
 def _describe(learn, plan):
-    "The part of `plan` that a run and the one that goes on from its checkpoint must share."
-    moms = [h.get('mom') for h in plan.opt.hypers] if plan.sched.mom_max is None else None
-    return dict(lrs=plan.sched.lrs, wds=ifnone(plan.call['wd'], learn.wd), moms=moms, curve=plan.sched.curve,
-                n_cycle=plan.n_cycle, cycle_len=plan.cycle_len, start_epoch=plan.call['start_epoch'])
+    "The part of `plan` that a run and its checkpoint must have in common. A schedule is known by its values."
+    sched,nb = plan.sched,len(learn.dls.train)*plan.cycle_len
+    no_mom = sched.mom_max is None
+    lr,mom = [sched.lr_at(i, nb) for i in range(nb)],[] if no_mom else [sched.mom_at(i, nb) for i in range(nb)]
+    told = {f'{name} at step {i}':vals[i] for name,vals in dict(rate=lr, momentum=mom).items()
+            for i in range(0, len(vals), max(1, nb//_n_told))}
+    moms = [h.get('mom') for h in plan.opt.hypers] if no_mom else None
+    return dict(lrs=sched.lrs, wds=ifnone(plan.call['wd'], learn.wd), moms=moms, n_cycle=plan.n_cycle,
+                cycle_len=plan.cycle_len, start_epoch=plan.call['start_epoch'], **told, values=hash_of([lr, mom]))
 
 # %% ../nbs/10_fit.ipynb #abbb9a59
 class _SaveCycles(Callback):
@@ -133,10 +141,11 @@ def _check_diverging(on_diverge, lengthen):
     check_integer('lengthen', lengthen[1])
 
 # %% ../nbs/10_fit.ipynb #9056f7eb
-def _act(learn, on_diverge, lengthen, guards, fit, plan, cycle_len, others, kept):
+def _act(learn, on_diverge, lengthen, guards, fit, plan, cycle_len, others, kept, keep):
     """Fit, and act on divergence, which `guards` tell; with 'lengthen', fit again, from the same state, as a longer `plan`
     says. A run that is `kept` goes on in its attempt."""
-    put_back,tried = keep(learn, *others) if on_diverge == 'lengthen' else None,kept.tried if kept else []
+    put_back = snapshot(learn, others, keep) if on_diverge == 'lengthen' else None
+    tried = kept.tried if kept else []
     longer = lambda n: math.ceil(n*lengthen[0])
     if tried: cycle_len = longer(tried[-1])
     while True:
@@ -148,7 +157,7 @@ def _act(learn, on_diverge, lengthen, guards, fit, plan, cycle_len, others, kept
         if on_diverge == 'stop': return tell(f"Stopped: {report}")
         if on_diverge == 'raise': raise FitDiverged(f"{report}.", report)
         put_back()
-        if kept: kept.start_over(learn, others)
+        if kept: kept.start_over(others)
         guard.report = report  # the Learner's own guard was put back, too
         tried.append(cycle_len)
         if len(tried) > lengthen[1]:
@@ -173,14 +182,16 @@ def fit_clr_beta(self:Learner,
     start_epoch:int=0,                   # Enter the run at this epoch; those before it are skipped
     checkpoint:str|Path|None=None,       # Keep all that the run depends on in `{checkpoint}.ckpt`, after every epoch
     every_iter:int|None=None,            # … and after every so many steps
-    resume:bool=False,                   # Go on with the run in `checkpoint`; from the beginning where there is none
+    resume:bool=False,                   # Resume the run in `checkpoint`, or start it if there is none
     on_diverge:str|None=None,            # Guard the fit: 'raise', 'stop', or 'lengthen' the cycle and start over
     lengthen:tuple=(1.5,3),              # Of 'lengthen': the factor, and how many times at most
     best_save_lower:bool|None=None,      # Is a low metric the best? None: going by its name, which is printed
+    keep:dict|None=None,                 # More objects for the checkpoint, by name: with `state_dict`, or a generator
 ):
     """Train `n_cycle` cycles of `cycle_len` epochs with the schedule of fastai 0.7's `fit(..., use_clr_beta=)`.
     Raises `ValueError` if an argument is invalid, before anything is changed; `FitDiverged` as `on_diverge` says."""
     saves = dict(cycle_save_name=cycle_save_name, best_save_name=best_save_name, checkpoint=checkpoint)
+    keep  = check_keep(keep)
     cbs   = _check(self, cbs, saves, best_save_lower, every_iter, resume, on_diverge, lengthen)
     plan  = lambda n: _plan(self, lrs, n_cycle, wds, n, use_clr_beta, start_epoch, reset_opt)
     first_plan,again = plan(cycle_len),on_diverge == 'lengthen'
@@ -189,12 +200,12 @@ def fit_clr_beta(self:Learner,
     own += [o for o in guards if o not in cbs+self.cbs]
     others = [*cbs, *own, use_clr_beta]
     run  = _describe(self, first_plan) | dict(lengthen=lengthen if again else None)
-    kept = checkpoint and checkpointing(self, checkpoint, every_iter, resume, first_plan.opt, run, cbs, again and others)
+    kept = checkpoint and checkpointing(self, checkpoint, every_iter, resume, first_plan.opt, run, cbs, again and others, keep)
     def fit(plan):
         saving = [_SaveCycles(cycle_save_name, plan.cycle_len)] if cycle_save_name else []
         with valid_or_empty(self.dls), without_cuda(), autocast_left(), resuming(self, kept):
             self.fit(cbs=[plan.sched, *cbs, *saving, *own, *L(kept)], **plan.call)
-    if on_diverge: _act(self, on_diverge, lengthen, guards, fit, plan, cycle_len, others, kept)
+    if on_diverge: _act(self, on_diverge, lengthen, guards, fit, plan, cycle_len, others, kept, keep)
     else: fit(plan(cycle_len))
 
 # %% ../nbs/10_fit.ipynb #1021883e

@@ -55,30 +55,10 @@ sgd = partial(OptimWrapper, opt=torch.optim.SGD, momentum=0.9)
 sgd.__doc__ = "fastai 0.7's optimiser: torch's SGD with momentum and L2 on all parameters."
 
 # %% ../nbs/06_schedule.ipynb #3c5df1eb
-def _told(v):
-    "`v` in plain values, which tell it from others."
-    if hasattr(v, 'tolist'): return v.tolist()
-    if isinstance(v, (str,int,float,complex,type(None))): return v
-    if isinstance(v, dict): return [[_told(o) for o in kv] for kv in v.items()]
-    if isinstance(v, (list,tuple,set,L)): return [_told(o) for o in v]
-    if isinstance(v, partial): return _told([v.func, v.args, v.keywords])
-    consts = [o for o in v.__code__.co_consts if isinstance(o, (str,int,float))] if hasattr(v, '__code__') else []
-    own = {k:o for k,o in getattr(v, '__dict__', {}).items() if isinstance(o, (str,int,float,np.ndarray))}
-    return [getattr(v, '__qualname__', type(v).__qualname__), consts, _told(own)]
-
 class CLRBeta(Callback):
     """Run the `use_clr_beta` schedule of fastai 0.7 in any `fit`: `learn.fit(n, lr, cbs=CLRBeta(10, 13.68, 0.95, 0.8))`.
     Raises `ValueError` if an argument is invalid: at once, or, where that depends on the Learner, before its first batch."""
     order,run_valid = ParamScheduler.order+1,False
-    def __new__(cls, *args, **kwargs):
-        self = super().__new__(cls)
-        with suppress(TypeError):  # of a copy, which is given nothing
-            own = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
-            own.apply_defaults()
-            own = {k:v for k,v in own.arguments.items() if v is not self}
-            self.given = {k:_told(v) for k,v in (own | own.get('kwargs', {})).items() if k != 'kwargs'}
-        return self
-
     def __init__(self,
         div:float=10,            # Peak learning rate / learning rate at step 0, above 0
         pct:float=10,            # Percentage of a cycle left to the last, annealing part, in [0,100)
@@ -97,15 +77,6 @@ class CLRBeta(Callback):
             mom_min = check_number('mom_min', mom_min, lambda o: 0<=o<=mom_max, f'in [0,mom_max], here [0,{mom_max}]')
         if cycle_len is not None: cycle_len = check_integer('cycle_len', cycle_len)
         store_attr()
-
-    @property
-    def curve(self):
-        "Name and parameters; two schedules are the same if these are."
-        inits = [c.__init__ for c in reversed(type(self).__mro__) if issubclass(c, CLRBeta)]
-        made_with = dict.fromkeys([k for f in inits for k in inspect.signature(f).parameters] + list(self.given))
-        now = self.given | {k:_told(v) for k,v in vars(self).items() if k in made_with}
-        own = [now[k] for k in made_with if k not in ('cycle_len','lrs') and k in now]
-        return ('use_clr_beta' if type(self) is CLRBeta else type(self).__name__, *own)
 
     def lr_at (self, i, nb): return clr_beta_lr (i, nb, self.div, self.pct)  # as a fraction of its peak
     def mom_at(self, i, nb): return clr_beta_mom(i, nb, self.pct, self.mom_max, self.mom_min)
@@ -192,7 +163,7 @@ def plot_clr_beta(
     if cb.mom_max is None: axs[1].text(0.5, 0.5, 'left to the optimiser', ha='center', transform=axs[1].transAxes)
     else: axs[1].plot(epochs, [cb.mom_at(i, nb) for i in range(n_cycle*nb)], color=palette[1])
     for ax,name in zip(axs, ('learning rate','momentum')): ax.set(xlabel='epoch', ylabel=name)
-    name,*nums = cb.curve
-    nums = ', '.join(f'{o:g}' if isinstance(o, float) else truncstr(str(o), 40) for o in nums if o is not None)
-    axs[0].set_title(f"{name}=({nums})" + ('' if wds is None else f', wds={wds}'))
+    nums = ', '.join(f'{o:g}' for o in (cb.div, cb.pct, cb.mom_max, cb.mom_min) if o is not None)
+    name = f'use_clr_beta=({nums})' if type(cb) is CLRBeta else type(cb).__name__
+    axs[0].set_title(name + ('' if wds is None else f', wds={wds}'))
     return axs

@@ -3,7 +3,7 @@ The same bodies run on the CPU, so that they are known to work; on CUDA they are
 from collections import Counter
 import pytest
 from fastai_clrbeta.all import *
-from fastai_clrbeta.state import autocast_state
+from fastai_clrbeta.precision import autocast_state
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 

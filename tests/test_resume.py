@@ -4,7 +4,7 @@ import pytest
 from conftest import root
 from fastai.callback.all import *
 from fastai_clrbeta.all import *
-from fastai_clrbeta.resume import checkpoint_paths as _paths
+from fastai_clrbeta.checkpoint import checkpoint_paths as _paths
 
 def faults(*args):
     p = subprocess.run([sys.executable, str(root/'tests/faults.py'), *map(str, args)], capture_output=True, text=True, cwd=root)
