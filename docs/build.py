@@ -16,6 +16,7 @@ from sphinx.util.inspect import stringify_signature
 
 root = Path(__file__).resolve().parent.parent
 tags = {'echo: false':'remove-input', 'output: false':'remove-output', 'code-fold: true':'hide-input'} # quarto's words and myst-nb's
+properties = ['Learner.lr_find_result', 'Learner.lr_find_sweep_result'] # patched ones, which `show_doc` takes for methods
 results = 'LRFind LRSweep Divergence FitDiverged Sched'.split() # classes of which one wants to know what they hold, not how they are made
 
 def page_of(f): return Path(nbpath2html(Path(f))).stem
@@ -40,7 +41,7 @@ def process(tmp):
 class Renderer(MarkdownRenderer):
     def _repr_markdown_(self):
         name = self.nm if NbdevLookup()[self.nm] else f'Learner.{self.nm}' # a decorator can hide whose method it is
-        if not isclass(self.sym): return directive('method' if '.' in name else 'function', name, self.sym)
+        if not isclass(self.sym): return directive('property' if name in properties else 'method' if '.' in name else 'function', name, self.sym)
         own = [(k, o) for k,o in vars(self.sym).items() if k[0] != '_' and o.__doc__ and (isinstance(o, property) or isfunction(o))]
         members = [directive('method' if isfunction(o) else 'property', k, o) for k,o in own]
         return directive('exception' if issubclass(self.sym, Exception) else 'class', name, self.sym, members)
