@@ -136,7 +136,7 @@ def test_precision_and_compile(images, tmp_path, monkeypatch, capsys):
     os.remove(tmp_path/'out/summary.json')
     with pytest.raises(CliError, match='precision bf16 there, fp32 here'): run(resume=True)
     run(resume=True, precision='bf16')
-    assert 'Going on from epoch 1' in capsys.readouterr().out and len(compiled) == 1
+    assert 'Resuming from epoch 1' in capsys.readouterr().out and len(compiled) == 1
     assert result(tmp_path/'out')['precision'] == 'bf16' and result(tmp_path/'out')['epochs'] == 2
 
 def test_diverged_run_says_so(images, tmp_path, capsys):
@@ -174,7 +174,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(images, tmp_path, reco
     assert n[0] < n[1] < 13 and result(cut) is None
     code,out,err = run(*args('cut'), '--resume', cwd=tmp_path)
     assert code == 0, err
-    assert 'Going on from epoch' in out and out.count('train_loss') == 1
+    assert 'Resuming from epoch' in out and out.count('train_loss') == 1
     assert {o.name for o in cut.iterdir()} == files | {'checkpoint.ckpt','checkpoint.prev.ckpt'}
     a,b = [pd.read_csv(tmp_path/o/'history.csv').drop(columns='seconds') for o in ('whole','cut')]
     pd.testing.assert_frame_equal(a, b, check_exact=True)

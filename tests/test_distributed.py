@@ -37,7 +37,7 @@ def test_the_command_is_started_anew(tmp_path):
     os.kill(workers(p)[1], signal.SIGKILL)
     code,out,err = ended(p)
     assert code == 0, err[-3000:]
-    assert out.count('Going on from epoch') == 1 and out.count('It is all in killed/.') == 1
+    assert out.count('Resuming from epoch') == 1 and out.count('It is all in killed/.') == 1
     code,out,err = ended(start(*run, 'peace', cwd=tmp_path))
     assert code == 0 and 'Going on' not in out, err[-3000:]
     a,b = (torch.load(tmp_path/o/'model.pth')['model'] for o in ('killed','peace'))

@@ -44,7 +44,7 @@ def test_killed_and_run_again(data, tmp_path):
     assert len(partial) == 1 and len(*partial.values()) < 3, 'it was not killed within a run'
     again = subprocess.run(command(data, tmp_path/'killed'), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr[-3000:]
-    assert 'Going on from epoch' in again.stdout and 'constant 0.01' in again.stdout
+    assert 'Resuming from epoch' in again.stdout and 'constant 0.01' in again.stdout
     subprocess.run(command(data, tmp_path/'peace'), check=True, capture_output=True)
     res,peace = logs(tmp_path/'killed'),logs(tmp_path/'peace')
     assert res.keys() == peace.keys() and len(res) == 2

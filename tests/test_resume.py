@@ -405,7 +405,7 @@ def test_a_lengthened_run_goes_on_in_its_attempt(cut, tmp_path, capsys):
     capsys.readouterr()
     same(train(again, resume=True, **kw), full)
     told = [o[:25] for o in capsys.readouterr().out.splitlines()]
-    assert told == ['Going on from epoch 0, st', *[f'Diverged with cycle_len={n}' for n in (1,2)][cut//5:]]
+    assert told == ['Resuming from epoch 0, st', *[f'Diverged with cycle_len={n}' for n in (1,2)][cut//5:]]
     with pytest.raises(ValueError, match=r'schedule: lengthen .* there, None here'): train(learner(tmp_path, Explode()), resume=True, cycle_len=1)
 
 def test_what_a_run_makes_on_its_way(tmp_path):
