@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['checkpoint_paths', 'write_checkpoint', 'read_checkpoint', 'load_checkpoint', 'put_aside', 'hash_of', 'gather_others',
-           'of_process', 'contents', 'describe_run', 'difference', 'state_of', 'restore', 'Checkpoint', 'Resume',
-           'resuming', 'checkpointing']
+           'of_process', 'contents', 'describe_run', 'difference', 'state_of', 'restore', 'same_value', 'Checkpoint',
+           'Resume', 'resuming', 'checkpointing']
 
 # %% ../nbs/09_checkpoint.ipynb #ck000002
 from fastai.basics import *
@@ -19,7 +19,7 @@ from .values import *
 from .run import *
 import hashlib, io, zipfile
 
-# %% ../nbs/09_checkpoint.ipynb #ck000004
+# %% ../nbs/09_checkpoint.ipynb #ck000005
 def checkpoint_paths(f):
     "Return the files of the checkpoint `f`: the newest, the one before it, and the one being written."
     return [f.with_name(f.name+o) for o in ('.ckpt','.prev.ckpt','.tmp.ckpt')]
@@ -27,10 +27,10 @@ def checkpoint_paths(f):
 _format = 'fastai_clrbeta 4'
 _older = {'fastai_clrbeta 2':'0.1.0', 'fastai_clrbeta 3':'0.2.0'}  # formats that earlier versions wrote
 _of_process = 'state','epoch_start','begin'  # each process has its own
-_keys = {'format','run','epoch','n_epoch','iter','tried','others','keep','lost',*_of_process}
+_keys = {'format', 'run', 'epoch', 'n_epoch', 'iter', 'tried', 'changed', 'others', 'keep', *_of_process}
 
 def write_checkpoint(f, content):
-    "Write `content` as the newest checkpoint `f`. The one before it stays until the new one has been read back."
+    "Write `content` as the newest checkpoint `f`. The old one stays until the new one has been read back."
     path,prev,tmp = checkpoint_paths(f)
     try:
         with open(tmp, 'wb') as out:
@@ -57,8 +57,11 @@ def read_checkpoint(path):
     try:
         with zipfile.ZipFile(path) as z: bad = z.testzip()
         if bad: raise ValueError(f"{bad} is damaged")
-        content = torch.load(path, map_location='cpu', weights_only=True)
-        if version := _older.get(content['format']): raise ValueError(f"version {version} wrote it, and only that version can resume it")
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='Validating sparse tensor')
+            content = torch.load(path, map_location='cpu', weights_only=True)
+        if version := _older.get(content['format']):
+            raise ValueError(f"version {version} wrote it, and only that version can resume it")
         if content['format'] != _format: raise ValueError(f"its format is {content['format']}")
         if lacking := _keys - content.keys(): raise ValueError(f"{', '.join(lacking)} is missing")
         for rank in range(len(content['others'])+1): _check_state(of_process(rank, content))
@@ -75,16 +78,17 @@ def _check_state(content):
         if not all(type(i) is int and 0 <= i < len(state['nodes']) for i in state['roots'].values()):
             raise ValueError(f"{k} cannot be read")
 
-# %% ../nbs/09_checkpoint.ipynb #ck000005
+# %% ../nbs/09_checkpoint.ipynb #ck000006
 def load_checkpoint(f, run):
-    "Return the newest good checkpoint of `run`, or None if there is no file. Raises `ValueError` if no file is good."
+    "Return the newest good checkpoint of `run`, or None without a file. Raises `ValueError` if none is good."
     errs = []
     for path in checkpoint_paths(f)[:2]:
         if not path.exists(): continue
         try:
             content = read_checkpoint(path)
             n,here = len(content['others'])+1,max(1, num_distrib())
-            if n != here: raise ValueError(f"{path} is of a run in {n} process{'es'*(n>1)}, and this one has {here}.")
+            if n != here:
+                raise ValueError(f"{path} is of a run in {n} process{'es'*(n>1)}, and this one has {here}.")
             if diff := difference(content['run'], run): raise ValueError(f"{path} is of another run: {diff}.")
         except ValueError as e:
             errs.append(str(e))
@@ -106,12 +110,14 @@ def put_aside(f):
     prev.unlink(missing_ok=True)
     warn(f"There was a checkpoint {path}, which resume=True would have resumed. It is now {old.name}.")
 
-# %% ../nbs/09_checkpoint.ipynb #ck000007
+# %% ../nbs/09_checkpoint.ipynb #ck000008
 def hash_of(o):
     "Return a hash of what `o` holds: tensors, arrays, containers of them and plain values."
     h = hashlib.sha256()
     _add_to_hash(o, h)
     return h.hexdigest()[:16]
+
+_plain = (*plain_types, bytes, complex, Path)
 
 def _add_to_hash(o, h):
     if isinstance(o, Tensor):
@@ -126,7 +132,7 @@ def _add_to_hash(o, h):
     if is_listy(o):
         h.update(f'{len(o)}'.encode())
         for x in o: _add_to_hash(x, h)
-    elif isinstance(o, (str, bytes, int, float, complex, type(None), Path, torch.dtype, torch.device)): h.update(repr(o).encode())
+    elif isinstance(o, _plain): h.update(repr(o).encode())
     else: h.update(type(o).__name__.encode())
 
 def _flat(own):
@@ -153,10 +159,11 @@ def of_process(rank, content):
     flat |= other['differs']
     def state(k):
         if not (n := other['lengths'][k]): return {}
-        return dict(nodes=[flat[f'{k} nodes{i}'] for i in range(n)], **{p:flat[f'{k} {p}'] for p in content[k] if p != 'nodes'})
+        parts = {p:flat[f'{k} {p}'] for p in content[k] if p != 'nodes'}
+        return parts | dict(nodes=[flat[f'{k} nodes{i}'] for i in range(n)])
     return content | {k:state(k) for k in _of_process}
 
-# %% ../nbs/09_checkpoint.ipynb #ck000009
+# %% ../nbs/09_checkpoint.ipynb #ck000010
 def _look(ds):
     "A hash of the first, the middle and the last item of `ds`"
     with no_random(): return hash_of([ds[i] for i in (0, len(ds)//2, len(ds)-1)])
@@ -164,7 +171,7 @@ def _look(ds):
 _n_looks = 4  # A random augmentation hardly ever gives the same item so many times
 
 def contents(ds):
-    "Return a hash of some items of the data set `ds`, or None if they cannot be read, or differ from look to look."
+    "Return a hash of some items of `ds`, or None if they cannot be read, or differ from look to look."
     with suppress(Exception):
         first_look = _look(ds)
         if all(_look(ds) == first_look for _ in range(_n_looks-1)): return first_look
@@ -176,10 +183,11 @@ def _loader(dl):
     return dict(
         kind=type(ds).__name__, contents=contents(ds),
         items=len(ds) if hasattr(ds, '__len__') else None, batches=len(dl),
-        batch_size=getattr(dl, 'bs', getattr(dl, 'batch_size', None)), drop_last=getattr(dl, 'drop_last', None),
+        batch_size=getattr(dl, 'bs', getattr(dl, 'batch_size', None)),
+        drop_last=getattr(dl, 'drop_last', None),
         transforms=[type(o).__name__ for o in tfms])
 
-# %% ../nbs/09_checkpoint.ipynb #ck000010
+# %% ../nbs/09_checkpoint.ipynb #ck000011
 def _name(o): return getattr(o, '__name__', type(o).__name__)
 
 def _word(v):
@@ -190,38 +198,51 @@ def _word(v):
 
 def _words(o):
     o = o.keywords if isinstance(o, partial) else attributes(o) | attributes(o).get('_buffers', {})
-    return [f'{k}={_word(v)}' for k,v in o.items() if k not in ('training','learn') and not k.startswith('__') and _word(v)]
+    o = {k:_word(v) for k,v in o.items() if k not in ('training', 'learn') and k[:2] != '__'}
+    return [f'{k}={v}' for k,v in o.items() if v]
 
-def _loss_settings(f): return [f'{_name(o)} {k}' for o in (f, getattr(f, 'func', None)) if o is not None for k in _words(o)]
+def _loss_settings(f):
+    return [f'{_name(o)} {k}' for o in (f, getattr(f, 'func', None)) if o is not None for k in _words(o)]
 
 def _is_acting(cb):
     "Return True for a callback of fastai that changes training."
     cls = type(cb)
-    return cls.__module__.startswith('fastai.callback.') and cls not in defaults.callbacks and not looks_on(cb)
+    if cls in defaults.callbacks or not cls.__module__.startswith('fastai.callback.'): return False
+    return not looks_on(cb)
+
+def _network(learn):
+    loss = {'loss':learn.loss_func} if isinstance(learn.loss_func, nn.Module) else {}
+    model = nn.ModuleDict({'model':learn.model} | loss)
+    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+    return dict(tensors = [f'{n} {tuple(t.shape)}' for n,t in tensors],
+                layers  = re.sub(' at 0x[0-9a-fA-F]+', '', repr(learn.model)).split('\n'))
+
+def _optimiser(learn, opt, cbs):
+    return dict(kind    = ' '.join(map(_name, opt.cbs)) if isinstance(opt, Optimizer) else opt_name(opt),
+                loss    = _name(learn.loss_func),
+                precision = precision_of(learn, cbs),
+                groups  = [len(list(o)) for o in opt.param_lists],
+                trained = [sum(p.requires_grad for p in o) for o in opt.param_lists],
+                settings= [f'{k}={v}' for h in opt.hypers for k,v in h.items() if k not in ('lr','wd','mom')])
+
+def _acting(cbs):
+    acting = [o for o in cbs if _is_acting(o)]
+    attrs = [(o, k, v) for o in acting for k,v in attributes(o).items()]
+    told = [(o, k, _word(v)) for o,k,v in attrs if k in settings(type(o)) or isinstance(v, Distribution)]
+    return dict(kinds   = sorted(_name(o) for o in acting),
+                settings= sorted(f'{_name(o)}.{k}={v}' for o,k,v in told if v))
 
 def describe_run(learn, opt, schedule, cbs):
     "Return what a checkpoint and the run that resumes it must have in common, in plain values."
-    cbs    = [o() if isinstance(o, type) else o for o in learn.cbs+L(cbs)]
-    acting = [o for o in cbs if _is_acting(o)]
-    loss   = {'loss':learn.loss_func} if isinstance(learn.loss_func, nn.Module) else {}
-    model  = nn.ModuleDict({'model':learn.model} | loss)
-    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
-    vocab,loaders = getattr(learn.dls, 'vocab', None),zip(('training','validation'), learn.dls.loaders)
+    cbs = [o() if isinstance(o, type) else o for o in learn.cbs+L(cbs)]
+    vocab,loaders = getattr(learn.dls, 'vocab', None),zip(('training', 'validation'), learn.dls.loaders)
     return dict(
-        network   = dict(tensors = [f'{n} {tuple(t.shape)}' for n,t in tensors],
-                         layers  = re.sub(' at 0x[0-9a-fA-F]+', '', repr(learn.model)).split('\n')),
-        optimiser = dict(kind    = ' '.join(map(_name, opt.cbs)) if isinstance(opt, Optimizer) else opt_name(opt),
-                         loss    = _name(learn.loss_func),
-                         precision = precision_of(learn, cbs),
-                         groups  = [len(list(o)) for o in opt.param_lists],
-                         trained = [sum(p.requires_grad for p in o) for o in opt.param_lists],
-                         settings= [f'{k}={v}' for h in opt.hypers for k,v in h.items() if k not in ('lr','wd','mom')]),
+        network   = _network(learn),
+        optimiser = _optimiser(learn, opt, cbs),
         loss      = dict(settings= _loss_settings(learn.loss_func)),
         schedule  = schedule,
         metrics   = dict(names   = list(learn.metrics.attrgot('name'))),
-        callbacks = dict(kinds   = sorted(_name(o) for o in acting),
-                         settings= sorted(f'{_name(o)}.{k}={_word(v)}' for o in acting for k,v in attributes(o).items()
-                                          if k in settings(type(o)) and _word(v) or isinstance(v, Distribution))),
+        callbacks = _acting(cbs),
         data      = dict(classes = None if vocab is None else len(vocab)) |
                     {f'{n} {k}':v for n,dl in loaders for k,v in _loader(dl).items()})
 
@@ -238,78 +259,88 @@ def difference(old, new):
             break
     return '; '.join(res)
 
-# %% ../nbs/09_checkpoint.ipynb #ck000012
+# %% ../nbs/09_checkpoint.ipynb #ck000014
 def _names(learn):
     "The parameters and buffers of model and loss"
     modules = dict(model=get_model(learn.model), loss=getattr(learn.loss_func, 'func', learn.loss_func))
     return [f'{k}.{n}' for k,m in modules.items() if isinstance(m, nn.Module)
             for n,_ in itertools.chain(m.named_parameters(), m.named_buffers())]
 
-def state_of(reading, learn):
-    "Return a reading of `learn` in the form in which a checkpoint holds it."
-    return dict(nodes=reading.nodes, roots=reading.roots, names=_names(learn), warm=[_is_warm(dl) for dl in learn.dls.loaders])
+def state_of(learn, reading):
+    "Return the state of `learn`, of which `reading` was made, as a checkpoint holds it."
+    warm = ['_n_inp' in vars(dl) for dl in learn.dls.loaders]
+    return dict(nodes=reading.nodes, roots=reading.roots, names=_names(learn), warm=warm)
 
-def _is_warm(dl): return '_n_inp' in vars(dl)
-
-def _first_item(dl):
-    "Before its first batch, a loader of fastai looks at one item, which can draw random numbers. Do this now."
+def _look_at_first_item(dl):
+    "A loader of fastai does this before its first batch. It can draw random numbers."
     if hasattr(dl, '_one_pass') and not getattr(dl, '_types', None): dl._one_pass()
 
 def restore(learn, state, parts, known):
-    "Put `state` into the run that consists of `parts`; return what this run lacks. Raises `ValueError` for another run's."
+    "Put `state` into the run that consists of `parts`; return what this run lacks. Raises `ValueError`."
     if lacking := [o for o in state['names'] if o not in _names(learn)]:
-        raise ValueError(f"it holds parameters or buffers that this model does not have: {', '.join(lacking)}.")
+        names = ', '.join(lacking)
+        raise ValueError(f"it holds parameters or buffers that this model does not have: {names}.")
     device = next((p.device for p in learn.model.parameters()), None)
     writing = Writing(state['nodes'], state['roots'], parts, known, device)
     for dl,warm in zip(learn.dls.loaders, state['warm']):
-        if warm: _first_item(dl)
+        if warm: _look_at_first_item(dl)
     writing.put()
     return writing.absent
 
-# %% ../nbs/09_checkpoint.ipynb #ck000013
+# %% ../nbs/09_checkpoint.ipynb #ck000016
 def _structure(learn):
-    "The objects that a checkpoint does not hold, by what they are called in a message"
-    model,loaders = get_model(learn.model),learn.dls.loaders
-    modules = dict(model.named_modules())
-    hooks = [len(v) for m in modules.values() for k,v in vars(m).items() if k.endswith('_hooks')]
-    return {'a loader':loaders, 'a data set':[getattr(dl, 'dataset', None) for dl in loaders], 'the loss function':[learn.loss_func],
-            'the callbacks':saved_callbacks(learn).values(), 'modules':modules.values(), 'parameters or buffers':_names(learn),
-            'hooks':[sum(hooks)]}
+    "What a checkpoint does not hold, by the word that a message has for it"
+    model,loaders = get_model(learn.model),[*learn.dls.loaders]
+    modules = [*model.modules()]
+    hooks = [len(v) for m in modules for k,v in vars(m).items() if k.endswith('_hooks')]
+    return {'a loader':loaders, 'a data set':[getattr(o, 'dataset', None) for o in loaders],
+            'the loss function':[learn.loss_func], 'the callbacks':[*saved_callbacks(learn).values()],
+            'modules':modules, 'parameters or buffers':_names(learn), 'hooks':[sum(hooks)]}
+
+def same_value(a, b): return a is b or type(a) is type(b) and type(a) in (*plain_types, tuple) and a == b
 
 def _replaced(old, new):
-    same = lambda a,b: len(a) == len(b) and all(x is y or type(x) in plain_types and x == y for x,y in zip(a, b))
-    return [k for k in old if not same([*old[k]], [*new[k]])]
+    return [k for k in old if len(old[k]) != len(new[k]) or not all(map(same_value, old[k], new[k]))]
+
+# %% ../nbs/09_checkpoint.ipynb #ck000017
+_lost = ("{} cannot be saved, so a resumed run starts with a new one. To save it, give its class `state_dict` "
+         "and `load_state_dict`, or pass it in `keep=`.")
+_replaced_text = ("The run has replaced {} since it began. A checkpoint does not hold this, so a resumed run "
+                  "starts with what it is given.")
 
 class Checkpoint(Callback):
-    "Save everything that the rest of a fit depends on: before it starts, after every epoch and every `every_iter` steps."
-    order,run_valid,looks_on,keeps_state = 1000,False,True,False  # after all others, so that what they do in an event is in
+    "Save the run before it starts, after every epoch and every `every_iter` steps."
+    order,run_valid = 1000,False  # after all others, so that what they do in an event is in
+    looks_on,keeps_state = True,False
     def __init__(self,
         file:Path,            # Saved as `{file}.ckpt`, with the one before it as `{file}.prev.ckpt`
         every_iter:int|None,  # Save also after every so many steps; None: only after epochs
-        described:dict,       # What identifies the run: its settings, in plain values
+        described:dict,       # What identifies the run, see `describe_run`
         content:dict|None,    # Checkpoint to resume
-        begin:dict|None=None, # The run before it started, for a run that may start over
+        begin:dict|None=None, # The state before the run, for a run that may start over
         keep:dict|None=None,  # More objects to save, by name
     ):
         store_attr()
         self.resumed = content is not None
         self.tried,self.begin = (content['tried'],content['begin']) if content else ([],begin or {})
+        self.changed = dict(content['changed']) if content else {}
 
     def before_fit(self):
         if is_aside(self): return
         self.known,self.packs,self.named,self.code,self.now,self.epoch_start = None,{},{},set(),None,{}
-        reading = self.read()
+        self.given = {k:given_to(o) for k,o in saved_callbacks(self.learn).items()}
+        reading = self._read()
         self.known,self.structure = reading.classes,_structure(self.learn)
-        self.code = {(at,what) for at,what,is_code in reading.lost if is_code}
-        self._name_lost(reading.lost)
+        self.code = {(at, what) for at,what,is_code in reading.lost if is_code}
         if self.content is None: self._save(0, 0, reading)
+        else: self._name_lost(reading)
 
     # a callback that validates changes the Learner's own counts
     def before_epoch(self):
         if not is_aside(self): self.now = self.epoch
     def before_train(self):
-        if self.every_iter and not is_aside(self):
-            self.epoch_start = state_of(Reading(data_parts(self.learn), file=True, copy=True), self.learn)
+        if not self.every_iter or is_aside(self): return
+        self.epoch_start = state_of(self.learn, Reading(data_parts(self.learn), file=True, copy=True))
     def before_batch(self): self.done = self.iter+1
     def after_batch(self):
         if self.every_iter and self.train_iter % self.every_iter == 0: self._save(self.now, self.done)
@@ -318,57 +349,71 @@ class Checkpoint(Callback):
         self._save(self.now+1, 0)
         self.now = None
 
-    def read(self):
-        reading = Reading(run_parts(self.learn, keep=self.keep, file=True), file=True, known=self.known, packs=self.packs)
+    def _unchanged(self):
+        "By `id` of a callback, the names of arguments that have never changed"
+        res = {}
+        for name,o in saved_callbacks(self.learn).items():
+            given,now = self.given.get(name, {}),attributes(o)
+            self.changed |= {f'{name} {k}':True for k,v in given.items() if not same_value(v, now.get(k, missing))}
+            res[id(o)] = {k for k in given if f'{name} {k}' not in self.changed}
+        return res
+
+    def _parts(self, others=()): return run_parts(self.learn, others, self.keep, True, self._unchanged())
+    def _read(self):
+        reading = Reading(self._parts(), file=True, known=self.known, packs=self.packs)
         self.packs = reading.packs
         return reading
 
     def restore(self, state, others=(), only_data=False):
-        "Put `state` into the Learner."
-        parts = data_parts(self.learn) if only_data else run_parts(self.learn, others, self.keep, file=True)
+        "Put `state` into the Learner; return what it lacks."
+        parts = data_parts(self.learn) if only_data else self._parts(others)
         return restore(self.learn, state, parts, self.known or {})
-
-    def _save(self, epoch, i, reading=None):
-        reading = reading or self.read()
-        self._name_lost(reading.lost)
-        self._name_replaced(i)
-        own = dict(state=state_of(reading, self.learn), epoch_start=self.epoch_start if i else {}, begin=self.begin)
-        others = gather_others(own)
-        if rank_distrib(): return
-        write_checkpoint(self.file, dict(
-            format=_format, run=self.described, epoch=epoch, n_epoch=self.n_epoch, iter=i, tried=self.tried, others=others,
-            keep=list(self.keep or {}), lost=list(self.named), **own))
 
     def start_over(self, others):
         "Start the run over. A process that resumed it knows its beginning only from the file."
         if self.resumed: self.restore(self.begin, others)
         self.content = None
 
-    def _name_lost(self, lost):
-        new = {f'`{at}` ({what})' for at,what,is_code in lost if not (is_code and (at,what) in self.code)}
-        self._name(new, "{} cannot be saved, so a resumed run starts with a new one. To save it, give its class `state_dict` and "
-                        "`load_state_dict`, or pass it in `keep=`.")
+# %% ../nbs/09_checkpoint.ipynb #ck000018
+@patch
+def _save(self:Checkpoint, epoch, i, reading=None):
+    reading = reading or self._read()
+    self._name_lost(reading)
+    self._name_replaced(in_epoch=i > 0)
+    start = self.epoch_start if i else {}
+    own = dict(state=state_of(self.learn, reading), epoch_start=start, begin=self.begin)
+    others = gather_others(own)
+    if rank_distrib(): return
+    about = dict(format=_format, run=self.described, epoch=epoch, n_epoch=self.n_epoch, iter=i, tried=self.tried)
+    write_checkpoint(self.file, dict(**about, changed=self.changed, keep=[*self.keep], others=others, **own))
 
-    def _name_replaced(self, i):
-        replaced = _replaced(self.structure, _structure(self.learn))
-        if i: replaced = [o for o in replaced if o != 'the loss function']  # MixUp replaces it while it trains
-        self._name(replaced, "The run has replaced {} since it began. A checkpoint does not hold this, so a resumed run has "
-                             "what it begins with.")
+@patch
+def _name_lost(self:Checkpoint, reading):
+    lost = [(at, what) for at,what,is_code in reading.lost if not is_code or (at, what) not in self.code]
+    self._name(_lost, [f'`{at}` ({what})' for at,what in lost])
 
-    def _name(self, names, text):
-        "Warn of `names`, each once in a run"
-        new = [o for o in sorted(names) if o not in self.named]
-        self.named |= dict.fromkeys(new)
-        if new and not rank_distrib(): warn(text.format(', '.join(new)))
+@patch
+def _name_replaced(self:Checkpoint, in_epoch):
+    replaced = _replaced(self.structure, _structure(self.learn))
+    if in_epoch: replaced = [o for o in replaced if o != 'the loss function']  # MixUp has its own in training
+    self._name(_replaced_text, replaced)
 
-# %% ../nbs/09_checkpoint.ipynb #ck000015
-def _pass_once(learn):
-    """In its first pass DDP sums the gradients of a model in another order than in those after it, and sums can differ in
-    their last bits: let that pass be over, as it was where the run was cut"""
+@patch
+def _name(self:Checkpoint, text, names):
+    "Warn of `names`, of each once in a run."
+    new = [o for o in dict.fromkeys(names) if o not in self.named]
+    self.named |= dict.fromkeys(new)
+    if new and not rank_distrib(): warn(text.format(', '.join(new)))
+
+# %% ../nbs/09_checkpoint.ipynb #ck000021
+def _sum_once(learn):
+    """Pass a batch through a model in DDP, backward too. In its first pass it sums gradients in another order
+    than later, and sums can differ in their last bits. That pass was over when the run was cut."""
     for b in learn.dls.train:
         learn._split(b)
         sums = []
-        apply(lambda o: sums.append(o.float().sum()) if o.requires_grad else None, learn.model.train()(*learn.xb))
+        add = lambda o: sums.append(o.float().sum()) if o.requires_grad else None
+        apply(add, learn.model.train()(*learn.xb))
         return sum(sums).backward()
 
 def _is_librarys(cb, event):
@@ -377,7 +422,7 @@ def _is_librarys(cb, event):
     return (getattr(f, '__module__', None) or '').startswith(('fastai.', 'fastai_clrbeta.'))
 
 class Resume:
-    "Stands in for parts of the training loop until the run is where its checkpoint was written."
+    "Takes the place of parts of the training loop until the run is where its checkpoint was written."
     def __init__(self, learn, cb): self.learn,self.cb,self.content = learn,cb,cb.content
 
     def do_fit(self):
@@ -385,8 +430,9 @@ class Resume:
         del learn._do_fit
         for o in self._restore():
             warn(f"The checkpoint holds the state of {o.partition(' ')[0]}, which this run does not have.")
-        if isinstance(learn.model, nn.parallel.DistributedDataParallel) and (content['epoch'] or content['iter']):
-            _pass_once(learn)
+        is_ddp = isinstance(learn.model, nn.parallel.DistributedDataParallel)
+        if is_ddp and (content['epoch'] or content['iter']):
+            _sum_once(learn)
             self._restore()
         if content['iter']: learn._call_one,learn.all_batches = self.call_one,self.all_batches
         mbar = getattr(getattr(learn, 'progress', None), 'mbar', None)
@@ -397,17 +443,17 @@ class Resume:
 
     def _restore(self):
         try: return self.cb.restore(self.content['state'])
-        except ValueError as e: raise ValueError(f"{checkpoint_paths(self.cb.file)[0]} does not fit this run: {e}") from e
+        except ValueError as e:
+            raise ValueError(f"{checkpoint_paths(self.cb.file)[0]} does not fit this run: {e}") from e
 
     def call_one(self, event):
-        "The epoch has begun before. Only callbacks of fastai and of this package begin it again: progress bars, for example."
+        "The epoch has begun before. Let only callbacks of fastai and of this package begin it again."
         for cb in self.learn.cbs.sorted('order'):
             if _is_librarys(cb, event): cb(event)
 
     def all_batches(self):
-        "Go through the batches that were trained on, then restore the run and train on the others."
+        "Draw the batches that were trained on, then restore the run and train on the others."
         learn,content = self.learn,self.content
-        if learn.dl is not learn.dls.train and not learn.training: return Learner.all_batches(learn)  # a callback validates
         del learn.all_batches,learn._call_one
         learn.n_iter = len(learn.dl)
         self.cb.epoch_start = content['epoch_start']
@@ -419,13 +465,13 @@ class Resume:
 
 @contextmanager
 def resuming(learn, cb):
-    "Inside the block, let `learn.fit` resume from the checkpoint of `cb`, if any, without repeating a step before it."
+    "Inside the block, let `learn.fit` resume from the checkpoint of `cb`, if there is one."
     if cb and cb.content: learn._do_fit = Resume(learn, cb).do_fit
     try: yield
     finally:
-        for o in ('_do_fit','_call_one','all_batches'): vars(learn).pop(o, None)
+        for o in ('_do_fit', '_call_one', 'all_batches'): vars(learn).pop(o, None)
 
-# %% ../nbs/09_checkpoint.ipynb #ck000016
+# %% ../nbs/09_checkpoint.ipynb #ck000022
 def checkpointing(
     learn:Learner,
     name:str|Path,       # Name of the file in `learn.path/learn.model_dir`
@@ -434,34 +480,32 @@ def checkpointing(
     opt,                 # The optimiser that the fit will have
     schedule:dict,       # The schedule, in plain values
     cbs=(),              # Callbacks of the fit besides the Learner's own
-    again=(),            # Objects to save at the beginning, too, for a run that may start over
+    again=(),            # Callbacks to save at the beginning, too, for a run that may start over
     keep:dict|None=None, # More objects to save, by name
 ) -> Checkpoint: # To give to the fit, which must run inside `resuming`
-    "Return the callback that saves a run and resumes it. Raises `ValueError` if the run can't be saved or resumed."
-    f = learn.path/learn.model_dir/name
+    "Return the callback that saves a run and resumes it. Raises `ValueError` if neither is possible."
+    f,keep = learn.path/learn.model_dir/name,keep or {}
     def look():
         f.parent.mkdir(parents=True, exist_ok=True)
         put_back = Reading(data_parts(learn)).put_back
-        try: run = _numbers(describe_run(learn, opt, schedule, cbs))  # looks at items, which can draw random numbers
+        try: run = _numbers(describe_run(learn, opt, schedule, cbs))  # a look at items can draw random numbers
         finally: put_back()
         content = load_checkpoint(f, run) if resume else None
-        if content: _check_names(content['keep'], keep or {})
-        for dl in learn.dls.loaders:
-            if getattr(dl, 'persistent_workers', False): warn(_persistent)
-        if content: print(_resuming_from(content))
-        elif not resume: put_aside(f)
-        else: print(f"No checkpoint {checkpoint_paths(f)[0]}: starting from the beginning")
+        if content: _check_names(content['keep'], keep)
+        _announce(learn, f, content, resume)
         return run,content
     run,content = on_first(look)
     begin = {}
     if again and not content:
-        begin = state_of(Reading(run_parts(learn, again, keep, file=True), file=True, copy=True), learn)
+        begin = state_of(learn, Reading(run_parts(learn, again, keep, file=True), file=True, copy=True))
     return Checkpoint(f, every_iter, run, content and of_process(rank_distrib(), content), begin, keep)
 
 def _check_names(there, here):
     lacking,new = [o for o in there if o not in here],[o for o in here if o not in there]
-    if lacking: raise ValueError(f"The checkpoint holds {', '.join(lacking)}. Pass keep=dict({lacking[0]}=…) to resume it.")
-    if new: raise ValueError(f"keep: the checkpoint does not hold {', '.join(new)}. To resume it, leave this out.")
+    if lacking:
+        names = ', '.join(lacking)
+        raise ValueError(f"The checkpoint holds {names}. To resume it, pass keep=dict({lacking[0]}=…).")
+    if new: raise ValueError(f"keep: the checkpoint does not hold {', '.join(new)}. Leave this out to resume it.")
 
 def _numbers(o):
     "`o` with plain numbers in place of NumPy's, and lists in place of tuples"
@@ -469,9 +513,15 @@ def _numbers(o):
     if is_listy(o): return [_numbers(x) for x in o]
     return o.item() if isinstance(o, np.generic) else o
 
-_persistent = ("persistent_workers=True: these workers keep their random numbers to themselves from epoch to epoch, so a "
-               "resumed run has other ones. Without it, it is the same bit for bit.")
+_persistent = ("persistent_workers=True: these workers keep their random numbers to themselves from epoch to "
+               "epoch, so a resumed run has other ones. Without it, it is the same bit for bit.")
 
-def _resuming_from(content):
-    if content['epoch'] >= content['n_epoch']: return "The run is complete: nothing is left to do"
-    return f"Resuming from epoch {content['epoch']}" + (f", step {content['iter']}" if content['iter'] else '')
+def _announce(learn, f, content, resume):
+    if any(getattr(dl, 'persistent_workers', False) for dl in learn.dls.loaders): warn(_persistent)
+    if not content:
+        if resume: print(f"No checkpoint {checkpoint_paths(f)[0]}: starting from the beginning")
+        else: put_aside(f)
+    elif content['epoch'] >= content['n_epoch']: print("The run is complete: nothing is left to do")
+    else:
+        step = f", step {content['iter']}" if content['iter'] else ''
+        print(f"Resuming from epoch {content['epoch']}{step}")

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['plain_types', 'generator_types', 'world', 'missing', 'class_name', 'find_class', 'is_open', 'is_installed',
-           'can_make', 'Kind', 'attributes', 'set_attribute', 'Objects', 'Optimisers', 'Stateful', 'Lists', 'Dicts',
-           'Deques', 'Sets', 'Frozen', 'Arrays', 'overlaps', 'Tensors', 'Modules', 'Scripts', 'World', 'Generators',
-           'is_stateful', 'kind_of', 'Missing', 'NotSaved', 'Parts', 'Same', 'Fresh', 'Originals', 'Reading',
-           'describe', 'pack', 'unpack', 'frame_code', 'read_frame', 'Writing', 'check_nodes']
+           'can_make', 'is_stateful', 'Kind', 'attributes', 'set_attribute', 'Objects', 'Optimisers', 'Stateful',
+           'Lists', 'Dicts', 'Deques', 'Sets', 'Frozen', 'Arrays', 'overlaps', 'Tensors', 'Modules', 'Scripts', 'World',
+           'Generators', 'kind_of', 'Missing', 'NotSaved', 'Parts', 'Same', 'Fresh', 'Originals', 'Reading', 'describe',
+           'pack', 'unpack', 'frame_code', 'read_frame', 'Writing', 'check_nodes']
 
 # %% ../nbs/03_values.ipynb #va000003
 from fastai.basics import *
@@ -34,53 +34,59 @@ _texts = {  # name: (type, how to write it, how to read it)
     'fraction':  (Fraction, str, Fraction),
     'uuid':      (uuid.UUID, str, uuid.UUID),
     'range':     (range, lambda o: [o.start, o.stop, o.step], lambda o: range(*o)),
-    'slice':     (slice, lambda o: [o.start, o.stop, o.step], lambda o: slice(*o)),
     'timestamp': (pd.Timestamp, pd.Timestamp.isoformat, pd.Timestamp),
     'NaT':       (type(pd.NaT), str, lambda o: pd.NaT),
     'NA':        (type(pd.NA), str, lambda o: pd.NA)}
 _text_names = {typ:name for name,(typ,_,_) in _texts.items()}
 
-# %% ../nbs/03_values.ipynb #va000009
-generator_types = random.Random,np.random.Generator,np.random.RandomState,np.random.BitGenerator,torch.Generator
+# %% ../nbs/03_values.ipynb #va000011
+generator_types = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator,
+                   torch.Generator)
 
 def class_name(cls):
     "Return the name of `cls` with its module."
     return f'{cls.__module__}:{cls.__qualname__}'
 
-def find_class(name, known):
-    "Return the class called `name` from `known` or from a loaded module, or None. Nothing is imported."
+def find_class(
+    name:str,   # A name as `class_name` gives it
+    known={},   # Classes by name, where to look first
+): # The class, or None
+    "Find a class without importing anything."
     if name in known: return known[name]
     module,_,path = name.partition(':')
     o = sys.modules.get(module)
     for k in path.split('.'): o = getattr(o, '__dict__', {}).get(k)
     return o if isinstance(o, type) else None
 
-_closed = sys.stdlib_module_names | set('''IPython PIL accelerate azureml captum comet_ml dask fastprogress h5py
-    ipywidgets lmdb matplotlib mlflow neptune pandas plum ray rich sqlalchemy tensorboard tensorboardX tqdm wandb
-    zarr'''.split())
-_open_torch = 'torch.nn.','torch.optim.','torch.amp.','torch.cuda.amp.','torch.utils.data.','torch.distributions.'
+# %% ../nbs/03_values.ipynb #va000014
+_closed = sys.stdlib_module_names | set('''IPython PIL accelerate azureml captum comet_ml dask fastprogress
+    h5py ipywidgets lmdb matplotlib mlflow neptune pandas plum ray rich sqlalchemy tensorboard tensorboardX
+    tqdm wandb zarr'''.split())
+_open_torch = 'nn','optim','amp','cuda.amp','utils.data','distributions'
 
 @functools.lru_cache(maxsize=None)
 def is_open(cls):
-    "Return True if objects of `cls` are read by their attributes: those of your code, of fastai and of parts of torch."
+    "Return True if objects of `cls` are read by their attributes."
     if cls is SimpleNamespace or issubclass(cls, (nn.Module, torch.optim.Optimizer)): return True
     module = f'{cls.__module__}.'
     if 'DataLoaderIter' in cls.__name__: return False
-    if module.startswith('torch.'): return module.startswith(_open_torch)
+    if module.startswith('torch.'): return module.startswith(tuple(f'torch.{o}.' for o in _open_torch))
     return module.partition('.')[0] not in _closed
 
 def is_installed(cls):
-    "Return True if `cls` belongs to an installed library other than torch and fastai, and not to your own code."
+    "Return True if `cls` comes from an installed package other than torch and fastai."
     if cls.__module__.startswith(('torch.', 'fastai.', 'fastcore.')): return False
     file = getattr(sys.modules.get(cls.__module__), '__file__', None) or ''
     return not {'site-packages', 'dist-packages'}.isdisjoint(Path(file).parts)
 
 def can_make(cls):
-    "Return True if an object of `cls` can be made without its constructor, and does nothing when it is deleted."
+    "Return True if an object of `cls` can be made without its constructor and does nothing when deleted."
     if issubclass(cls, (Tensor, np.ndarray, *generator_types)): return True
-    return not hasattr(cls, '__del__') and (is_open(cls) or cls.__module__ in ('builtins','collections'))
+    return not hasattr(cls, '__del__') and (is_open(cls) or cls.__module__ in ('builtins', 'collections'))
 
-# %% ../nbs/03_values.ipynb #va000012
+def is_stateful(cls): return hasattr(cls, 'state_dict') and hasattr(cls, 'load_state_dict')
+
+# %% ../nbs/03_values.ipynb #va000017
 class Kind:
     "How to read, make and fill objects of one kind."
     base = object
@@ -91,7 +97,7 @@ class Kind:
 
 def attributes(o):
     "Return the attributes of `o` itself, including those in slots."
-    slots = [k for c in type(o).__mro__ for k in tuplify(c.__dict__.get('__slots__', ())) if not k.startswith('__')]
+    slots = [k for c in type(o).__mro__ for k in tuplify(vars(c).get('__slots__', ())) if k[:2] != '__']
     return {k:getattr(o, k) for k in slots if hasattr(o, k)} | getattr(o, '__dict__', {})
 
 def set_attribute(o, k, v):
@@ -100,20 +106,24 @@ def set_attribute(o, k, v):
     else: o.__dict__[k] = v
 
 class Objects(Kind):
-    "Objects that consist of their attributes. Those called `hidden(o)` are left out."
+    "Objects that consist of their attributes, except those that `hidden(o)` names."
     def __init__(self, hidden=lambda o: ()): self.hidden = hidden
-    def read(self, o, code): return {k:code.attribute(o, k, v) for k,v in self._shown(o).items()}
-    def _shown(self, o):
+
+    def shown(self, o, attrs):
+        "Return those of `attrs` that are read and filled."
         hidden = self.hidden(o)
-        return {k:v for k,v in attributes(o).items() if k not in hidden and not k.startswith('__')}
+        return {k:v for k,v in attrs.items() if k not in hidden and k[:2] != '__'}
+
+    def read(self, o, code):
+        return {k:code.attribute(o, k, v) for k,v in self.shown(o, attributes(o)).items()}
     def make(self, cls, data): return (SimpleNamespace if cls is SimpleNamespace else object).__new__(cls)
     def fill(self, o, data, value):
-        hidden = self.hidden(o)
-        value.attributes(o, self._shown(o), {k:c for k,c in data.items() if k not in hidden and not k.startswith('__')})
+        value.attributes(o, self.shown(o, attributes(o)), self.shown(o, data))
 
 class Optimisers(Objects):
     "Parameter groups come first, since the state of an optimiser refers to their parameters."
-    def _shown(self, o): return dict(sorted(super()._shown(o).items(), key=lambda kv: not kv[0].startswith('param_')))
+    def shown(self, o, attrs):
+        return dict(sorted(super().shown(o, attrs).items(), key=lambda kv: kv[0][:6] != 'param_'))
 
 class Stateful(Kind):
     "Objects whose class has `state_dict` and `load_state_dict`."
@@ -121,42 +131,48 @@ class Stateful(Kind):
     def make(self, cls, data): raise Missing(f'a {class_name(cls)} cannot be made from a file')
     def fill(self, o, data, value): o.load_state_dict(value(data))
 
-# %% ../nbs/03_values.ipynb #va000014
+# %% ../nbs/03_values.ipynb #va000019
 def _own(o, code): return {k:code(v) for k,v in getattr(o, '__dict__', {}).items()}
 
 class Lists(Kind):
     base = list
-    def read(self, o, code): return dict(items=code.packed(o) or [code(v) for v in o], own=_own(o, code))
-    def fill(self, o, data, value):
-        o[:] = value.items(data['items'], o)
-        value.attributes(o, getattr(o, '__dict__', {}), data['own'])
-
-class Dicts(Kind):
-    base = dict
     def read(self, o, code):
-        factory = code(o.default_factory) if isinstance(o, defaultdict) else None
-        return dict(items=[[code(k), code(v)] for k,v in o.items()], own=_own(o, code), factory=factory)
-    def make(self, cls, data):
-        return first(c for c in (OrderedDict, defaultdict, dict) if issubclass(cls, c)).__new__(cls)
+        items = [*list.__iter__(o)]
+        return dict(items=code.packed(o, items) or [code(v) for v in items], own=_own(o, code))
     def fill(self, o, data, value):
-        old,new = dict(o),{}
-        for k,v in data['items']:
-            k = value(k)
-            new[k] = value(v, old.get(k, missing))
-        o.clear()
-        o.update(new)
-        if isinstance(o, defaultdict): o.default_factory = self._factory(data['factory'], o.default_factory or missing, value)
+        list.__setitem__(o, slice(None), value.items(data['items'], [*list.__iter__(o)]))
         value.attributes(o, getattr(o, '__dict__', {}), data['own'])
-
-    def _factory(self, code, old, value):
-        f = value(code, old)
-        if f is old or f is None or f in _factories: return f
-        raise Missing(f'{f} as a default')  # it would be called
 
 _factories = list,dict,set,tuple,int,float,bool,str,deque,Counter,OrderedDict,defaultdict
 
+class Dicts(Kind):
+    def _base(self, cls): return first(c for c in (OrderedDict, defaultdict, dict) if issubclass(cls, c))
+    def make(self, cls, data): return self._base(cls).__new__(cls)
+
+    def read(self, o, code):
+        items = [[code(k), code(v)] for k,v in self._base(type(o)).items(o)]
+        factory = code(o.default_factory) if isinstance(o, defaultdict) else None
+        return dict(items=items, own=_own(o, code), factory=factory)
+
+    def fill(self, o, data, value):
+        base = self._base(type(o))
+        old,new = dict(base.items(o)),{}
+        for k,v in data['items']:
+            k = value(k)
+            new[k] = value(v, old.get(k, missing))
+        base.clear(o)
+        for k,v in new.items(): base.__setitem__(o, k, v)
+        if isinstance(o, defaultdict): self._set_factory(o, data['factory'], value)
+        value.attributes(o, getattr(o, '__dict__', {}), data['own'])
+
+    def _set_factory(self, o, code, value):
+        old = o.default_factory
+        new = value(code, missing if old is None else old)
+        if new not in (None, old, *_factories): raise Missing(f'{new} would be called.')
+        o.default_factory = new
+
 class Deques(Kind):
-    def read(self, o, code): return dict(items=[code(v) for v in o], maxlen=o.maxlen)
+    def read(self, o, code): return dict(items=[code(v) for v in o], maxlen=o.maxlen, own=_own(o, code))
     def make(self, cls, data):
         o = deque.__new__(cls)
         deque.__init__(o, maxlen=data['maxlen'])
@@ -164,19 +180,21 @@ class Deques(Kind):
     def fits(self, o, name, data): return super().fits(o, name, data) and o.maxlen == data['maxlen']
     def fill(self, o, data, value):
         items = value.items(data['items'], list(o))
-        o.clear()
-        o.extend(items)
+        deque.clear(o)
+        deque.extend(o, items)
+        value.attributes(o, getattr(o, '__dict__', {}), data['own'])
 
 class Sets(Kind):
     base = set
-    def read(self, o, code): return [code(v) for v in o]
+    def read(self, o, code): return dict(items=[code(v) for v in o], own=_own(o, code))
     def fill(self, o, data, value):
-        items = [value(c) for c in data]
-        o.clear()
-        o.update(items)
+        items = [value(c) for c in data['items']]
+        set.clear(o)
+        set.update(o, items)
+        value.attributes(o, getattr(o, '__dict__', {}), data['own'])
 
 class Frozen(Kind):
-    "Tuples and frozen sets, which are made new if one of their items is another object."
+    "Tuples and frozen sets. They are made new if one of their items is another object."
     def read(self, o, code): return [code(v) for v in o]
     def fill(self, o, data, value): pass  # each item is filled by its own kind
     def new(self, old, cls, data, value):
@@ -184,12 +202,12 @@ class Frozen(Kind):
         if type(old) is cls and len(old) == len(items) and all(map(operator.is_, old, items)): return old
         return (tuple if issubclass(cls, tuple) else frozenset).__new__(cls, items)
 
-# %% ../nbs/03_values.ipynb #va000016
+# %% ../nbs/03_values.ipynb #va000021
 class Arrays(Kind):
     def read(self, o, code):
         if not code.file: return o.copy()
         if o.dtype.hasobject: return dict(items=[code(v) for v in o.ravel()], shape=list(o.shape))
-        bits = torch.frombuffer(bytearray(o.tobytes()), dtype=torch.uint8) if o.nbytes else torch.empty(0, dtype=torch.uint8)
+        bits = torch.from_numpy(np.frombuffer(o.tobytes(), np.uint8).copy())
         return dict(bits=bits, shape=list(o.shape), dtype=repr(np.lib.format.dtype_to_descr(o.dtype)))
 
     def _array(self, data, value=None):
@@ -197,29 +215,34 @@ class Arrays(Kind):
         if 'items' in data:
             res = np.empty(math.prod(data['shape']), dtype=object)
             if value: res[:] = value.items(data['items'], [])
-            return res.reshape(data['shape'])
-        dtype = np.lib.format.descr_to_dtype(ast.literal_eval(data['dtype']))
-        return np.frombuffer(data['bits'].numpy().tobytes(), dtype).reshape(data['shape'])
+        else: res = np.frombuffer(data['bits'].numpy().tobytes(), self._dtype(data['dtype']))
+        return res.reshape(data['shape'])
 
+    def _dtype(self, text): return np.lib.format.descr_to_dtype(ast.literal_eval(text))
     def make(self, cls, data):
         if cls is not np.ndarray: raise Missing(f'a {class_name(cls)} cannot be made from a file')
         return self._array(data).copy()
     def fits(self, o, name, data):
         new = self._array(data)
-        return super().fits(o, name, data) and o.flags.writeable and (o.shape,o.dtype) == (new.shape,new.dtype)
+        same = (o.shape,o.dtype) == (new.shape,new.dtype)
+        return super().fits(o, name, data) and o.flags.writeable and same
     def fill(self, o, data, value):
         if o.flags.writeable: o[...] = self._array(data, value)
 
 def overlaps(t):
-    "Return True if several items of the tensor `t` are one place in memory."
-    return any(n > 1 and s == 0 for n,s in zip(t.shape, t.stride())) if t.layout == torch.strided else False
+    "Return True if several items of the tensor `t` lie in one place in memory."
+    return t.layout == torch.strided and any(n > 1 and s == 0 for n,s in zip(t.shape, t.stride()))
+
+def _form(t): return t.shape,t.dtype,t.layout
 
 class Tensors(Kind):
-    "Their numbers and attributes; if no operation made them, also their gradient and `requires_grad`."
+    "Their numbers and attributes; also gradient and `requires_grad`, unless an operation made them."
     def read(self, t, code):
-        leaf = t.is_leaf
-        return dict(numbers=code.numbers(t), needs_grad=t.requires_grad if leaf else None, grad=self._grad(t.grad, code) if leaf else None,
-                    own=_own(t, code), parameter=isinstance(t, nn.Parameter), device=t.device.type)
+        data = dict(numbers=code.numbers(t), own=_own(t, code), device=t.device.type, leaf=t.is_leaf)
+        if not code.file: data['memory'] = t.detach()  # where the numbers lie, for what shows a part of them
+        data['parameter'] = isinstance(t, nn.Parameter)
+        if t.is_leaf: data |= dict(needs_grad=t.requires_grad, grad=self._grad(t.grad, code))
+        return data
 
     def _grad(self, g, code):
         if code.file and g is not None and g.layout == torch.strided and not g.any(): return 'zeros'
@@ -227,33 +250,35 @@ class Tensors(Kind):
 
     def make(self, cls, data):
         t = data['numbers'].clone()
-        if data['parameter']: t = nn.Parameter(t, requires_grad=False)
-        elif cls is not Tensor: t = t.as_subclass(cls)
-        return t
+        if data['parameter']: return nn.Parameter(t, requires_grad=False)
+        return t if cls is Tensor else t.as_subclass(cls)
 
     def fits(self, t, name, data):
-        new = data['numbers']
         if not isinstance(t, Tensor) or data['parameter'] != isinstance(t, nn.Parameter): return False
-        return data['parameter'] or t.layout == new.layout and (t.shape,t.dtype) == (new.shape,new.dtype) and not overlaps(t)
+        return data['parameter'] or _form(t) == _form(data['numbers']) and not overlaps(t)
 
     def fill(self, t, data, value):
         new = data['numbers']
-        if (t.shape,t.dtype,t.layout) != (new.shape,new.dtype,new.layout): t.data = new.to(t.device, copy=True)
+        if 'memory' in data and t.layout == torch.strided: t.data = data['memory']
+        if _form(t) != _form(new): t.data = new.to(t.device, copy=True)
         elif not overlaps(t): t.data.copy_(new)
-        if t.is_leaf and data['needs_grad'] is not None:
+        if data['leaf'] and t.is_leaf:
             t.requires_grad_(data['needs_grad'])
-            t.grad = torch.zeros_like(t) if data['grad'] == 'zeros' else value(data['grad'], missing if t.grad is None else t.grad)
+            old = missing if t.grad is None else t.grad
+            t.grad = torch.zeros_like(t) if data['grad'] == 'zeros' else value(data['grad'], old)
         value.attributes(t, t.__dict__, data['own'])
 
-# %% ../nbs/03_values.ipynb #va000018
-_plumbing = vars(nn.Module()).keys() - {'training','_non_persistent_buffers_set'}
+# %% ../nbs/03_values.ipynb #va000023
+_plumbing = vars(nn.Module()).keys() - {'training', '_non_persistent_buffers_set'}
 _tables = '_parameters','_buffers','_modules'
 
 class Modules(Kind):
+    def _own(self, m): return {k:v for k,v in vars(m).items() if k not in _plumbing}
+
     def read(self, m, code):
-        data = {k:{n:code(v) for n,v in getattr(m, k).items()} for k in _tables[:2]}
+        data = {k:{n:code(v) for n,v in vars(m)[k].items()} for k in _tables[:2]}
         data['_modules'] = {n:code.child(n, o) for n,o in m._modules.items()}
-        data['own'] = {k:code.attribute(m, k, v) for k,v in vars(m).items() if k not in _plumbing}
+        data['own'] = {k:code.attribute(m, k, v) for k,v in self._own(m).items()}
         return data
 
     def make(self, cls, data):
@@ -262,26 +287,29 @@ class Modules(Kind):
         return m
 
     def fill(self, m, data, value):
-        for k in _tables: value.table(getattr(m, k), data[k])
-        value.attributes(m, {k:v for k,v in vars(m).items() if k not in _plumbing}, data['own'])
+        for k in _tables: value.table(vars(m)[k], data[k])
+        value.attributes(m, self._own(m), {k:c for k,c in data['own'].items() if k not in _plumbing})
 
 class Scripts(Kind):
-    "Scripted and traced modules: what their `state_dict` has, and their modes."
+    "Scripted and traced modules: parameters, buffers and modes."
     def _tensors(self, m): return dict(itertools.chain(m.named_parameters(), m.named_buffers()))
+    def _modes(self, m): return [getattr(o, 'training', None) for o in m.modules()]
+
     def read(self, m, code):
-        return dict(tensors={n:code(t) for n,t in self._tensors(m).items()}, modes=[getattr(o, 'training', None) for o in m.modules()])
-    def make(self, cls, data): raise Missing(f'a {class_name(cls)} cannot be made from a file')
+        return dict(tensors={n:code(t) for n,t in self._tensors(m).items()}, modes=self._modes(m))
+    def make(self, cls, data): raise Missing('a scripted module cannot be made from a file')
     def fits(self, o, name, data): return isinstance(o, torch.jit.ScriptModule)
+
     def fill(self, m, data, value):
         now = self._tensors(m)
         for n,c in data['tensors'].items():
-            t = value(c, now[n])
-            if t is not now[n]: setattr(m.get_submodule(n.rpartition('.')[0]), n.rpartition('.')[2], t)
-        for o,mode in zip(m.modules(), data['modes']):
-            if mode is not None and getattr(o, 'training', mode) != mode: o.training = mode
+            t,(prefix,_,k) = value(c, now[n]),n.rpartition('.')
+            if t is not now[n]: setattr(functools.reduce(getattr, filter(None, prefix.split('.')), m), k, t)
+        for o,old,new in zip(m.modules(), self._modes(m), data['modes']):
+            if old is not None and old != new: o.training = new
 
-# %% ../nbs/03_values.ipynb #va000020
-_bit_generators = {o.__name__:o for o in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)}
+# %% ../nbs/03_values.ipynb #va000025
+_bit_generators = {f'{o}':getattr(np.random, o) for o in ('PCG64', 'PCG64DXSM', 'MT19937', 'Philox', 'SFC64')}
 
 class World:
     "The random state of this process: torch, CUDA, MPS, Python and NumPy."
@@ -296,6 +324,10 @@ class World:
 world = World()
 
 class Generators(Kind):
+    def _bits(self, o):
+        if isinstance(o, np.random.Generator): o = o.bit_generator
+        return type(o).__name__ if isinstance(o, np.random.BitGenerator) else ''
+
     def _state(self, o):
         if isinstance(o, (random.Random, World)):   return o.getstate()
         if isinstance(o, np.random.Generator):      return o.bit_generator.state
@@ -303,19 +335,16 @@ class Generators(Kind):
         if isinstance(o, np.random.RandomState):    return o.get_state(legacy=False)
         return o.get_state()
 
-    def read(self, o, code):
-        state = deepcopy(self._state(o))
-        return dict(state=code(state), bits=state['bit_generator'] if isinstance(o, (np.random.Generator, np.random.BitGenerator)) else '')
+    def read(self, o, code): return dict(state=code(deepcopy(self._state(o))), bits=self._bits(o))
 
     def make(self, cls, data):
         if cls is torch.Generator: return torch.Generator()
-        if issubclass(cls, random.Random): return random.Random.__new__(cls)
         if cls is np.random.RandomState: return np.random.RandomState()
+        if issubclass(cls, random.Random): return random.Random.__new__(cls)
         bits = _bit_generators[data['bits']]()
         return np.random.Generator(bits) if cls is np.random.Generator else bits
 
-    def fits(self, o, name, data):
-        return super().fits(o, name, data) and data['bits'] in ('', type(getattr(o, 'bit_generator', o)).__name__)
+    def fits(self, o, name, data): return super().fits(o, name, data) and data['bits'] == self._bits(o)
 
     def fill(self, o, data, value):
         state = deepcopy(value(data['state']))
@@ -324,40 +353,39 @@ class Generators(Kind):
         elif isinstance(o, np.random.BitGenerator): o.state = state
         else: o.set_state(state)
 
-# %% ../nbs/03_values.ipynb #va000021
+# %% ../nbs/03_values.ipynb #va000027
 _kinds = [(Tensor, Tensors()), (np.ndarray, Arrays()), ((*generator_types, World), Generators()),
-          (torch.jit.ScriptModule, Scripts()), (nn.Module, Modules()), (dict, Dicts()), (list, Lists()), (deque, Deques()),
-          (set, Sets()), ((tuple, frozenset), Frozen())]
-_not_read = (UninitializedTensorMixin, np.memmap, np.ma.MaskedArray)
-_code = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, partial, np.ufunc, type(Transform(noop).encodes))
-
-def is_stateful(cls): return hasattr(cls, 'state_dict') and hasattr(cls, 'load_state_dict')
+          (torch.jit.ScriptModule, Scripts()), (nn.Module, Modules()), (dict, Dicts()), (list, Lists()),
+          (deque, Deques()), (set, Sets()), ((tuple, frozenset), Frozen()),
+          ((torch.optim.Optimizer, Optimizer, OptimWrapper), Optimisers())]
+_not_read = UninitializedTensorMixin,np.memmap,np.ma.MaskedArray,enum.Enum
+_code = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, partial, np.ufunc,
+         type(Transform(noop).encodes))
 
 @functools.lru_cache(maxsize=None)
 def kind_of(cls):
     "Return the kind of the objects of `cls`, or None if they are not read."
-    if issubclass(cls, _not_read + _code + (enum.Enum,)): return None
+    if issubclass(cls, _not_read + _code): return None
     kind = first(kind for types,kind in _kinds if issubclass(cls, types))
     if kind or not is_open(cls): return kind
-    if issubclass(cls, (torch.optim.Optimizer, Optimizer, OptimWrapper)): return Optimisers()
     return Stateful() if is_stateful(cls) else Objects()
 
-# %% ../nbs/03_values.ipynb #va000023
+# %% ../nbs/03_values.ipynb #va000031
 missing = object()  # there is no such value
 
 class Missing(ValueError):
     "A value that this process does not have, and that cannot be made."
 
 class NotSaved(Missing):
-    "A value that the file does not hold, which was said when it was written."
+    "A value that a file does not hold. This was said when the file was written."
 
 class Parts:
-    "What `fill` calls `value`: it turns what stands for a value into this value, and fills what several kinds have."
+    "Turn what stands for a value into this value; fill what several kinds of objects have."
     exact = True  # Remove attributes that were not read?
     def __init__(self): self.errors = []
+    def __call__(self, code, old=missing): raise NotImplementedError
 
     def fill(self, kind, o, data):
-        "Fill `o`. An error is kept, so that it does not keep other objects from being filled."
         try: kind.fill(o, data, self)
         except NotSaved: pass
         except Exception as e: self.errors.append(e)
@@ -382,11 +410,12 @@ class Parts:
             except Exception as e:
                 self.errors.append(e)
                 continue
-            if new is not old and (self.exact or old is not missing or not _is_method(o, k)): set_attribute(o, k, new)
+            if new is old or not self.exact and old is missing and _is_method(o, k): continue
+            set_attribute(o, k, new)
 
 def _is_method(o, k): return callable(getattr(type(o), k, None))
 
-# %% ../nbs/03_values.ipynb #va000024
+# %% ../nbs/03_values.ipynb #va000033
 class Same:
     "In memory: a value that is put back as it is."
     def __init__(self, o): self.o = o
@@ -397,20 +426,20 @@ class Fresh(Same):
     def get(self): return self.o.copy()
 
 class Originals(Parts):
-    "In memory, each object is filled with what it held itself."
     def __init__(self, objects):
         super().__init__()
         self.objects = objects
-    def __call__(self, code, old=None):
+    def __call__(self, code, old=missing):
         if type(code) is tuple: return self.objects[code[1]]
         return code.get() if isinstance(code, Same) else code
 
-# %% ../nbs/03_values.ipynb #va000025
-_frames = pd.DataFrame, pd.Series
+# %% ../nbs/03_values.ipynb #va000036
+_frames = pd.DataFrame,pd.Series
+_libraries = 'fastai.','fastcore.','torch.','fastai_clrbeta.'
 
 class Reading:
-    """Read the contents of `roots`. In memory, `put_back` restores them. With `file`, `nodes` is plain data, and `lost`
-    lists what could not be read: the attribute, what it is, and whether it is code."""
+    """Read the contents of the `roots` of `parts`. In memory, `put_back` restores them. With `file`, `nodes`
+    is plain data, and `lost` lists what could not be read: the attribute, what it is, whether it is code."""
     def __init__(self,
         parts:SimpleNamespace, # What to read, see `run_parts`
         file:bool=False,       # Read plain data for a file?
@@ -418,26 +447,28 @@ class Reading:
         known=None,            # Names of the classes that a resumed run has met. None: all of them
         packs:dict|None=None,  # Long lists that an earlier reading has packed, by `id`
     ):
-        self.kinds,self.owned,self.file,self.copy,self.known = parts.kinds,parts.owned,file,copy or not file,known
-        self.live,self.append_only = {id(o):k for k,o in parts.live.items()},getattr(parts, 'append_only', ())
-        self.nodes,self.objects,self.index,self.classes,self.lost = [],[],{},{},[]
+        self.kinds,self.owned,self.append_only = parts.kinds,parts.owned,parts.append_only
+        self.live = {id(o):k for k,o in parts.live.items()}
+        self.file,self.copy,self.known = file,copy or not file,known
         self.packs,self.old_packs = {},packs or {}
+        self.nodes,self.objects,self.index,self.classes,self.lost = [],[],{},{},[]
         self.roots = {name:self._node(o) for name,o in parts.roots.items()}
         for name,i in self.roots.items():
             self._begin(name, self.objects[i])
             self._read(i)
 
     def put_back(self):
-        "Restore all objects in place, as far as that is possible, and raise the first error. May be called more than once."
+        "Restore all objects in place, as far as possible; then raise the first error. May be repeated."
         originals = Originals(self.objects)
         with torch.no_grad():
             for (kind,_,data),o in reversed([*zip(self.nodes, self.objects)]): originals.fill(kind, o, data)
         if originals.errors: raise originals.errors[0]
 
     def _node(self, o):
+        "Return the number of the node of `o`."
         if id(o) not in self.index:
             self.index[id(o)] = len(self.nodes)
-            self.objects.append(o)  # it stays alive, so no other object gets its `id`
+            self.objects.append(o)  # so that it stays alive, and no other object gets its `id`
             name = class_name(type(o))
             self.classes[name] = type(o)
             self.nodes.append([self.kinds.get(id(o)) or kind_of(type(o)), name, None])
@@ -448,88 +479,86 @@ class Reading:
         node[2] = node[0].read(self.objects[i], self)
         if self.file: node[0] = type(node[0]).__name__
 
-    def _begin(self, label, root):
-        self.label,self.root,self.at = label.partition(' ')[0],root,label
-        self.silent = type(root).__module__.startswith(_libraries)
-
     def __call__(self, o):
-        "Return what stands for `o`: `o` itself if it is plain, otherwise a tuple or, in memory, perhaps a `Same`."
+        "Return what stands for `o`: `o` itself if it is plain, otherwise a tuple or, in memory, a `Same`."
         cls = type(o)
         if cls in plain_types: return o
         if id(o) in self.index: return 'ref',self.index[id(o)]
         if id(o) in self.live: return ('live', self.live[id(o)]) if self.file else Same(o)
         if self.owned(o): return ('own',) if self.file else Same(o)
-        kind = self.kinds.get(id(o)) or kind_of(cls)
-        if kind is None: return self._leaf(o) if self.file else self._same(o)
+        if not (self.kinds.get(id(o)) or kind_of(cls)): return self._leaf(o) if self.file else self._same(o)
         if self._is_strange(cls): return self._lose(o)
         i = self._node(o)
         self._read(i)
         return 'ref',i
 
-    def attribute(self, o, k, v):
-        "Return what stands for the attribute `k` of `o`."
-        if o is self.root: self.at = f'{self.label}.{k}'
-        return self(v)
-
-    def child(self, k, m):
-        "Return what stands for the submodule `m` called `k`."
-        before = self.label,self.root,self.at,self.silent
-        if m is not None: self._begin(f'{self.label}.{k}', m)
-        res = self(m)
-        self.label,self.root,self.at,self.silent = before
-        return res
-
-    def numbers(self, t):
-        "Return the numbers of the tensor `t`, copied if they have to be."
-        t = t.detach()
-        part = self.file and t.layout == torch.strided and t.untyped_storage().nbytes() > t.nbytes
-        if self.copy or part or overlaps(t): t = t.clone()
-        return t if type(t) is Tensor else t.as_subclass(Tensor)
-
-    def packed(self, o):
-        "Return a long list of numbers as one tensor, see `pack`; None for other lists."
-        if len(o) < 16: return None
-        if not self.file: return [*o] if plain_types.issuperset(map(type, o)) else None
-        grows = id(o) in self.append_only or not isinstance(o[0], Tensor)  # a tensor in it may have changed
-        res = pack(o, *(self.old_packs.get(id(o), ()) if grows else ()))
-        if res: self.packs[id(o)] = [*o],res
-        return res
-
     def _same(self, o): return Fresh(o.copy()) if isinstance(o, _frames) else Same(o)
 
-    def _leaf(self, o):
-        "Return what stands in a file for `o`, which has no kind."
-        if type(o) in _text_names:
-            name = _text_names[type(o)]
-            return name,_texts[name][1](o)
-        if isinstance(o, np.generic): return 'number',self(np.array(o))
-        if isinstance(o, _frames): return frame_code(o, self) or self._lose(o)
-        if isinstance(o, enum.Enum) and o.name in type(o).__members__ and not self._is_strange(type(o)):
-            return 'enum',class_name(type(o)),o.name
-        if isinstance(o, type) and not self._is_strange(o): return 'class',class_name(o)
-        return self._lose(o)
+# %% ../nbs/03_values.ipynb #va000038
+@patch
+def _begin(self:Reading, label, root):
+    self.label,self.root,self.at = label.partition(' ')[0],root,label
+    self.silent = type(root).__module__.startswith(_libraries)
 
-    def _is_strange(self, cls):
-        "Return True if a resumed run would not find this class: it is local to a function and was met during the run."
-        name = class_name(cls)
-        if self.known is None: self.classes[name] = cls
-        return self.file and self.known is not None and name not in self.known and find_class(name, {}) is not cls
+@patch
+def attribute(self:Reading, o, k, v):
+    "Return what stands for `v`, the attribute `k` of `o`."
+    if o is self.root: self.at = f'{self.label}.{k}'
+    return self(v)
 
-    def _lose(self, o):
-        code = isinstance(o, _code) and not (isinstance(o, FunctionType) and '<' in o.__qualname__)
-        if not self.silent and type(o) is not object: self.lost.append((self.at, describe(o), code))
-        return ('own',)
+@patch
+def child(self:Reading, k, m):
+    "Return what stands for the submodule `m` called `k`."
+    before = self.label,self.root,self.at,self.silent
+    if m is not None: self._begin(f'{self.label}.{k}', m)
+    res = self(m)
+    self.label,self.root,self.at,self.silent = before
+    return res
 
-_libraries = 'fastai.','fastcore.','torch.','fastai_clrbeta.'
-
+# %% ../nbs/03_values.ipynb #va000039
 def describe(o):
     "Say what `o` is, for a message."
     if isinstance(o, FunctionType): return 'a function'
     return f'{type(o).__module__.partition(".")[0]}.{type(o).__qualname__}'
 
-# %% ../nbs/03_values.ipynb #va000026
+@patch
+def _leaf(self:Reading, o):
+    "Return what stands in a file for `o`, which has no kind."
+    if type(o) in _text_names:
+        name = _text_names[type(o)]
+        return name,_texts[name][1](o)
+    if isinstance(o, np.generic): return 'number',self(np.array(o))
+    if isinstance(o, _frames): return frame_code(o, self) or self._lose(o)
+    if isinstance(o, enum.Enum) and o.name in type(o).__members__ and not self._is_strange(type(o)):
+        return 'enum',class_name(type(o)),o.name
+    if isinstance(o, type) and not self._is_strange(o): return 'class',class_name(o)
+    return self._lose(o)
+
+@patch
+def _is_strange(self:Reading, cls):
+    "Return True if a resumed run would not find `cls`: it is local to a function and was met during the run."
+    name = class_name(cls)
+    if self.known is None: self.classes[name] = cls
+    return self.file and self.known is not None and name not in self.known and find_class(name) is not cls
+
+@patch
+def _lose(self:Reading, o):
+    is_code = isinstance(o, _code) and not (isinstance(o, FunctionType) and '<' in o.__qualname__)
+    if not self.silent and type(o) is not object: self.lost.append((self.at, describe(o), is_code))
+    return ('own',)
+
+# %% ../nbs/03_values.ipynb #va000041
+@patch
+def numbers(self:Reading, t):
+    "Return the numbers of the tensor `t`, copied if they have to be."
+    t = t.detach()
+    is_part = self.file and t.layout == torch.strided and t.untyped_storage().nbytes() > t.nbytes
+    if self.copy or is_part or overlaps(t): t = t.clone()
+    return t if type(t) is Tensor else t.as_subclass(Tensor)
+
+# %% ../nbs/03_values.ipynb #va000043
 def _as_tensor(items):
-    "Return a list of ints, of floats, or of tensors with one number each, as one tensor; None for other lists."
+    "Return a list of ints, of floats, or of tensors with one number each, as one tensor; None otherwise."
     types = set(map(type, items))
     try:
         if types == {int}:   return torch.tensor(items, dtype=torch.int64)
@@ -540,9 +569,12 @@ def _as_tensor(items):
     if any(o.ndim or o.requires_grad or o.__dict__ or (o.dtype,o.device) != like for o in items): return None
     return torch.stack([o if type(o) is Tensor else o.as_subclass(Tensor) for o in items])
 
-def pack(items, old=(), res=None):
-    """Return a list of numbers as ('packed', types, tensor), where `types` has the name of each type with how often it
-    follows; None for other lists. Only what is new since `old`, which was packed as `res`, is converted."""
+def pack(
+    items:list, # Numbers
+    old=(),     # An earlier state of this list
+    res=None,   # What `pack` returned for that
+) -> tuple|None: # 'packed', the name of each type with how often it follows, the tensor; None for other lists
+    "Return a list of numbers as one tensor. What `old` had is not converted again."
     if not (len(old) <= len(items) and all(map(operator.is_, old, items))): old,res = (),None
     new = items[len(old):]
     if not new: return res
@@ -550,42 +582,57 @@ def pack(items, old=(), res=None):
     if t is None: return None
     types = [[class_name(c), len([*os])] for c,os in itertools.groupby(map(type, new))]
     if res is None: return 'packed',types,t
-    if (res[2].dtype,res[2].device) != (t.dtype,t.device): return None
-    (name,n),*rest = types
-    if res[1][-1][0] == name: types = [[name, n+res[1][-1][1]], *rest]
-    return 'packed',res[1][:-1 if types[0][1] > n else None]+types,torch.cat([res[2], t])
+    _,old_types,old_t = res
+    if (old_t.dtype,old_t.device) != (t.dtype,t.device): return None
+    if old_types[-1][0] == types[0][0]:
+        types[0][1] += old_types[-1][1]
+        old_types = old_types[:-1]
+    return 'packed',old_types+types,torch.cat([old_t, t])
 
 def unpack(tag, types, t):
     "Return the list that was packed."
     if types[0][0] in ('builtins:int', 'builtins:float'): return t.tolist()
-    classes = [c for name,n in types for c in [find_class(name, {})]*n]
-    return [o if c is Tensor else o.as_subclass(c) for o,c in zip(t.unbind(), classes) if issubclass(c, Tensor)]
+    classes = [c for name,n in types for c in [find_class(name)]*n]
+    tensors = [(o, c) for o,c in zip(t.unbind(), classes) if issubclass(c, Tensor)]
+    return [o if c is Tensor else o.as_subclass(c) for o,c in tensors]
 
+@patch
+def packed(self:Reading, o, items):
+    "Return a long list as `pack` does; in memory, a list of plain values as it is; None for other lists."
+    if len(items) < 16: return None
+    if not self.file: return items if plain_types.issuperset(map(type, items)) else None
+    grows = id(o) in self.append_only or not isinstance(items[0], Tensor)  # other tensors may have changed
+    res = pack(items, *(self.old_packs.get(id(o), ()) if grows else ()))
+    if res: self.packs[id(o)] = items,res
+    return res
+
+# %% ../nbs/03_values.ipynb #va000046
 def frame_code(o, code):
-    "Return what stands for a table of pandas, or None if it could not be read back without loss."
+    "Return what stands in a file for a table of pandas, or None if it could not be read back without loss."
     df = o.to_frame() if isinstance(o, pd.Series) else o
     data = dict(series=isinstance(o, pd.Series), dtypes=list(map(str, df.dtypes)), table=df.to_dict('tight'))
     with contextlib.suppress(Exception):
         if read_frame(data).equals(o): return 'frame',code(data)
 
 def read_frame(data):
+    "Return the table of pandas that `frame_code` has described."
     df = pd.DataFrame.from_dict(data['table'], orient='tight')
     for i,o in enumerate(data['dtypes']): df.isetitem(i, df.iloc[:,i].astype(o))
     return df.iloc[:,0] if data['series'] else df
 
-# %% ../nbs/03_values.ipynb #va000028
-_kinds_by_name = {type(kind).__name__:kind for _,kind in _kinds} | dict(Objects=Objects(), Stateful=Stateful(), Optimisers=Optimisers())
+# %% ../nbs/03_values.ipynb #va000049
+_kinds_by_name = {type(o).__name__:o for o in (*(kind for _,kind in _kinds), Objects(), Stateful())}
 
 class Writing(Parts):
-    """Put `nodes`, which a `Reading` made for a file, into the objects of this process. What this process does not have is
-    made new, if that needs no constructor. Raises `ValueError` if `nodes` is not plain data of this form."""
+    """Put `nodes`, which a `Reading` made for a file, into the objects of this process. Raises `ValueError`
+    if `nodes` does not have that form, or belongs to other objects."""
     exact = False
     def __init__(self,
-        nodes:list,    # What a `Reading` made
-        roots:dict,    # The number of its node for each root
-        parts:SimpleNamespace, # The parts of the run in this process, see `Reading`
-        known:dict={}, # Classes that this process has met, by name
-        device=None,   # Device of new tensors that were not on the CPU
+        nodes:list,     # What a `Reading` made
+        roots:dict,     # The number of the node of each root
+        parts:SimpleNamespace, # The run in this process, see `run_parts`
+        known:dict={},  # Classes that this process has met, by name
+        device=None,    # Device for new tensors that were not on the CPU
     ):
         super().__init__()
         check_nodes(nodes)
@@ -595,10 +642,11 @@ class Writing(Parts):
         self.kinds = {i:parts.kinds.get(id(o)) or kind_of(type(o)) for i,o in self.objects.items()}
         self.taken = {id(o) for o in self.objects.values()}
         for i,o in self.objects.items():
-            if class_name(type(o)) != nodes[i][1]: raise ValueError(f"it holds a {nodes[i][1]} where this run has a {class_name(type(o))}.")
+            there,here = nodes[i][1],class_name(type(o))
+            if there != here: raise ValueError(f"it holds a {there} where this run has a {here}.")
 
     def put(self):
-        "Fill the roots, as far as that is possible, and raise the first error."
+        "Fill the roots, as far as that is possible; then raise the first error."
         with torch.no_grad():
             for i,kind in self.kinds.items(): self.fill(kind, self.objects[i], self.nodes[i][2])
         if self.errors: raise self.errors[0]
@@ -609,53 +657,69 @@ class Writing(Parts):
         if tag in _texts: return _texts[tag][2](*args)
         return _tags[tag](self, old, *args)
 
-    def _ref(self, old, i):
-        if i in self.objects: return self.objects[i]
-        name,cls_name,data = self.nodes[i]
-        kind,cls = _kinds_by_name[name],find_class(cls_name, self.known)
-        if isinstance(kind, Frozen):
-            if cls is None or not issubclass(cls, (tuple, frozenset)): raise Missing(f'it holds a {cls_name}, which is not known here')
-            self.objects[i] = old  # until it is made, if it contains itself
-            self.objects[i] = kind.new(old, cls, data, self)
-            return self.objects[i]
-        fits = old is not missing and id(old) not in self.taken and not self.owned(old) and kind.fits(old, cls_name, data)
-        if not fits:
-            if cls is None or type(kind_of(cls)) is not type(kind) or not can_make(cls):
-                raise Missing(f'it holds a {cls_name}, which cannot be made from a file')
-            old = kind.make(cls, data)
-            if isinstance(old, Tensor) and data['device'] != 'cpu' and self.device is not None: old.data = old.data.to(self.device)
-        self.objects[i] = old
-        self.taken.add(id(old))
-        kind.fill(old, data, self)
-        return old
+# %% ../nbs/03_values.ipynb #va000050
+@patch
+def _ref(self:Writing, old, i):
+    "Return the object of node `i`: `old` if that fits, otherwise a new one."
+    if i in self.objects: return self.objects[i]
+    name,cls_name,data = self.nodes[i]
+    kind,cls = _kinds_by_name[name],find_class(cls_name, self.known)
+    fits = old is not missing and id(old) not in self.taken and not self.owned(old)
+    if isinstance(kind, Frozen):
+        self.objects[i] = old  # for the case that it contains itself
+        self.objects[i] = kind.new(old, self._checked(cls, cls_name, kind), data, self)
+        return self.objects[i]
+    if not (fits and kind.fits(old, cls_name, data)):
+        old = kind.make(self._checked(cls, cls_name, kind), data)
+        if isinstance(old, Tensor) and data['device'] != 'cpu' and self.device is not None:
+            old.data = old.data.to(self.device)
+    self.objects[i] = old
+    self.taken.add(id(old))
+    kind.fill(old, data, self)
+    return old
 
-    def _own(self, old):
-        if old is missing: raise NotSaved
-        return old
+@patch
+def _checked(self:Writing, cls, name, kind):
+    "Return `cls`, of which an object is to be made. Raises `Missing` if that is not allowed."
+    if cls is not None and type(kind_of(cls)) is type(kind) and can_make(cls): return cls
+    raise Missing(f'it holds a {name}, which cannot be made from a file.')
 
-    def _enum(self, old, name, member):
-        cls = find_class(name, self.known)
-        if cls is None or not issubclass(cls, enum.Enum): raise Missing(f'it holds the class {name}, which is not known here')
-        return cls.__members__[member]
+# %% ../nbs/03_values.ipynb #va000051
+@patch
+def _own_value(self:Writing, old):
+    if old is missing: raise NotSaved
+    return old
 
-    def _class(self, old, name):
-        cls = find_class(name, self.known)
-        if cls is not None and (cls is old or name in self.known or can_make(cls) and not is_installed(cls)): return cls
-        raise Missing(f'it holds the class {name}, which is not known here')
+@patch
+def _member(self:Writing, old, name, member):
+    cls = find_class(name, self.known)
+    if cls is not None and issubclass(cls, enum.Enum): return cls.__members__[member]
+    raise Missing(f'it holds {name}.{member}, which is unknown here.')
 
-    def _live(self, old, name):  return self.live[name]
-    def _number(self, old, code): return self(code)[()]
-    def _frame(self, old, code):  return read_frame(self(code))
+@patch
+def _class(self:Writing, old, name):
+    cls = find_class(name, self.known)
+    is_known = cls is old or name in self.known
+    if cls is not None and (is_known or can_make(cls) and not is_installed(cls)): return cls
+    raise Missing(f'it holds the class {name}, which is unknown here.')
 
-_tags = {k:getattr(Writing, f'_{k}') for k in ('ref','own','enum','class','live','number','frame')}
+@patch
+def _live_object(self:Writing, old, name): return self.live[name]
+@patch
+def _number(self:Writing, old, code): return self(code)[()]
+@patch
+def _frame(self:Writing, old, code): return read_frame(self(code))
 
-# %% ../nbs/03_values.ipynb #va000029
+_tags = dict(ref=Writing._ref, own=Writing._own_value, enum=Writing._member, live=Writing._live_object,
+             number=Writing._number, frame=Writing._frame) | {'class':Writing._class}
+
+# %% ../nbs/03_values.ipynb #va000052
 def check_nodes(nodes):
     "Raise `ValueError` if `nodes` does not have the form that a `Reading` gives it."
     def check(o):
         if type(o) in plain_types or isinstance(o, Tensor): return
-        if type(o) is list: [check(v) for v in o]
-        elif type(o) is dict: [check(v) for k,v in o.items() if type(k) is str or _bad(k)]
+        if type(o) is dict and all(type(k) is str for k in o): [check(v) for v in o.values()]
+        elif type(o) is list: [check(v) for v in o]
         elif type(o) is tuple and o and o[0] == 'ref': type(o[1]) is int and 0 <= o[1] < len(nodes) or _bad(o)
         elif type(o) is tuple and o and o[0] in (*_tags, *_texts, 'packed'): [check(v) for v in o[1:]]
         else: _bad(o)
