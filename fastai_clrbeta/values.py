@@ -499,6 +499,7 @@ class Reading:
 def _begin(self:Reading, label, root):
     self.label,self.root,self.at = label.partition(' ')[0],root,label
     self.silent = type(root).__module__.startswith(_libraries)
+    self.is_ours = any(c.__module__.startswith('fastai_clrbeta.') for c in type(root).__mro__)
 
 @patch
 def attribute(self:Reading, o, k, v):
@@ -509,10 +510,10 @@ def attribute(self:Reading, o, k, v):
 @patch
 def child(self:Reading, k, m):
     "Return what stands for the submodule `m` called `k`."
-    before = self.label,self.root,self.at,self.silent
+    before = self.label,self.root,self.at,self.silent,self.is_ours
     if m is not None: self._begin(f'{self.label}.{k}', m)
     res = self(m)
-    self.label,self.root,self.at,self.silent = before
+    self.label,self.root,self.at,self.silent,self.is_ours = before
     return res
 
 # %% ../nbs/03_values.ipynb #va000039
@@ -543,7 +544,8 @@ def _is_strange(self:Reading, cls):
 
 @patch
 def _lose(self:Reading, o):
-    is_code = isinstance(o, _code) and not (isinstance(o, FunctionType) and '<' in o.__qualname__)
+    is_local = isinstance(o, FunctionType) and '<' in o.__qualname__
+    is_code = isinstance(o, _code) and (self.is_ours or not is_local)  # a schedule is known by its values
     if not self.silent and type(o) is not object: self.lost.append((self.at, describe(o), is_code))
     return ('own',)
 

@@ -300,34 +300,28 @@ def test_a_folder_that_is_none_is_refused_at_once(tmp_path):
         with pytest.raises(ValueError, match=f"{k}='a': can't write in .*models"): quiet(learn, 0.05, **{k:'a'})
     assert learn.opt is None
 
-def test_parameters_of_a_subclass_are_its_own():
-    class K(CLRBeta):
-        def __init__(self, k, **kwargs):
-            super().__init__(**kwargs)
-            self.k = k
-        def lr_at(self, i, nb): return self.k
-    assert K(.1).curve != K(.9).curve and K(.1).curve == K(.1).curve
-    assert K(.1, pct=20).curve != K(.1, pct=30).curve
-    class Kept(CLRBeta):
-        "What it is made with it keeps elsewhere, or not at all"
-        def __init__(self, kind, *args, n=1, **kwargs):
-            super().__init__(**{k:v for k,v in kwargs.items() if k in ('pct','cycle_len')})
-            self._kind,self.more,self.f = kind,kwargs,lambda i: kwargs['k']
-    class Below(Kept):
-        def __init__(self, **kwargs): super().__init__('lin', **kwargs)
-    kinds = [Kept('lin'), Kept('cos'), Kept('lin', 2), Kept('lin', n=2), Kept('lin', pct=20), Kept('lin', k=2), Below(), Below(k=1),
-             *(Kept(np.array(o)) for o in ([1,2],[1,3],[[1,2]])), Kept(tensor(1.5)), Kept({'a':[1]}), Kept({'a':[2]}),
-             Kept(lambda i: 1)]
-    kinds += [Kept(lambda i: 2), Kept(partial(math.pow, 2)), Kept(partial(math.pow, 3)), Kept(SchedCos(0,1)), Kept(SchedCos(0,2))]
-    curves = [o.curve for o in kinds]
-    for i,o in enumerate(kinds):
-        assert [k for k,c in enumerate(curves) if c == o.curve] == [i]
-        for o2 in copy(o),deepcopy(o): assert o2.curve == o.curve
-    k = K(.1)
-    k.pct = 30.
-    assert k.curve == K(.1, pct=30).curve and K(.1, cycle_len=2).curve == K(.1).curve
-    assert 'K=(10, 10, lin)' in plot_clr_beta(.1, use_clr_beta=type('K', (K,), {'lr_at':CLRBeta.lr_at})('lin'))[0].get_title()
-    assert CLRBeta(10, 10, 0.9, 0.8).curve == ('use_clr_beta', 10, 10, 0.9, 0.8)
+class Power(CLRBeta):
+    "A schedule as a user writes it: it keeps what it is made with elsewhere, or in a function"
+    def __init__(self, power, **kwargs):
+        super().__init__(**kwargs)
+        self.curve = lambda i, nb: max(0.01, 1-i/nb)**power
+    def lr_at(self, i, nb): return self.curve(i, nb)
+
+def test_a_schedule_is_known_by_its_values(tmp_path):
+    def fit(sched, **kwargs):
+        learn = learner(path=tmp_path)
+        learn.fit_clr_beta(0.01, cycle_len=2, use_clr_beta=sched, checkpoint='run', **kwargs)
+        return learn.recorder.lrs
+    class Other(Power): pass
+    lrs = fit(Power(2))
+    assert fit(Other(2), resume=True) == lrs  # another class with the same values
+    for sched in Power(3), (10,10), Power(2, mom_max=0.95, mom_min=0.85):
+        with pytest.raises(ValueError, match='schedule: .* there, .* here'): fit(sched, resume=True)
+    with pytest.raises(ValueError, match='schedule: rate at step 1 0.* there, 0.* here'): fit(Power(3), resume=True)
+
+def test_titles_of_schedules():
+    assert 'Power' in plot_clr_beta(.1, use_clr_beta=Power(2))[0].get_title()
+    assert 'use_clr_beta=(10, 10, 0.9, 0.8)' in plot_clr_beta(.1, use_clr_beta=(10, 10, 0.9, 0.8))[0].get_title()
 
 def test_a_report_is_kept_and_can_be_sent(tmp_path):
     class Explode(Callback):
