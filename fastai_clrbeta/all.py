@@ -13,14 +13,14 @@ from .precision import *
 from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # checkers don't see what `@patch` does: here the methods are attributes
     from fastai.learner import Learner as _Learner
-    from . import fit as _fit, finder as _finder, precision as _precision, state as _state
+    from . import fit as _fit, finder as _finder, precision as _precision, run as _run
     class Learner(_Learner):
         # fastai's own hint for `opt_func` has no room for functions, such as its `Adam`
         def __init__(self, dls, model, *args, **kwargs): ...
         fit_clr_beta  = _fit.fit_clr_beta
         lr_find_val   = _finder.lr_find_val
         lr_find_sweep = _finder.lr_find_sweep
-        no_trace      = _state.no_trace
+        no_trace      = _run.no_trace
         to_precision  = _precision.to_precision
         @property
         def lr_find_result(self) -> LRFind|None: ...

@@ -11,7 +11,7 @@ import inspect, os, tempfile
 import pytest
 from hypothesis import Phase, assume, example, given, settings, strategies as st
 from fastai_clrbeta.all import *
-from fastai_clrbeta import state, schedule
+from fastai_clrbeta import schedule, values
 import test_parity as parity, test_resume as resuming
 from test_parity import reference
 
@@ -220,9 +220,9 @@ def test_mutants_of_the_fit_are_found(monkeypatch):
     monkeypatch.setitem(vars(schedule), 'CLRBeta', ns['CLRBeta'])
     with pytest.raises(AssertionError): fit_trains_by_the_reference(fixed, 2, 3)
 
-@pytest.mark.parametrize('kind', ['_Rng','Kind'])
+@pytest.mark.parametrize('kind', [values.Generators, values.Tensors, values.Objects])
 def test_mutants_of_resuming_are_found(kind, monkeypatch):
     fixed = dict(kw=dict(lrs=0.05, n_cycle=1, cycle_len=2, use_clr_beta=(10,13.68,0.95,0.8)), every_iter=4, cut=5, event='after_step')
     resumed_is_uninterrupted(**fixed)
-    monkeypatch.setattr(vars(state)[kind], 'write', lambda *args, **kwargs: None)
+    monkeypatch.setattr(kind, 'fill', lambda *args, **kwargs: None)
     with pytest.raises(AssertionError): resumed_is_uninterrupted(**fixed)
