@@ -550,6 +550,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fastai_clrbeta.values.Lists.read': ('values.html#lists.read', 'fastai_clrbeta/values.py'),
                                        'fastai_clrbeta.values.Missing': ('values.html#missing', 'fastai_clrbeta/values.py'),
                                        'fastai_clrbeta.values.Modules': ('values.html#modules', 'fastai_clrbeta/values.py'),
+                                       'fastai_clrbeta.values.Modules._hidden_buffers': ( 'values.html#modules._hidden_buffers',
+                                                                                          'fastai_clrbeta/values.py'),
                                        'fastai_clrbeta.values.Modules._own': ('values.html#modules._own', 'fastai_clrbeta/values.py'),
                                        'fastai_clrbeta.values.Modules.fill': ('values.html#modules.fill', 'fastai_clrbeta/values.py'),
                                        'fastai_clrbeta.values.Modules.make': ('values.html#modules.make', 'fastai_clrbeta/values.py'),

@@ -269,21 +269,23 @@ class Tensors(Kind):
         value.attributes(t, t.__dict__, data['own'])
 
 # %% ../nbs/03_values.ipynb #va000023
-_plumbing = vars(nn.Module()).keys() - {'training', '_non_persistent_buffers_set'}
+_plumbing = vars(nn.Module()).keys() - {'training'}
 _tables = '_parameters','_buffers','_modules'
 
 class Modules(Kind):
     def _own(self, m): return {k:v for k,v in vars(m).items() if k not in _plumbing}
+    def _hidden_buffers(self, m): return [k for k in m._buffers if k in m._non_persistent_buffers_set]
 
     def read(self, m, code):
         data = {k:{n:code(v) for n,v in vars(m)[k].items()} for k in _tables[:2]}
         data['_modules'] = {n:code.child(n, o) for n,o in m._modules.items()}
         data['own'] = {k:code.attribute(m, k, v) for k,v in self._own(m).items()}
-        return data
+        return data | dict(non_persistent=self._hidden_buffers(m)) if code.file else data
 
     def make(self, cls, data):
         m = object.__new__(cls)
         nn.Module.__init__(m)
+        m._non_persistent_buffers_set.update(data['non_persistent'])
         return m
 
     def fill(self, m, data, value):
