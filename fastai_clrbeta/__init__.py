@@ -25,7 +25,7 @@ learn.fit_clr_beta(found.peak, cycle_len=15, use_clr_beta=(10, 13.68, 0.95, 0.8)
 - [found](05_found.ipynb): What a range test measured, as data and pictures, and the learning rate that comes out of it.
 - [fit](10_fit.ipynb): `fit_clr_beta` checks every argument, runs the schedule, survives kills and notices divergence.
 - [schedule](06_schedule.ipynb): Leslie Smith's 1cycle as fastai 0.7's `use_clr_beta` ran it, step by step.
-- [resume](09_resume.ipynb): A run that was killed at any moment goes on where it was, and ends as if nothing had happened.
+- [checkpoint](09_checkpoint.ipynb): Write a run to a file while it trains, and resume it after a crash, bit for bit.
 - [guard](08_guard.ipynb): Notice a fit that diverges, stop it, or start over with a longer cycle; and see how far a model overfits.
 - [resnet](01_resnet.ipynb): Leslie Smith's ResNet-56 for CIFAR, and the three networks it was confused with.
 - [data](02_data.ipynb): CIFAR-10 and handwritten digits, held in memory and served a whole batch at a time.
@@ -33,7 +33,7 @@ learn.fit_clr_beta(found.peak, cycle_len=15, use_clr_beta=(10, 13.68, 0.95, 0.8)
 - [cli](13_cli.ipynb): `clrbeta`: one cycle from the shell, and everything it did in one folder.
 - [legacy](11_legacy.ipynb): Lines written for fastai 0.7, on the `Learner` of today.
 - [core](00_core.ipynb): Checks that every call makes before it changes anything, and the look of all figures.
-- [state](03_state.ipynb): Experiment with a Learner and leave no trace: what a run consists of, found by one walk and put back in place.
-- [portable](04_portable.ipynb): Describe what a run holds in plain values that are safe to load, and restore them in another process."""
+- [run](04_run.ipynb): What a run consists of: one table, which `no_trace` restores in memory and a checkpoint writes to a file.
+- [values](03_values.ipynb): Read any value into plain data that is safe to load, and put it back in place."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"

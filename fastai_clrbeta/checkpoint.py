@@ -19,7 +19,7 @@ from .values import *
 from .run import *
 import hashlib, io, zipfile
 
-# %% ../nbs/09_checkpoint.ipynb #ck000005
+# %% ../nbs/09_checkpoint.ipynb #ck000009
 def checkpoint_paths(f):
     "Return the files of the checkpoint `f`: the newest, the one before it, and the one being written."
     return [f.with_name(f.name+o) for o in ('.ckpt','.prev.ckpt','.tmp.ckpt')]
@@ -78,7 +78,7 @@ def _check_state(content):
         if not all(type(i) is int and 0 <= i < len(state['nodes']) for i in state['roots'].values()):
             raise ValueError(f"{k} cannot be read")
 
-# %% ../nbs/09_checkpoint.ipynb #ck000006
+# %% ../nbs/09_checkpoint.ipynb #ck000010
 def load_checkpoint(f, run):
     "Return the newest good checkpoint of `run`, or None without a file. Raises `ValueError` if none is good."
     errs = []
@@ -110,7 +110,7 @@ def put_aside(f):
     prev.unlink(missing_ok=True)
     warn(f"There was a checkpoint {path}, which resume=True would have resumed. It is now {old.name}.")
 
-# %% ../nbs/09_checkpoint.ipynb #ck000008
+# %% ../nbs/09_checkpoint.ipynb #ck000013
 def hash_of(o):
     "Return a hash of what `o` holds: tensors, arrays, containers of them and plain values."
     h = hashlib.sha256()
@@ -163,7 +163,7 @@ def of_process(rank, content):
         return parts | dict(nodes=[flat[f'{k} nodes{i}'] for i in range(n)])
     return content | {k:state(k) for k in _of_process}
 
-# %% ../nbs/09_checkpoint.ipynb #ck000010
+# %% ../nbs/09_checkpoint.ipynb #ck000016
 def _look(ds):
     "A hash of the first, the middle and the last item of `ds`"
     with no_random(): return hash_of([ds[i] for i in (0, len(ds)//2, len(ds)-1)])
@@ -187,7 +187,7 @@ def _loader(dl):
         drop_last=getattr(dl, 'drop_last', None),
         transforms=[type(o).__name__ for o in tfms])
 
-# %% ../nbs/09_checkpoint.ipynb #ck000011
+# %% ../nbs/09_checkpoint.ipynb #ck000017
 def _name(o): return getattr(o, '__name__', type(o).__name__)
 
 def _word(v):
@@ -259,7 +259,7 @@ def difference(old, new):
             break
     return '; '.join(res)
 
-# %% ../nbs/09_checkpoint.ipynb #ck000014
+# %% ../nbs/09_checkpoint.ipynb #ck000020
 def _names(learn):
     "The parameters and buffers of model and loss"
     modules = dict(model=get_model(learn.model), loss=getattr(learn.loss_func, 'func', learn.loss_func))
@@ -287,7 +287,7 @@ def restore(learn, state, parts, known):
     writing.put()
     return writing.absent
 
-# %% ../nbs/09_checkpoint.ipynb #ck000016
+# %% ../nbs/09_checkpoint.ipynb #ck000022
 def _structure(learn):
     "What a checkpoint does not hold, by the word that a message has for it"
     model,loaders = get_model(learn.model),[*learn.dls.loaders]
@@ -302,7 +302,7 @@ def same_value(a, b): return a is b or type(a) is type(b) and type(a) in (*plain
 def _replaced(old, new):
     return [k for k in old if len(old[k]) != len(new[k]) or not all(map(same_value, old[k], new[k]))]
 
-# %% ../nbs/09_checkpoint.ipynb #ck000017
+# %% ../nbs/09_checkpoint.ipynb #ck000023
 _lost = ("{} cannot be saved, so a resumed run starts with a new one. To save it, give its class `state_dict` "
          "and `load_state_dict`, or pass it in `keep=`.")
 _replaced_text = ("The run has replaced {} since it began. A checkpoint does not hold this, so a resumed run "
@@ -374,7 +374,7 @@ class Checkpoint(Callback):
         if self.resumed: self.restore(self.begin, others)
         self.content = None
 
-# %% ../nbs/09_checkpoint.ipynb #ck000018
+# %% ../nbs/09_checkpoint.ipynb #ck000024
 @patch
 def _save(self:Checkpoint, epoch, i, reading=None):
     reading = reading or self._read()
@@ -405,7 +405,7 @@ def _name(self:Checkpoint, text, names):
     self.named |= dict.fromkeys(new)
     if new and not rank_distrib(): warn(text.format(', '.join(new)))
 
-# %% ../nbs/09_checkpoint.ipynb #ck000021
+# %% ../nbs/09_checkpoint.ipynb #ck000027
 def _sum_once(learn):
     """Pass a batch through a model in DDP, backward too. In its first pass it sums gradients in another order
     than later, and sums can differ in their last bits. That pass was over when the run was cut."""
@@ -471,7 +471,7 @@ def resuming(learn, cb):
     finally:
         for o in ('_do_fit', '_call_one', 'all_batches'): vars(learn).pop(o, None)
 
-# %% ../nbs/09_checkpoint.ipynb #ck000022
+# %% ../nbs/09_checkpoint.ipynb #ck000028
 def checkpointing(
     learn:Learner,
     name:str|Path,       # Name of the file in `learn.path/learn.model_dir`

@@ -269,7 +269,7 @@ class Tensors(Kind):
         value.attributes(t, t.__dict__, data['own'])
 
 # %% ../nbs/03_values.ipynb #va000023
-_plumbing = vars(nn.Module()).keys() - {'training'}
+_plumbing = vars(nn.Module()).keys() - {'training'} | {'_compiled_call_impl'}
 _tables = '_parameters','_buffers','_modules'
 
 class Modules(Kind):

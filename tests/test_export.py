@@ -54,9 +54,12 @@ def with_everything(path):
     return learn
 
 def smoothed_labels(path):
-    "A loss with settings of its own"
+    "A loss of fastai's that holds a module with settings"
     learn = learner(path, classes=True, loss_func=LabelSmoothingCrossEntropyFlat(eps=0.2))
-    learn.fit_clr_beta(0.01, checkpoint='smoothed', best_save_name='best', on_diverge='raise')
+    learn.lr_find_val(num_it=12, show_plot=False)
+    run = partial(learn.fit_clr_beta, 0.01, 2, checkpoint='smoothed', every_iter=1, on_diverge='raise')
+    interrupted(run, cbs=Interrupt(5))
+    run(resume=True)
     return learn
 
 def interrupted_fit(path):
