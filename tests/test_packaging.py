@@ -69,7 +69,8 @@ from fastai_clrbeta.all import *
 for c,old in before.items():
     for k,v in old.items():
         if not k.startswith('__'): assert vars(c)[k] is v, (c, k)
-ours = {'fit_clr_beta','plot_clr_beta','no_trace','lr_find_val','lr_find_sweep','plot_overfit','to_precision'}
+ours = {'fit_clr_beta','plot_clr_beta','no_trace','lr_find_val','lr_find_sweep','plot_overfit','to_precision',
+        'lr_find_result','lr_find_sweep_result'}
 assert added() == ours
 assert defaults.callbacks == callbacks
 for o in ('CLRBeta clr_beta_lr clr_beta_mom sgd plot_clr_beta LRFind LRSweep cifar_resnet leslie_resnet56 cifar10_dls digits_dls '
