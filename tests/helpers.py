@@ -42,12 +42,13 @@ def search(learn, **kwargs): return learn.lr_find_val(num_it=12, show_plot=False
 
 @contextlib.contextmanager
 def told():
-    "The list of the warnings of the block, as texts"
+    "The list of the warnings of the block, as texts, without those of fastai and of a `Kill` that is no longer there"
     with warnings.catch_warnings(record=True) as w:
         warnings.simplefilter('always')
         res = []
         yield res
-    res += [str(o.message) for o in w if issubclass(o.category, UserWarning)]
+    texts = [str(o.message) for o in w if issubclass(o.category, UserWarning)]
+    res += [o for o in texts if 'shadowing an attribute' not in o and 'the state of Kill' not in o]
 
 def weights(learn): return [o.tolist() for o in learn.model.parameters()]
 

@@ -1,14 +1,15 @@
 "What a run consists of: it comes back after a range test and after a kill, or a warning names it"
-import copy, datetime as dt, enum, io, os, re, warnings
-from collections import Counter, OrderedDict, deque, namedtuple
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
-from types import FunctionType, SimpleNamespace
-import pytest
 from fastai.callback.all import *
 from fastai.text.all import *
 from fastai_clrbeta.all import *
 from helpers import *
+import datetime as dt, enum, io, os, re, warnings
+from collections import Counter, OrderedDict, deque, namedtuple
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from types import FunctionType, SimpleNamespace
+import pytest
 
 # The table: every kind of value
 class Color(enum.Enum): red,blue = 1,2
@@ -255,3 +256,340 @@ def table(request, tmp_path_factory):
 def test_every_value_comes_back_or_is_named(at, table):
     "As an attribute of a callback, a metric and the Learner, there at the start or made on the way"
     assert table.get(at) is None
+
+# Runs that depend on what they keep: callbacks
+def scale(cb, by): cb.learn.loss_grad = cb.loss_grad*by
+
+class EMA(Callback):
+    "As fastxtend's: lists of the parameters of both models"
+    def before_fit(self):
+        self.ema = deepcopy(self.model)
+        self.src,self.dst = list(self.model.parameters()),list(self.ema.parameters())
+    def after_step(self):
+        for d,s in zip(self.dst, self.src): d.data.lerp_(s.data, 0.3)
+        if self.epoch == 2: [s.data.lerp_(d.data, 0.1) for d,s in zip(self.dst, self.src)]
+
+class LateEMA(EMA):
+    "Made in the first epoch only"
+    def before_fit(self): pass
+    def before_train(self):
+        if not hasattr(self, 'ema'): EMA.before_fit(self)
+
+class Unfreeze(Callback):
+    def after_create(self): self.learn.freeze_to(-1)
+    def before_epoch(self):
+        if self.epoch == 1: self.learn.freeze_to(0)
+
+class Dropout(Callback):
+    def after_epoch(self): self.model[2].p *= 0.3
+
+class OnLearn(Callback):
+    def before_fit(self): self.learn.seen,self.learn.notes = 0,{}
+    def after_loss(self):
+        self.learn.seen += self.training
+        self.learn.notes[self.learn.epoch] = self.learn.seen
+        scale(self, 1/(1+self.seen+sum(self.notes.values())))
+
+class Switch(Callback):
+    "A setting that is changed on the way"
+    def __init__(self, phase='warm up'): self.phase = phase
+    def before_epoch(self): self.phase = 'main' if self.epoch == 1 else self.phase
+    def after_loss(self):
+        if self.phase == 'main': scale(self, 0.3)
+
+class Own(Callback):
+    "Random numbers of its own"
+    def __init__(self):
+        self.gens = [random.Random(0), np.random.default_rng(0), np.random.RandomState(0), torch.Generator().manual_seed(0)]
+    def after_loss(self):
+        r,g,s,t = self.gens
+        scale(self, r.random() + g.random() + s.rand() + torch.rand(1, generator=t).item())
+
+class Refers(Callback):
+    "It refers to parameters and to one list by two names"
+    def before_fit(self):
+        self.w,self.byname = self.model[0].weight,{'w':self.model[0].weight}
+        self.a = self.b = []
+    def after_loss(self):
+        if not self.training: return
+        self.a.append(1)
+        assert self.w is self.model[0].weight is self.byname['w'] and self.a is self.b
+        scale(self, 1/(len(self.b) + self.w.abs().sum().item()))
+
+class OfParameter(Callback):
+    "An attribute of a parameter"
+    def before_fit(self): self.model[0].weight.calls = 0
+    def after_loss(self):
+        self.model[0].weight.calls += self.training
+        scale(self, 1/(1+self.model[0].weight.calls))
+
+class Adapts(Callback):
+    "It looks at loss and prediction of the last batch before the next one"
+    def before_batch(self):
+        if not self.training or self.loss is None: return
+        self.model[2].p = min(0.6, float(self.loss)/3 + self.pred.abs().mean().item()/100)
+
+class Validates(Callback):
+    "It looks at the validation set before each epoch"
+    def before_train(self):
+        if hasattr(self.learn, 'gather_preds'): return
+        self.seen = self.learn.get_preds(inner=True)[0].mean().item()
+        self.learn.dl,self.learn.training = self.dls.train,True
+        self.model.train()
+    def after_loss(self):
+        if self.training: scale(self, 1+self.seen)
+
+def counting(power):
+    "As from two modules, each with a class of the same name"
+    class Log(Callback):
+        n = 0
+        def after_loss(self):
+            self.n += self.training
+            scale(self, 1/(1+self.n)**power)
+    return Log()
+
+class Stateful(Callback):
+    "Its class says what is its state"
+    def __init__(self): self.n,self.not_saved = 0,0
+    def state_dict(self): return dict(n=self.n)
+    def load_state_dict(self, state): self.n = state['n']
+    def after_loss(self):
+        self.n += self.training
+        self.not_saved += self.training
+        scale(self, 1/(1+self.n))
+
+class Confusion(Metric):
+    "It makes its matrix in the first batch"
+    name,matrix = 'trace',None
+    def reset(self): pass
+    def accumulate(self, learn): self.matrix = np.eye(3) + (0 if self.matrix is None else self.matrix)
+    value = property(lambda self: self.matrix.trace())
+
+callbacks = dict(ema=EMA, late_ema=LateEMA, unfreeze=Unfreeze, dropout=Dropout, on_learn=OnLearn, switch=Switch, own=Own,
+                 refers=Refers, of_parameter=OfParameter, adapts=Adapts, get_preds=Validates, stateful=Stateful,
+                 one_name=lambda: [counting(0.3), counting(0.2)])
+
+# Data with a state of its own
+class InPlace(torch.utils.data.Sampler):
+    def __init__(self, n): self.order = list(range(n))
+    def __len__(self): return len(self.order)
+    def __iter__(self):
+        random.shuffle(self.order)
+        return iter(self.order)
+
+class InArray(InPlace):
+    def __init__(self, n): self.order,self.rng = np.arange(n),np.random.default_rng(0)
+    def __iter__(self):
+        self.rng.shuffle(self.order)
+        return iter(self.order.tolist())
+
+class InTensor(InPlace):
+    def __init__(self, n): self.order = torch.arange(n)
+    def __iter__(self):
+        self.order[:] = self.order[torch.randperm(len(self.order))]
+        return iter(self.order.tolist())
+
+class Noisy(torch.utils.data.Dataset):
+    "With random numbers of its own, or of a transform, perhaps made at the first item"
+    def __init__(self, tfm=None, rng=None): self.tfm,self.rng = tfm,rng
+    def __len__(self): return 128
+    def __getitem__(self, i):
+        if self.tfm: return x[i] + self.tfm(i),y[i]
+        self.rng = self.rng or np.random.default_rng(0)
+        return x[i] + float(self.rng.normal(0, 0.3)),y[i]
+
+class Noise:
+    def __init__(self): self.steps = [SimpleNamespace(gen=torch.Generator().manual_seed(1))]
+    def __call__(self, o): return torch.rand(6, generator=self.steps[0].gen)
+
+class Jitter(Transform):
+    def __init__(self): self.rng = random.Random(0)
+    def encodes(self, o:Tensor): return o + self.rng.random() if o.is_floating_point() else o
+
+class Reweights(Callback):
+    "Other examples more often in each epoch"
+    def after_epoch(self):
+        w = torch.where(torch.arange(128)%3 == self.epoch%3, 9., 1.)
+        self.dls.train.sampler.weights = w.double()
+
+def torch_dl(ds=None, **kwargs): return TorchDL(ds or torch.utils.data.TensorDataset(x, y), 16, **kwargs)
+def in_batches():
+    sampler = torch.utils.data.BatchSampler(InPlace(128), 16, False)
+    return TorchDL(torch.utils.data.TensorDataset(x, y), batch_sampler=sampler)
+def weighted(): return torch_dl(sampler=torch.utils.data.WeightedRandomSampler([1.]*128, 128))
+
+data = dict(
+    list    = lambda: torch_dl(sampler=InPlace(128)),
+    array   = lambda: torch_dl(sampler=InArray(128)),
+    tensor  = lambda: torch_dl(sampler=InTensor(128)),
+    batches = in_batches,
+    made_late = lambda: torch_dl(Noisy(), shuffle=True),
+    own     = lambda: torch_dl(Noisy(rng=np.random.default_rng(1)), shuffle=True),
+    tfm     = lambda: torch_dl(Noisy(Noise()), shuffle=True),
+    subset  = lambda: torch_dl(torch.utils.data.Subset(Noisy(), list(range(128))[::-1]), shuffle=True),
+    fastai  = lambda: DataLoader(Noisy(rng=random.Random(0) and np.random.default_rng(1)), bs=16, shuffle=True),
+    after_batch = lambda: TfmdDL(list(zip(x, y)), bs=16, shuffle=True, after_batch=Jitter()))
+
+# Models, losses and optimisers
+class Calls(Module):
+    def __init__(self): self.net,self.st,self.base = mlp(),SimpleNamespace(calls=0),nn.Parameter(torch.ones(1))
+    def forward(self, x):
+        self.st.calls += 1
+        return self.net(x)*self.base + self.st.calls/1000
+
+class Turns(Module):
+    "A setting that a forward pass changes"
+    def __init__(self): self.mode,self.net = 'a',nn.Linear(6, 3)
+    def forward(self, x):
+        if self.training: self.mode = 'b' if self.mode == 'a' else 'a'
+        return self.net(x)*(0.3 if self.mode == 'b' else 1)
+
+class Gains(Module):
+    "Parameters that are one number each, in a list of the model's"
+    def __init__(self):
+        self.net,self.a,self.b = mlp(),nn.Parameter(torch.tensor(1.)),nn.Parameter(torch.tensor(1.))
+        self.gains = [self.a,self.b]
+    def forward(self, x): return self.net(x)*self.gains[0]*self.gains[1]
+
+class Recurrent(Module):
+    def __init__(self): self.rnn,self.out = nn.LSTM(6, 8, 2),nn.Linear(8, 3)
+    def forward(self, x): return self.out(self.rnn(x[None])[0][0])
+
+class Sums(Module):
+    "A buffer that it replaces, and that is not in its `state_dict`"
+    def __init__(self):
+        self.lin = nn.Linear(6, 3)
+        self.register_buffer('sum', torch.zeros(1), persistent=False)
+    def forward(self, x):
+        self.sum = self.sum + 1
+        return self.lin(x)*(1 + self.sum/100)
+
+class Scale:
+    "A loss with a learnt scale, no nn.Module"
+    def __init__(self): self.s = nn.Parameter(torch.ones(1))
+    def __call__(self, p, y): return F.cross_entropy(p*self.s, y)
+
+class Weighs(nn.Module):
+    "A loss that counts, and has a buffer"
+    def __init__(self):
+        super().__init__()
+        self.n = 0
+        self.register_buffer('mean', torch.ones(1))
+    def forward(self, p, y):
+        self.n += self.training
+        self.mean = 0.9*self.mean + 0.1*p.detach().abs().mean()
+        return F.cross_entropy(p, y)*(1 + self.n/50)/self.mean
+
+def normed(): return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.Linear(16, 3))
+def scripted(f=normed):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return torch.jit.script(f())
+def traced():
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return torch.jit.trace(normed().train(), torch.randn(8, 6), check_trace=False)
+def part_scripted(): return nn.Sequential(scripted(), nn.Identity())
+def tied():
+    m = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.Linear(6, 3))
+    m[2].weight = m[0].weight
+    return m
+
+class Odd(torch.optim.SGD):
+    "An optimiser with a state that is not in its `state_dict`, and a dtype in its groups"
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.steps,self.mean = 0,[]
+        for g in self.param_groups: g['dtype'] = torch.float32
+    def state_dict(self): raise TypeError("not this one")
+    def step(self, closure=None):
+        self.steps += 1
+        self.mean.append(1.)
+        for g in self.param_groups: g['weight_decay'] = self.steps/1000 + len(self.mean)/1000
+        return super().step()
+    __hash__ = object.__hash__
+
+def odd(params, lr): return OptimWrapper(params, Odd, lr=lr, momentum=0.9)
+
+models = dict(calls=dict(model=Calls), turns=dict(model=Turns), gains=dict(model=Gains), lstm=dict(model=Recurrent),
+              buffer=dict(model=Sums), scripted=dict(model=scripted), traced=dict(model=traced),
+              part=dict(model=part_scripted), sums=dict(model=partial(scripted, Sums)), tied=dict(model=tied),
+              adam=dict(opt_func=Adam), odd=dict(opt_func=odd))
+
+def with_callback(cb, path, cbs=()): return learner(path, [*L(cb()), *cbs])
+def with_data(train, path, cbs=()): return learner(path, cbs, train=train)
+def with_model(kwargs, path, cbs=()): return learner(path, cbs, **kwargs)
+def with_scale(path, cbs=()):
+    loss = Scale()
+    return learner(path, cbs, loss_func=loss, splitter=lambda m: [params(m), [loss.s]])
+
+cases = ({k:partial(with_callback, o) for k,o in callbacks.items()} |
+         {f'data {k}':partial(with_data, o) for k,o in data.items()} |
+         {f'model {k}':partial(with_model, o) for k,o in models.items()} |
+         {'loss scale':with_scale, 'loss module':lambda path, cbs=(): learner(path, cbs, loss_func=Weighs()),
+          'loss label smoothing':lambda path, cbs=(): learner(path, cbs, loss_func=LabelSmoothingCrossEntropyFlat()),
+          'metric':lambda path, cbs=(): learner(path, cbs, metrics=Confusion()),
+          'weights of a sampler':lambda path, cbs=(): learner(path, [Reweights(), *cbs], train=weighted)})
+
+@pytest.mark.parametrize('make', cases.values(), ids=cases)
+def test_killed_and_searched_runs_are_the_same(make, tmp_path):
+    "Killed twice, or with a range test and a fit without trace before it, a run is the same bit for bit"
+    whole = outcome(fit(make(tmp_path)))
+    with told() as texts:
+        killed(make(tmp_path, [Kill(5)]), every_iter=3)
+        killed(make(tmp_path, [Kill(13)]), every_iter=3, resume=True)
+        assert outcome(resumed(make(tmp_path), every_iter=3)) == whole
+    assert not texts
+    searched = make(tmp_path)
+    search(searched)
+    with searched.no_trace(): fit(searched, cycle_len=1)
+    assert outcome(fit(searched)) == whole
+
+frame = pd.DataFrame(dict(text=['the film was good and long and good', 'bad acting in a bad plot']*20))
+
+def test_language_model(tmp_path):
+    "An AWD-LSTM, killed three times"
+    def make(cbs=None):
+        set_seed(0, reproducible=True)
+        dls = TextDataLoaders.from_df(frame, text_col='text', is_lm=True, bs=4, seq_len=5, seed=0)
+        config = {**awd_lstm_lm_config, 'emb_sz':8, 'n_hid':8}
+        return language_model_learner(dls, AWD_LSTM, pretrained=False, config=config, path=tmp_path, cbs=cbs)
+    whole = fit(make())
+    n = len(whole.dls.train)
+    for at in n-1,n+3,2*n+1: killed(make(Kill(at)), every_iter=2, resume=True)
+    assert outcome(resumed(make(), every_iter=2)) == outcome(whole)
+
+def test_twice_in_one_learner(tmp_path):
+    "In a notebook, the Learner that was interrupted is the one at hand, with its settings as they were changed"
+    whole = fit(learner(tmp_path, Switch()))
+    learn = learner(tmp_path, Switch())
+    for at in 12,20:
+        kill = Kill(at)
+        learn.add_cb(kill)
+        killed(learn, every_iter=2, resume=True)
+        learn.remove_cb(kill)
+    assert outcome(resumed(learn, every_iter=2)) == outcome(whole)
+
+def test_lazy_modules_are_refused(tmp_path):
+    "A forward pass gives them their shapes, which could not be undone"
+    m = nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.Linear(8, 3))
+    learn = learner(tmp_path, model=lambda: m)
+    for run in search,partial(fit, checkpoint='run'):
+        with pytest.raises(ValueError, match='0.weight has no shape yet .* send a batch through the model first'): run(learn)
+    with pytest.raises(ValueError, match='0.weight has no shape yet'):
+        with learn.no_trace(): m(x)
+    assert type(m[0]) is nn.LazyLinear
+    m(x)
+    search(learn)
+
+def test_memory_is_shared_as_before(tmp_path):
+    "Views, expanded and tied tensors show the same memory after a range test"
+    learn = learner(tmp_path, model=tied)
+    w = learn.model[0].weight
+    learn.part,learn.wide = w.detach()[:,:4],torch.ones(1).expand(5)
+    search(learn)
+    with torch.no_grad(): w.fill_(3)
+    assert (learn.part == 3).all() and learn.model[2].weight is w and (learn.wide == 1).all()
+    with learn.no_trace(): learn.part = None
+    with torch.no_grad(): w.fill_(4)
+    assert (learn.part == 4).all()
