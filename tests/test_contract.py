@@ -326,7 +326,7 @@ class OfParameter(Callback):
 class Adapts(Callback):
     "It looks at loss and prediction of the last batch before the next one"
     def before_batch(self):
-        if not self.training or self.loss is None: return
+        if not self.training or not hasattr(self.learn, 'pred'): return
         self.model[2].p = min(0.6, float(self.loss)/3 + self.pred.abs().mean().item()/100)
 
 class Validates(Callback):
