@@ -593,3 +593,316 @@ def test_memory_is_shared_as_before(tmp_path):
     with learn.no_trace(): learn.part = None
     with torch.no_grad(): w.fill_(4)
     assert (learn.part == 4).all()
+
+# What warnings name
+class Draws(Callback):
+    "It has a figure from the start and makes another one on the way"
+    def before_fit(self): self.first = figure()
+    def after_step(self):
+        if self.train_iter == 9: self.second = figure()
+
+def test_a_warning_names_each_attribute_once(tmp_path):
+    with told() as texts: fit(learner(tmp_path, Draws()), checkpoint='run', every_iter=1)
+    assert len(texts) == 2 and '`Draws.first` (matplotlib.' in texts[0] and '`Draws.second` (matplotlib.' in texts[1]
+    assert all('keep=' in o and 'state_dict' in o for o in texts)
+
+def mean_confidence(p, y): return p.softmax(1).max(1)[0].mean()
+
+def distance(p, y): return rmse(p.softmax(1), one_hot(y))
+def one_hot(y): return F.one_hot(y, 3).float()
+
+stock = dict(
+    progress = lambda p: dict(),
+    csv      = lambda p: dict(cbs=CSVLogger(fname=p/'history.csv')),
+    tracking = lambda p: dict(cbs=[SaveModelCallback(fname='best'), EarlyStoppingCallback(patience=5), ReduceLROnPlateau()]),
+    mixup    = lambda p: dict(cbs=MixUp(0.4)),
+    cutmix   = lambda p: dict(cbs=CutMix()),
+    accumulate = lambda p: dict(cbs=[GradientAccumulation(32), GradientClip(0.5)]),
+    graph    = lambda p: dict(cbs=ShowGraphCallback()),
+    nan      = lambda p: dict(cbs=[TerminateOnNaNCallback(), ActivationStats(with_hist=True)]),
+    metrics  = lambda p: dict(metrics=[accuracy, error_rate, mean_confidence, AvgMetric(distance), Perplexity(),
+                                       F1Score(average='macro'), RocAuc()]))
+
+class Images(nn.Sequential):
+    "For CutMix, the same numbers as images"
+    def forward(self, x): return super().forward(x.flatten(1))
+
+def stock_learner(path, name):
+    learn = learner(path, model=lambda: Images(*mlp()), **stock[name](path))
+    items = [(a.view(1, 2, 3), b) for a,b in zip(x, y)]
+    learn.dls = DataLoaders(DataLoader(items, bs=16, shuffle=True), DataLoader(items, bs=64), device='cpu')
+    return learn
+
+@pytest.mark.parametrize('name', stock)
+def test_stock_callbacks_and_metrics_need_no_warning(name, tmp_path, capsys):
+    "Those of fastai are saved, or begin anew without a word"
+    whole = stock_learner(tmp_path/'whole', name)
+    (tmp_path/'whole').mkdir()
+    whole.fit_clr_beta(0.1, cycle_len=2)
+    with told() as texts:
+        learn = stock_learner(tmp_path, name)
+        learn.add_cb(Kill(11))
+        with pytest.raises(KeyboardInterrupt): learn.fit_clr_beta(0.1, cycle_len=2, checkpoint='run', every_iter=1)
+        learn = stock_learner(tmp_path, name)
+        learn.fit_clr_beta(0.1, cycle_len=2, checkpoint='run', every_iter=1, resume=True)
+    assert [o for o in texts if re.search('saved|replaced|does not have', o)] == []
+    assert outcome(learn)[0] == outcome(whole)[0] and str(outcome(learn)[1]) == str(outcome(whole)[1])
+
+def test_tensorboard_needs_no_warning(tmp_path):
+    pytest.importorskip('tensorboard')
+    from fastai.callback.tensorboard import TensorBoardCallback
+    cbs = lambda: TensorBoardCallback(log_dir=tmp_path/'log', log_preds=False)
+    with told() as texts:
+        killed(learner(tmp_path, [cbs(), Kill(11)]))
+        resumed(learner(tmp_path, cbs()))
+    assert [o for o in texts if re.search('saved|replaced', o)] == []
+
+# What a run replaces
+def after_first_epoch(f):
+    def after_epoch(self):
+        if self.epoch == 0: f(self.learn)
+    return type('Once', (Callback,), dict(after_epoch=after_epoch))()
+
+def items(): return list(zip(x*2, y))
+def new_loader(learn): learn.dls.loaders[0] = DataLoader(items(), bs=16, shuffle=True)
+def new_data(learn): learn.dls.train.dataset = items()
+def new_loss(learn): learn.loss_func = partial(F.cross_entropy, label_smoothing=0.3)
+def without_mixup(learn): learn.remove_cb(learn.mix_up)
+def hook(learn): learn.model[0].register_forward_hook(lambda m, i, o: o*2)
+def new_layer(learn): learn.model[2] = nn.Dropout(0.9)
+def prune(learn): torch.nn.utils.prune.l1_unstructured(learn.model[0], 'weight', 0.5)
+
+@pytest.mark.parametrize('change,what', [(new_loader, 'a loader'), (new_data, 'a data set'), (new_loss, 'the loss'),
+                                         (without_mixup, 'callbacks'), (hook, 'hooks'), (new_layer, 'modules')],
+                         ids=lambda o: getattr(o, '__name__', ''))
+def test_what_a_run_replaces_is_named(change, what, tmp_path):
+    "A resumed run has what it begins with, and says so while it could still be helped"
+    make = lambda *cbs: learner(tmp_path, [after_first_epoch(change), *([MixUp()] if change is without_mixup else []), *cbs])
+    with told() as texts: killed(make(Kill(20)))
+    assert sum('replaced' in o and what in o for o in texts) == 1 and not any('cannot be saved' in o for o in texts)
+    resumed(make())
+
+def test_a_pruned_model_is_not_resumed_as_another(tmp_path):
+    import torch.nn.utils.prune
+    with told() as texts: killed(learner(tmp_path, [after_first_epoch(prune), Kill(20)]))
+    assert sum('parameters or buffers' in o for o in texts) == 1
+    learn = learner(tmp_path, after_first_epoch(prune))
+    before = weights(learn)
+    with pytest.raises(ValueError, match='0.weight_orig.*0.weight_mask'): resumed(learn)
+    assert weights(learn) == before
+
+# Events
+events = 'after_create before_epoch before_train before_batch after_pred after_loss before_backward after_backward \
+before_step after_step after_batch after_train before_validate after_validate after_epoch'.split()
+
+def noting(event):
+    def note(self): self.noted.append((event, self.learn.epoch, getattr(self.learn, 'iter', None), self.training))
+    return note
+Events = type('Events', (Callback,), {o:noting(o) for o in events[1:]})
+def noting_events():
+    cb = Events()
+    cb.noted = []
+    return cb
+
+@pytest.fixture(scope='module')
+def all_events(tmp_path_factory): return fit(learner(tmp_path_factory.mktemp('events'), noting_events())).events.noted
+
+@pytest.mark.parametrize('every_iter', [1, 3, None])
+@pytest.mark.parametrize('event', [o for o in events if re.search('batch|pred|loss|step|backward', o)])
+def test_no_event_is_sent_twice(event, every_iter, tmp_path, all_events):
+    "To a callback of a user a resumed run looks like one that was not interrupted"
+    killed(learner(tmp_path, [noting_events(), Kill(12, event)]), every_iter=every_iter)
+    assert resumed(learner(tmp_path, noting_events()), every_iter=every_iter).events.noted == all_events
+
+@pytest.mark.parametrize('event', [o for o in events if re.search('epoch|train|validate', o)])
+def test_no_event_is_sent_twice_between_epochs(event, tmp_path, all_events):
+    def strike(self):
+        if self.learn.epoch == 1: raise KeyboardInterrupt
+    killed(learner(tmp_path, [noting_events(), type('Strike', (Callback,), {'order':3000, event:strike})()]))
+    assert resumed(learner(tmp_path, noting_events())).events.noted == all_events
+
+class Todo(Callback):
+    "One value for each epoch"
+    def before_fit(self): self.todo = [0.5, 1., 2.]
+    def before_epoch(self): self.k = self.todo.pop(0)
+    def after_loss(self): scale(self, self.k)
+
+def test_values_that_are_used_up(tmp_path):
+    whole = fit(learner(tmp_path, Todo()))
+    killed(learner(tmp_path, [Todo(), Kill(20)]))
+    assert outcome(resumed(learner(tmp_path, Todo()))) == outcome(whole)
+
+# Data are the user's
+class Labelled(torch.utils.data.Dataset):
+    def __init__(self, y, file=None):
+        self.y = y
+        if file: self.tokens = np.memmap(file, np.int64)  # NumPy's default: it can be written to
+    def __len__(self): return 128
+    def __getitem__(self, i): return x[i],int(self.y[i])
+
+class Looks(Callback):
+    "A callback that knows the labels"
+    def before_fit(self): self.labels,self.n = self.dls.train.dataset.y,0
+    def after_loss(self): self.n += 1
+
+class ByLabel(torch.utils.data.Sampler):
+    "A sampler that knows the labels"
+    def __init__(self, y): self.labels = y
+    def __len__(self): return 128
+    def __iter__(self): return iter(torch.randperm(128).tolist())
+
+@pytest.mark.parametrize('holder', ['nobody','callback','sampler'])
+@pytest.mark.parametrize('kind', [torch.tensor, np.array, list])
+def test_corrected_labels_stay_corrected(kind, holder, tmp_path):
+    "Neither a range test nor a resumed run writes to a data set, even if others know its labels"
+    old,new = y.tolist(),y.tolist()
+    new[1:60] = [0]*59
+    def make(labels, *cbs):
+        ds = Labelled(kind(labels))
+        dl = lambda: TorchDL(ds, 16, **(dict(sampler=ByLabel(ds.y)) if holder == 'sampler' else dict(shuffle=True)))
+        return learner(tmp_path, [*([Looks()] if holder == 'callback' else []), *cbs], train=dl)
+    killed(make(old, Kill(12)))
+    learn = make(new)
+    labels = learn.dls.train.dataset.y
+    search(learn)
+    resumed(learn)
+    assert learn.dls.train.dataset.y is labels and list(labels) == new
+    if holder == 'callback': assert learn.looks.labels is labels and learn.looks.n == 30
+    if holder == 'sampler': assert learn.dls.train.sampler.labels is labels
+
+def test_no_file_of_the_data_is_written_to(tmp_path):
+    file = tmp_path/'tokens.bin'
+    np.arange(1000).tofile(file)
+    def make(*cbs): return learner(tmp_path, cbs, train=lambda: TorchDL(Labelled(y.clone(), file), 16, shuffle=True))
+    killed(make(Kill(12)))
+    tokens = np.arange(1000)
+    tokens[500:] = 7
+    tokens.tofile(file)
+    os.utime(file, (0, 0))
+    learn = make()
+    search(learn)
+    resumed(learn)
+    learn.dls.train.dataset.tokens.flush()
+    assert (np.fromfile(file, np.int64) == tokens).all() and file.stat().st_mtime == 0
+
+# Errors
+class Unwilling:
+    "It can be read, but not restored"
+    def __init__(self): self.n = 0
+    def state_dict(self): return dict(n=self.n)
+    def load_state_dict(self, state): raise RuntimeError('not willing')
+
+class Holds(Callback):
+    "An attribute that cannot be restored between two that can"
+    def __init__(self): self.a,self.b,self.z = [0],Unwilling(),[0]
+    def after_loss(self):
+        self.a.append(1)
+        self.z.append(1)
+
+class Items(list):
+    "What an export needs of a data set"
+    def new_empty(self): return Items()
+
+def can_save(learn):
+    for dl in learn.dls.loaders: dl.dataset = Items(dl.dataset)
+    learn.save('again')
+    learn.export('again.pkl')
+    return (learn.path/learn.model_dir/'again.pth').exists() and (learn.path/'again.pkl').exists()
+
+@pytest.mark.parametrize('run', [search, lambda learn: learn.lr_find_sweep(wd=[0, 0.1], num_it=12, show_plot=False)],
+                         ids=['search','sweep'])
+def test_an_error_prevents_no_other_restoring_after_a_search(run, tmp_path):
+    learn = learner(tmp_path, Holds())
+    before = weights(learn)
+    with pytest.raises(RuntimeError, match='not willing'): run(learn)
+    assert weights(learn) == before and learn.holds.a == learn.holds.z == [0] and can_save(learn)
+
+def test_an_error_prevents_no_other_restoring_in_a_resumed_run(tmp_path):
+    dead = killed(learner(tmp_path, [Holds(), Kill(12)]))
+    learn = learner(tmp_path, Holds())
+    with pytest.raises((RuntimeError, ValueError), match='not willing'): resumed(learn)
+    assert weights(learn) == weights(dead) and learn.holds.a == learn.holds.z == dead.holds.a and can_save(learn)
+
+# keep=
+class Meters:
+    def __init__(self): self.n = 0
+    def state_dict(self): return dict(n=self.n)
+    def load_state_dict(self, state): self.n = state['n']
+
+class Uses(Callback):
+    "It trains by what is elsewhere"
+    def after_loss(self):
+        kept['meters'].n += self.training
+        scale(self, 1/(1+kept['meters'].n) + kept['rng'].random() + torch.rand(1, generator=kept['gen']).item())
+kept = {}
+
+def keeping(path, *cbs):
+    kept.update(meters=Meters(), rng=random.Random(0), gen=torch.Generator().manual_seed(0))
+    return learner(path, [Uses(), *cbs])
+
+def kept_state(): return kept['meters'].n,kept['rng'].getstate(),kept['gen'].get_state().tolist()
+
+def test_keep_saves_and_restores(tmp_path):
+    whole = fit(keeping(tmp_path))
+    end = kept_state()
+    killed(keeping(tmp_path, Kill(5)), keep=kept)
+    killed(keeping(tmp_path, Kill(12)), keep=kept, resume=True)
+    assert outcome(resumed(keeping(tmp_path), keep=kept)) == outcome(whole) and kept_state() == end
+
+@pytest.mark.parametrize('how', ['search','sweep','no_trace'])
+def test_keep_leaves_no_trace(how, tmp_path):
+    learn = keeping(tmp_path)
+    before,objects = kept_state(),[*kept.values()]
+    if how == 'search': search(learn, keep=kept)
+    elif how == 'sweep': learn.lr_find_sweep(wd=[0, 0.1], num_it=12, show_plot=False, keep=kept)
+    else:
+        with learn.no_trace(keep=kept): fit(learn, cycle_len=1)
+    assert kept_state() == before and all(a is b for a,b in zip(objects, kept.values()))
+
+def test_names_of_keep_must_be_those_of_the_checkpoint(tmp_path):
+    killed(keeping(tmp_path, Kill(5)), keep=kept)
+    learn = keeping(tmp_path)
+    before = weights(learn)
+    with pytest.raises(ValueError, match='The checkpoint holds meters, rng, gen.*keep='): resumed(learn)
+    with pytest.raises(ValueError, match='The checkpoint holds gen.*keep='):
+        resumed(learn, keep={k:kept[k] for k in ('meters','rng')})
+    with pytest.raises(ValueError, match='does not hold other'): resumed(learn, keep=kept | dict(other=Meters()))
+    assert weights(learn) == before and learn.opt is None and kept['meters'].n == 0
+
+@pytest.mark.parametrize('keep,msg', [(dict(a=3), "'a' is a int"), (dict(a=[Meters()]), "'a' is a list"), ([Meters()], 'keep='),
+                                      ({1:Meters()}, 'keep'), ({1:random.Random(0)}, 'keep'), (dict(a=Meters), "'a' is a type")])
+def test_a_bad_keep_is_refused_at_once(keep, msg, tmp_path):
+    learn = learner(tmp_path)
+    before = weights(learn)
+    def no_trace(learn, keep):
+        with learn.no_trace(keep=keep): pass
+    def sweep(learn, keep): learn.lr_find_sweep(wd=[0.1], num_it=12, show_plot=False, keep=keep)
+    for run in partial(fit, checkpoint='run'),fit,search,sweep,no_trace:
+        with pytest.raises(ValueError, match=msg): run(learn, keep=keep)
+    assert weights(learn) == before and learn.opt is None and not (tmp_path/'models').exists()
+
+# A gradient scaler
+class Scaler(Callback):
+    "As fastai's `MixedPrecision`, on the CPU"
+    order = 10
+    def before_fit(self):
+        self.learn.scaler,self.scales = torch.amp.GradScaler('cpu', init_scale=4., growth_interval=5),[]
+    def before_backward(self): self.learn.loss_grad = self.scaler.scale(self.loss_grad)
+    def before_step(self):
+        self.scaler.step(self)
+        self.scales.append(self.scaler.get_scale())
+    def after_step(self): self.scaler.update()
+    @property
+    def param_groups(self): return self.opt.param_groups
+    def step(self, *args, **kwargs): pass
+
+def test_a_gradient_scaler_comes_back(tmp_path):
+    whole = fit(learner(tmp_path, Scaler()))
+    killed(learner(tmp_path, [Scaler(), Kill(5)]))
+    killed(learner(tmp_path, [Scaler(), Kill(13)]), resume=True)
+    learn = resumed(learner(tmp_path, Scaler()))
+    assert outcome(learn) == outcome(whole) and learn.scaler.state_dict() == whole.scaler.state_dict()
+    assert learn.scaler.get_scale() == 4*2**4
+    state = learn.scaler.state_dict()
+    search(learn)
+    assert learn.scaler.state_dict() == state
