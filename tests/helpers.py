@@ -8,8 +8,9 @@ TorchDL = torch.utils.data.DataLoader
 x,y = torch.linspace(-2, 2, 128*6).view(128, 6).sin(),torch.arange(128)%3
 
 def Kill(at, event='after_batch'):
-    """A callback that presses Ctrl-C when `event` happens in training step `at`, after all other callbacks, also
-    that of the checkpoint. It has no attributes, since a resumed run would get those of the run before it."""
+    """A callback that presses Ctrl-C when `event` happens in training step `at`, after all other callbacks,
+    also that of the checkpoint. It has no attributes, since a resumed run
+    would get those of the run before it."""
     def strike(self):
         if self.training and self.train_iter == at: raise KeyboardInterrupt
     return type('Kill', (Callback,), {'order':3000, event:strike})()

@@ -520,7 +520,8 @@ class Odd(torch.optim.SGD):
 def odd(params, lr): return OptimWrapper(params, Odd, lr=lr, momentum=0.9)
 
 models = dict(calls=dict(model=Calls), turns=dict(model=Turns), gains=dict(model=Gains),
-              lstm=dict(model=Recurrent), buffer=dict(model=Sums), scripted=dict(model=scripted), traced=dict(model=traced),
+              lstm=dict(model=Recurrent), buffer=dict(model=Sums), scripted=dict(model=scripted),
+              traced=dict(model=traced),
               part=dict(model=part_scripted), sums=dict(model=partial(scripted, Sums)), tied=dict(model=tied),
               adam=dict(opt_func=Adam), odd=dict(opt_func=odd))
 
@@ -688,8 +689,8 @@ def hook(learn): learn.model[0].register_forward_hook(lambda m, i, o: o*2)
 def new_layer(learn): learn.model[2] = nn.Dropout(0.9)
 def prune(learn): torch.nn.utils.prune.l1_unstructured(learn.model[0], 'weight', 0.5)
 
-changes = {new_loader:'a loader', new_data:'a data set', new_loss:'the loss', without_mixup:'callbacks', hook:'hooks',
-           new_layer:'modules'}
+changes = {new_loader:'a loader', new_data:'a data set', new_loss:'the loss', without_mixup:'callbacks',
+           hook:'hooks', new_layer:'modules'}
 
 @pytest.mark.parametrize('change,what', changes.items(), ids=lambda o: getattr(o, '__name__', ''))
 def test_what_a_run_replaces_is_named(change, what, tmp_path):
@@ -712,7 +713,8 @@ def test_a_pruned_model_is_not_resumed_as_another(tmp_path):
 
 # Events
 events = 'after_create before_epoch before_train before_batch after_pred after_loss before_backward \
-after_backward before_step after_step after_batch after_train before_validate after_validate after_epoch'.split()
+after_backward before_step after_step after_batch after_train before_validate after_validate \
+after_epoch'.split()
 
 def noting(event):
     def note(self):

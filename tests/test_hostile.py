@@ -263,8 +263,10 @@ def test_a_default_that_is_called(factory, there, place):
     learn = attack(place)[0]
     assert learn.holds.counts.default_factory in (int, None)
 
+events = 'before_fit after_loss after_batch before_step after_epoch after_fit'.split()
+
 @pytest.mark.parametrize('value', ['object','class'])
-@pytest.mark.parametrize('event', 'before_fit after_loss after_batch before_step after_epoch after_fit'.split())
+@pytest.mark.parametrize('event', events)
 def test_an_attribute_called_as_an_event(event, value, place):
     "Whether the callback has a method of this name or not"
     def f(content):
