@@ -27,7 +27,8 @@ def checkpoint_paths(f):
 _format = 'fastai_clrbeta 4'
 _older = {'fastai_clrbeta 2':'0.1.0', 'fastai_clrbeta 3':'0.2.0'}  # formats that earlier versions wrote
 _of_process = 'state','epoch_start','begin'  # each process has its own
-_keys = {'format', 'run', 'epoch', 'n_epoch', 'iter', 'tried', 'changed', 'others', 'keep', *_of_process}
+_forms = dict(run=dict, epoch=int, n_epoch=int, iter=int, tried=list, changed=dict, others=list, keep=list,
+              state=dict, epoch_start=dict, begin=dict)
 
 def write_checkpoint(f, content):
     "Write `content` as the newest checkpoint `f`. The old one stays until the new one has been read back."
@@ -63,7 +64,9 @@ def read_checkpoint(path):
         if version := _older.get(content['format']):
             raise ValueError(f"version {version} wrote it, and only that version can resume it")
         if content['format'] != _format: raise ValueError(f"its format is {content['format']}")
-        if lacking := _keys - content.keys(): raise ValueError(f"{', '.join(lacking)} is missing")
+        if wrong := [k for k,t in _forms.items() if type(content.get(k)) is not t]:
+            raise ValueError(f"{wrong[0]} cannot be read")
+        if not 0 <= content['epoch'] <= content['n_epoch'] or content['iter'] < 0: raise ValueError("it is at no step")
         for rank in range(len(content['others'])+1): _check_state(of_process(rank, content))
     except Exception as e:
         why = f"{type(e).__name__}: {truncstr(str(e), 100)}"
@@ -75,6 +78,7 @@ def _check_state(content):
         state = content[k]
         if not state and k != 'state': continue
         check_nodes(state['nodes'])
+        if not type(state['names']) is type(state['warm']) is list: raise ValueError(f"{k} cannot be read")
         if not all(type(i) is int and 0 <= i < len(state['nodes']) for i in state['roots'].values()):
             raise ValueError(f"{k} cannot be read")
 
@@ -327,11 +331,12 @@ class Checkpoint(Callback):
 
     def before_fit(self):
         if is_aside(self): return
-        self.known,self.packs,self.named,self.code,self.now,self.epoch_start = None,{},{},set(),None,{}
+        self.known,self.fixed,self.packs,self.named,self.at_start = None,{},{},{},set()
+        self.now,self.epoch_start = None,{}
         self.given = {k:given_to(o) for k,o in saved_callbacks(self.learn).items()}
         reading = self._read()
         self.known,self.structure = reading.classes,_structure(self.learn)
-        self.code = {(at, what) for at,what,is_code in reading.lost if is_code}
+        self.at_start = {(at, what) for at,what,is_code in reading.lost if is_code}
         if self.content is None: self._save(0, 0, reading)
         else: self._name_lost(reading)
 
@@ -360,8 +365,8 @@ class Checkpoint(Callback):
 
     def _parts(self, others=()): return run_parts(self.learn, others, self.keep, True, self._unchanged())
     def _read(self):
-        reading = Reading(self._parts(), file=True, known=self.known, packs=self.packs)
-        self.packs = reading.packs
+        reading = Reading(self._parts(), file=True, known=self.known, fixed=self.fixed, packs=self.packs)
+        self.packs,self.fixed = reading.packs,reading.fixed
         return reading
 
     def restore(self, state, others=(), only_data=False):
@@ -389,7 +394,7 @@ def _save(self:Checkpoint, epoch, i, reading=None):
 
 @patch
 def _name_lost(self:Checkpoint, reading):
-    lost = [(at, what) for at,what,is_code in reading.lost if not is_code or (at, what) not in self.code]
+    lost = [(at, what) for at,what,is_code in reading.lost if not is_code or (at, what) not in self.at_start]
     self._name(_lost, [f'`{at}` ({what})' for at,what in lost])
 
 @patch
@@ -458,6 +463,7 @@ class Resume:
         learn.n_iter = len(learn.dl)
         self.cb.epoch_start = content['epoch_start']
         self.cb.restore(content['epoch_start'], only_data=True)
+        if content['iter'] > learn.n_iter: raise ValueError(f"an epoch has no step {content['iter']} here.")
         batches = enumerate(learn.dl)
         for _ in range(content['iter']): next(batches)
         self._restore()

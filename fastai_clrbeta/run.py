@@ -9,7 +9,7 @@ __all__ = ['is_order', 'is_loader', 'is_sampler', 'loaders_of', 'Loaders', 'memo
 
 # %% ../nbs/04_run.ipynb #ru000003
 from fastai.basics import *
-from fastai.callback.progress import ProgressCallback
+from fastai.callback.progress import CSVLogger, ProgressCallback
 from fastai.data.load import *
 from collections import Counter
 from contextlib import contextmanager
@@ -137,6 +137,10 @@ def _follow(o, how, k):
     if how == 'item': return o[k]
     return o.__self__ if k == '__self__' else attributes(o).get(k, missing)
 
+def _may_replace(old, new):
+    is_free = old is missing or old is None or isinstance(old, generator_types)
+    return is_free and isinstance(new, generator_types)
+
 class DataSets(Kind):
     "The generators of a `Data`, each with the way to it."
     def read(self, data, code):
@@ -149,7 +153,7 @@ class DataSets(Kind):
             for step in steps[:-1]: o = _follow(o, *step)
             old = _follow(o, how, k)
             new = value(c, old)
-            if not isinstance(new, generator_types): raise ValueError(f"{name}.{k} is no generator.")
+            if not _may_replace(old, new): raise ValueError(f"{name}.{k} is no random number generator.")
             if new is old: continue
             if how == 'attr': set_attribute(o, k, new)
             else: o[k] = new
@@ -173,7 +177,7 @@ def given_to(o):
     is_plain = lambda v: type(v) in plain_types or type(v) is tuple and all(map(is_plain, v))
     return {k:attrs[k] for k in args if k in attrs and is_plain(attrs[k])}
 
-_of_learner = set(inspect.signature(Learner.__init__).parameters) | set('''opt n_epoch epoch n_iter iter dl it
+_of_learner = set(inspect.signature(Learner.__init__).parameters) | set('''opt n_epoch epoch dl it
     xb yb x y loss_grad lock _metrics _do_fit all_batches _call_one'''.split())
 _of_batch = 'xb','yb','x','y','pred','loss','loss_grad'
 _largest = 2**26  # bytes of a prediction
@@ -199,15 +203,22 @@ def check_keep(keep):
     if not isinstance(keep, dict):
         raise ValueError(f"keep={truncstr(repr(keep), 60)}: it must be a dictionary, keep=dict(name=object).")
     for k,o in keep.items():
-        if isinstance(o, generator_types) or isinstance(k, str) and is_stateful(type(o)): continue
+        if not isinstance(k, str): raise ValueError(f"keep: {k!r} is no name. Give keep=dict(name=object).")
+        if isinstance(o, generator_types) or is_stateful(type(o)): continue
         raise ValueError(f"keep: {k!r} is a {type(o).__name__}. Give an object whose class has state_dict "
                          "and load_state_dict, or a random number generator.")
     return keep
 
+_loggers = tuple(f'fastai.callback.{o}' for o in 'tensorboard wandb comet neptune azureml captum'.split())
+
+def _is_logger(cls):
+    "Return True for fastai's progress bars and loggers, which begin again in a resumed run."
+    return issubclass(cls, (ProgressCallback, CSVLogger)) or cls.__module__.startswith(_loggers)
+
 def saved_callbacks(learn, others=()):
     "Return the callbacks and metrics of a run that have a state, by name: class and position."
-    cbs = [o for o in L(learn.cbs)+L(others) if isinstance(o, Callback) and not isinstance(o, ProgressCallback)]
-    cbs = [o for o in cbs if getattr(type(o), 'keeps_state', True)]
+    cbs = [o for o in L(learn.cbs)+L(others) if isinstance(o, Callback)]
+    cbs = [o for o in cbs if not _is_logger(type(o)) and getattr(type(o), 'keeps_state', True)]
     res,n = {},Counter()
     for o in [*cbs, *learn.metrics]:
         if any(o is v for v in res.values()): continue

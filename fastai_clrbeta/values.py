@@ -6,12 +6,13 @@
 __all__ = ['plain_types', 'generator_types', 'world', 'missing', 'class_name', 'find_class', 'is_open', 'is_installed',
            'can_make', 'is_stateful', 'Kind', 'attributes', 'set_attribute', 'Objects', 'Optimisers', 'Stateful',
            'Lists', 'Dicts', 'Deques', 'Sets', 'Frozen', 'Arrays', 'overlaps', 'Tensors', 'Modules', 'Scripts', 'World',
-           'Generators', 'kind_of', 'Missing', 'NotSaved', 'Parts', 'Same', 'Fresh', 'Originals', 'Reading', 'describe',
+           'Generators', 'kind_of', 'Missing', 'NotSaved', 'Parts', 'Same', 'Table', 'Originals', 'Reading', 'describe',
            'pack', 'unpack', 'frame_code', 'read_frame', 'Writing', 'check_nodes']
 
 # %% ../nbs/03_values.ipynb #va000003
 from fastai.basics import *
 from collections import Counter, OrderedDict, deque
+from contextlib import suppress
 from copy import deepcopy
 from decimal import Decimal
 from fractions import Fraction
@@ -34,6 +35,7 @@ _texts = {  # name: (type, how to write it, how to read it)
     'fraction':  (Fraction, str, Fraction),
     'uuid':      (uuid.UUID, str, uuid.UUID),
     'range':     (range, lambda o: [o.start, o.stop, o.step], lambda o: range(*o)),
+    'slice':     (slice, lambda o: [o.start, o.stop, o.step], lambda o: slice(*o)),
     'timestamp': (pd.Timestamp, pd.Timestamp.isoformat, pd.Timestamp),
     'NaT':       (type(pd.NaT), str, lambda o: pd.NaT),
     'NA':        (type(pd.NA), str, lambda o: pd.NA)}
@@ -42,6 +44,8 @@ _text_names = {typ:name for name,(typ,_,_) in _texts.items()}
 # %% ../nbs/03_values.ipynb #va000011
 generator_types = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator,
                    torch.Generator)
+
+_bit_generators = {o:getattr(np.random, o) for o in ('PCG64', 'PCG64DXSM', 'MT19937', 'Philox', 'SFC64')}
 
 def class_name(cls):
     "Return the name of `cls` with its module."
@@ -79,10 +83,17 @@ def is_installed(cls):
     file = getattr(sys.modules.get(cls.__module__), '__file__', None) or ''
     return not {'site-packages', 'dist-packages'}.isdisjoint(Path(file).parts)
 
+def _acts(cls):
+    "Return True if objects of `cls` do something when they are called or deleted."
+    if issubclass(cls, nn.Module) or cls.__module__.startswith(('torch.', 'fastai.')): return False
+    return any({'__call__', '__del__'} & vars(c).keys() for c in cls.__mro__)
+
 def can_make(cls):
-    "Return True if an object of `cls` can be made without its constructor and does nothing when deleted."
-    if issubclass(cls, (Tensor, np.ndarray, *generator_types)): return True
-    return not hasattr(cls, '__del__') and (is_open(cls) or cls.__module__ in ('builtins', 'collections'))
+    "Return True if an object of `cls` can be made for a file: it needs no constructor, and does nothing by itself."
+    if issubclass(cls, np.random.BitGenerator): return cls.__name__ in _bit_generators
+    if issubclass(cls, generator_types): return cls in generator_types
+    if issubclass(cls, (Tensor, np.ndarray)): return True
+    return not _acts(cls) and (is_open(cls) or cls.__module__ in ('builtins', 'collections'))
 
 def is_stateful(cls): return hasattr(cls, 'state_dict') and hasattr(cls, 'load_state_dict')
 
@@ -91,6 +102,7 @@ class Kind:
     "How to read, make and fill objects of one kind."
     base = object
     def read(self, o, code): raise NotImplementedError
+    def makes(self, cls): return can_make(cls)
     def make(self, cls, data): return self.base.__new__(cls)
     def fits(self, o, name, data): return class_name(type(o)) == name
     def fill(self, o, data, value): raise NotImplementedError
@@ -128,7 +140,7 @@ class Optimisers(Objects):
 class Stateful(Kind):
     "Objects whose class has `state_dict` and `load_state_dict`."
     def read(self, o, code): return code(o.state_dict())
-    def make(self, cls, data): raise Missing(f'a {class_name(cls)} cannot be made from a file')
+    def makes(self, cls): return False
     def fill(self, o, data, value): o.load_state_dict(value(data))
 
 # %% ../nbs/03_values.ipynb #va000019
@@ -219,9 +231,8 @@ class Arrays(Kind):
         return res.reshape(data['shape'])
 
     def _dtype(self, text): return np.lib.format.descr_to_dtype(ast.literal_eval(text))
-    def make(self, cls, data):
-        if cls is not np.ndarray: raise Missing(f'a {class_name(cls)} cannot be made from a file')
-        return self._array(data).copy()
+    def makes(self, cls): return cls is np.ndarray
+    def make(self, cls, data): return self._array(data).copy()
     def fits(self, o, name, data):
         new = self._array(data)
         same = (o.shape,o.dtype) == (new.shape,new.dtype)
@@ -261,7 +272,7 @@ class Tensors(Kind):
         new = data['numbers']
         if 'memory' in data and t.layout == torch.strided: t.data = data['memory']
         if _form(t) != _form(new): t.data = new.to(t.device, copy=True)
-        elif not overlaps(t): t.data.copy_(new)
+        elif not overlaps(t): (t.data if t.layout == torch.strided else t).copy_(new)
         if data['leaf'] and t.is_leaf:
             t.requires_grad_(data['needs_grad'])
             old = missing if t.grad is None else t.grad
@@ -299,7 +310,7 @@ class Scripts(Kind):
 
     def read(self, m, code):
         return dict(tensors={n:code(t) for n,t in self._tensors(m).items()}, modes=self._modes(m))
-    def make(self, cls, data): raise Missing('a scripted module cannot be made from a file')
+    def makes(self, cls): return False
     def fits(self, o, name, data): return isinstance(o, torch.jit.ScriptModule)
 
     def fill(self, m, data, value):
@@ -311,8 +322,6 @@ class Scripts(Kind):
             if old is not None and old != new: o.training = new
 
 # %% ../nbs/03_values.ipynb #va000025
-_bit_generators = {f'{o}':getattr(np.random, o) for o in ('PCG64', 'PCG64DXSM', 'MT19937', 'Philox', 'SFC64')}
-
 class World:
     "The random state of this process: torch, CUDA, MPS, Python and NumPy."
     def getstate(self):
@@ -360,7 +369,8 @@ _kinds = [(Tensor, Tensors()), (np.ndarray, Arrays()), ((*generator_types, World
           (torch.jit.ScriptModule, Scripts()), (nn.Module, Modules()), (dict, Dicts()), (list, Lists()),
           (deque, Deques()), (set, Sets()), ((tuple, frozenset), Frozen()),
           ((torch.optim.Optimizer, Optimizer, OptimWrapper), Optimisers())]
-_not_read = UninitializedTensorMixin,np.memmap,np.ma.MaskedArray,enum.Enum
+_frames = pd.DataFrame,pd.Series
+_not_read = UninitializedTensorMixin,np.memmap,np.ma.MaskedArray,np.generic,enum.Enum,*_frames
 _code = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, partial, np.ufunc,
          type(Transform(noop).encodes))
 
@@ -369,7 +379,8 @@ def kind_of(cls):
     "Return the kind of the objects of `cls`, or None if they are not read."
     if issubclass(cls, _not_read + _code): return None
     kind = first(kind for types,kind in _kinds if issubclass(cls, types))
-    if kind or not is_open(cls): return kind
+    has_attributes = cls.__dictoffset__ or any('__slots__' in vars(c) for c in cls.__mro__)
+    if kind or not is_open(cls) or not has_attributes: return kind
     return Stateful() if is_stateful(cls) else Objects()
 
 # %% ../nbs/03_values.ipynb #va000031
@@ -398,7 +409,10 @@ class Parts:
 
     def table(self, d, codes):
         "Fill the dictionary `d` of a module."
+        shapes = {k:t.shape for k,t in d.items() if isinstance(t, nn.Parameter)}
         new = {k:self(c, d.get(k, missing)) for k,c in codes.items()}
+        if not self.exact and (other := [k for k,o in shapes.items() if k in new and new[k].shape != o]):
+            raise Missing(f'it holds a parameter {other[0]} of another shape than this model has.')
         if self.exact and d.keys() != new.keys(): d.clear()
         d.update(new)
 
@@ -423,9 +437,12 @@ class Same:
     def __init__(self, o): self.o = o
     def get(self): return self.o
 
-class Fresh(Same):
-    "In memory: a table of pandas. `put_back` gives a copy of it."
-    def get(self): return self.o.copy()
+class Table(Same):
+    "In memory: a table of pandas, with a copy of what it held."
+    def __init__(self, o): self.o,self.copy = o,o.copy()
+    def get(self):
+        vars(self.o).update(vars(self.copy.copy()))
+        return self.o
 
 class Originals(Parts):
     def __init__(self, objects):
@@ -436,7 +453,6 @@ class Originals(Parts):
         return code.get() if isinstance(code, Same) else code
 
 # %% ../nbs/03_values.ipynb #va000036
-_frames = pd.DataFrame,pd.Series
 _libraries = 'fastai.','fastcore.','torch.','fastai_clrbeta.'
 
 class Reading:
@@ -446,12 +462,13 @@ class Reading:
         parts:SimpleNamespace, # What to read, see `run_parts`
         file:bool=False,       # Read plain data for a file?
         copy:bool=False,       # Copy tensors for a file, too, because it is written later?
-        known=None,            # Names of the classes that a resumed run has met. None: all of them
+        known=None,            # Names of the classes that a resumed run has met. None: this is the first reading
+        fixed=None,            # Objects that cannot be made from a file, but were there from the start, by `id`
         packs:dict|None=None,  # Long lists that an earlier reading has packed, by `id`
     ):
         self.kinds,self.owned,self.append_only = parts.kinds,parts.owned,parts.append_only
         self.live = {id(o):k for k,o in parts.live.items()}
-        self.file,self.copy,self.known = file,copy or not file,known
+        self.file,self.copy,self.known,self.fixed = file,copy or not file,known,fixed or {}
         self.packs,self.old_packs = {},packs or {}
         self.nodes,self.objects,self.index,self.classes,self.lost = [],[],{},{},[]
         self.roots = {name:self._node(o) for name,o in parts.roots.items()}
@@ -488,19 +505,20 @@ class Reading:
         if id(o) in self.index: return 'ref',self.index[id(o)]
         if id(o) in self.live: return ('live', self.live[id(o)]) if self.file else Same(o)
         if self.owned(o): return ('own',) if self.file else Same(o)
-        if not (self.kinds.get(id(o)) or kind_of(cls)): return self._leaf(o) if self.file else self._same(o)
-        if self._is_strange(cls): return self._lose(o)
+        kind = self.kinds.get(id(o)) or kind_of(cls)
+        if not kind: return self._leaf(o) if self.file else self._same(o)
+        if self._is_strange(cls) or self._is_late(o, kind): return self._lose(o)
         i = self._node(o)
         self._read(i)
         return 'ref',i
 
-    def _same(self, o): return Fresh(o.copy()) if isinstance(o, _frames) else Same(o)
+    def _same(self, o): return Table(o) if isinstance(o, _frames) else Same(o)
 
 # %% ../nbs/03_values.ipynb #va000038
 @patch
 def _begin(self:Reading, label, root):
     self.label,self.root,self.at = label.partition(' ')[0],root,label
-    self.silent = type(root).__module__.startswith(_libraries)
+    self.silent = type(root).__module__.startswith(_libraries) and not isinstance(root, Learner)
     self.is_ours = any(c.__module__.startswith('fastai_clrbeta.') for c in type(root).__mro__)
 
 @patch
@@ -543,6 +561,13 @@ def _is_strange(self:Reading, cls):
     name = class_name(cls)
     if self.known is None: self.classes[name] = cls
     return self.file and self.known is not None and name not in self.known and find_class(name) is not cls
+
+@patch
+def _is_late(self:Reading, o, kind):
+    "Return True if a resumed run would not have `o`: it was made during the run, and cannot be made from a file."
+    if not self.file or kind.makes(type(o)): return False
+    if self.known is None: self.fixed[id(o)] = o
+    return id(o) not in self.fixed
 
 @patch
 def _lose(self:Reading, o):
@@ -615,7 +640,7 @@ def frame_code(o, code):
     "Return what stands in a file for a table of pandas, or None if it could not be read back without loss."
     df = o.to_frame() if isinstance(o, pd.Series) else o
     data = dict(series=isinstance(o, pd.Series), dtypes=list(map(str, df.dtypes)), table=df.to_dict('tight'))
-    with contextlib.suppress(Exception):
+    with suppress(Exception):
         if read_frame(data).equals(o): return 'frame',code(data)
 
 def read_frame(data):
@@ -653,7 +678,9 @@ class Writing(Parts):
         "Fill the roots, as far as that is possible; then raise the first error."
         with torch.no_grad():
             for i,kind in self.kinds.items(): self.fill(kind, self.objects[i], self.nodes[i][2])
-        if self.errors: raise self.errors[0]
+        if not self.errors: return
+        e = self.errors[0]
+        raise e if isinstance(e, ValueError) else ValueError(f'{type(e).__name__}: {e}') from e
 
     def __call__(self, code, old=missing):
         if type(code) is not tuple: return code
@@ -685,7 +712,7 @@ def _ref(self:Writing, old, i):
 @patch
 def _checked(self:Writing, cls, name, kind):
     "Return `cls`, of which an object is to be made. Raises `Missing` if that is not allowed."
-    if cls is not None and type(kind_of(cls)) is type(kind) and can_make(cls): return cls
+    if cls is not None and type(kind_of(cls)) is type(kind) and kind.makes(cls): return cls
     raise Missing(f'it holds a {name}, which cannot be made from a file.')
 
 # %% ../nbs/03_values.ipynb #va000051
@@ -720,12 +747,14 @@ _tags = dict(ref=Writing._ref, own=Writing._own_value, enum=Writing._member, liv
 # %% ../nbs/03_values.ipynb #va000052
 def check_nodes(nodes):
     "Raise `ValueError` if `nodes` does not have the form that a `Reading` gives it."
+    tags = {*_tags, *_texts, 'packed'} - {'ref'}
     def check(o):
         if type(o) in plain_types or isinstance(o, Tensor): return
         if type(o) is dict and all(type(k) is str for k in o): [check(v) for v in o.values()]
         elif type(o) is list: [check(v) for v in o]
-        elif type(o) is tuple and o and o[0] == 'ref': type(o[1]) is int and 0 <= o[1] < len(nodes) or _bad(o)
-        elif type(o) is tuple and o and o[0] in (*_tags, *_texts, 'packed'): [check(v) for v in o[1:]]
+        elif type(o) is tuple and len(o) == 2 and o[0] == 'ref':
+            if type(o[1]) is not int or not 0 <= o[1] < len(nodes): _bad(o)
+        elif type(o) is tuple and o and o[0] in tags: [check(v) for v in o[1:]]
         else: _bad(o)
     if type(nodes) is not list: _bad(nodes)
     for node in nodes:
