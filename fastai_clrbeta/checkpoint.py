@@ -66,7 +66,8 @@ def read_checkpoint(path):
         if content['format'] != _format: raise ValueError(f"its format is {content['format']}")
         if wrong := [k for k,t in _forms.items() if type(content.get(k)) is not t]:
             raise ValueError(f"{wrong[0]} cannot be read")
-        if not 0 <= content['epoch'] <= content['n_epoch'] or content['iter'] < 0: raise ValueError("it is at no step")
+        if not (0 <= content['epoch'] <= content['n_epoch'] and content['iter'] >= 0):
+            raise ValueError("it is at no step of a run")
         for rank in range(len(content['others'])+1): _check_state(of_process(rank, content))
     except Exception as e:
         why = f"{type(e).__name__}: {truncstr(str(e), 100)}"
@@ -99,7 +100,7 @@ def load_checkpoint(f, run):
             continue
         if errs:
             warn(f"{' '.join(errs)} Resuming from the one before it, {path.name}, which takes its place.")
-            with suppress(OSError): os.replace(path, checkpoint_paths(f)[0])  # or the bad one would replace it
+            with suppress(OSError): os.replace(path, checkpoint_paths(f)[0])  # or the bad one would win
         return content
     hint = ' A resumed run needs the peak that it began with.' if errs and 'schedule: lrs' in errs[0] else ''
     if errs: raise ValueError(f'{errs[0]}{hint} To start over, leave resume out.')
@@ -307,8 +308,8 @@ def _replaced(old, new):
     return [k for k in old if len(old[k]) != len(new[k]) or not all(map(same_value, old[k], new[k]))]
 
 # %% ../nbs/09_checkpoint.ipynb #ck000023
-_lost = ("{} cannot be saved, so a resumed run starts with a new one. To save it, give its class `state_dict` "
-         "and `load_state_dict`, or pass it in `keep=`.")
+_lost = ("{} cannot be saved, so a resumed run starts with a new one. To save it, give its class "
+         "`state_dict` and `load_state_dict`, or pass it in `keep=`.")
 _replaced_text = ("The run has replaced {} since it began. A checkpoint does not hold this, so a resumed run "
                   "starts with what it is given.")
 
@@ -359,7 +360,8 @@ class Checkpoint(Callback):
         res = {}
         for name,o in saved_callbacks(self.learn).items():
             given,now = self.given.get(name, {}),attributes(o)
-            self.changed |= {f'{name} {k}':True for k,v in given.items() if not same_value(v, now.get(k, missing))}
+            changed = [k for k,v in given.items() if not same_value(v, now.get(k, missing))]
+            self.changed |= {f'{name} {k}':True for k in changed}
             res[id(o)] = {k for k in given if f'{name} {k}' not in self.changed}
         return res
 
@@ -389,8 +391,9 @@ def _save(self:Checkpoint, epoch, i, reading=None):
     own = dict(state=state_of(self.learn, reading), epoch_start=start, begin=self.begin)
     others = gather_others(own)
     if rank_distrib(): return
-    about = dict(format=_format, run=self.described, epoch=epoch, n_epoch=self.n_epoch, iter=i, tried=self.tried)
-    write_checkpoint(self.file, dict(**about, changed=self.changed, keep=[*self.keep], others=others, **own))
+    place = dict(epoch=epoch, n_epoch=self.n_epoch, iter=i, tried=self.tried)
+    names = dict(changed=self.changed, keep=[*self.keep])
+    write_checkpoint(self.file, dict(format=_format, run=self.described, others=others, **place, **names, **own))
 
 @patch
 def _name_lost(self:Checkpoint, reading):
@@ -494,7 +497,7 @@ def checkpointing(
     def look():
         f.parent.mkdir(parents=True, exist_ok=True)
         put_back = Reading(data_parts(learn)).put_back
-        try: run = _numbers(describe_run(learn, opt, schedule, cbs))  # a look at items can draw random numbers
+        try: run = _numbers(describe_run(learn, opt, schedule, cbs))  # looking at items can draw numbers
         finally: put_back()
         content = load_checkpoint(f, run) if resume else None
         if content: _check_names(content['keep'], keep)
@@ -511,7 +514,7 @@ def _check_names(there, here):
     if lacking:
         names = ', '.join(lacking)
         raise ValueError(f"The checkpoint holds {names}. To resume it, pass keep=dict({lacking[0]}=…).")
-    if new: raise ValueError(f"keep: the checkpoint does not hold {', '.join(new)}. Leave this out to resume it.")
+    if new: raise ValueError(f"keep: the checkpoint does not hold {', '.join(new)}. Leave this out to resume.")
 
 def _numbers(o):
     "`o` with plain numbers in place of NumPy's, and lists in place of tuples"

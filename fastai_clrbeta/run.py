@@ -185,7 +185,7 @@ def settings(cls):
 _clocks = {'learn', 'start_epoch'}
 
 class Callbacks(Objects):
-    "Callbacks and metrics, except what is in `given`: by `id`, names of arguments that the run has not changed."
+    "Callbacks and metrics, without the arguments in `given`, by `id`, which the run has not changed."
     def __init__(self, file, given):
         super().__init__(lambda o: settings(type(o)) | _clocks | given.get(id(o), set()) if file else ())
 

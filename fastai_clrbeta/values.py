@@ -89,7 +89,7 @@ def _acts(cls):
     return any({'__call__', '__del__'} & vars(c).keys() for c in cls.__mro__)
 
 def can_make(cls):
-    "Return True if an object of `cls` can be made for a file: it needs no constructor, and does nothing by itself."
+    "Return True if an object of `cls` can be made without a constructor, and does nothing by itself."
     if issubclass(cls, np.random.BitGenerator): return cls.__name__ in _bit_generators
     if issubclass(cls, generator_types): return cls in generator_types
     if issubclass(cls, (Tensor, np.ndarray)): return True
@@ -462,8 +462,8 @@ class Reading:
         parts:SimpleNamespace, # What to read, see `run_parts`
         file:bool=False,       # Read plain data for a file?
         copy:bool=False,       # Copy tensors for a file, too, because it is written later?
-        known=None,            # Names of the classes that a resumed run has met. None: this is the first reading
-        fixed=None,            # Objects that cannot be made from a file, but were there from the start, by `id`
+        known=None,            # Names of the classes that a resumed run has met. None: at the first reading
+        fixed=None,            # Objects that cannot be made from a file, but were there at the start, by `id`
         packs:dict|None=None,  # Long lists that an earlier reading has packed, by `id`
     ):
         self.kinds,self.owned,self.append_only = parts.kinds,parts.owned,parts.append_only
@@ -564,7 +564,7 @@ def _is_strange(self:Reading, cls):
 
 @patch
 def _is_late(self:Reading, o, kind):
-    "Return True if a resumed run would not have `o`: it was made during the run, and cannot be made from a file."
+    "Return True if a resumed run would not have `o`: it is made during the run, and cannot be made for a file."
     if not self.file or kind.makes(type(o)): return False
     if self.known is None: self.fixed[id(o)] = o
     return id(o) not in self.fixed
