@@ -79,5 +79,5 @@ def main(
     t = {k:np.array(v) for k,v in times.items()}
     print(f"ResNet-20, batch {bs}, {torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} rounds of {steps} steps")
     tell('step of lr_find_val / (step of lr_find + a forward pass)', t['ours']/(t['stock']+t['forward']), 'at most 1.10')
-    tell('snapshot and restore / training step', t['no_trace']/t['stock'], 'below 1')
+    tell('snapshot and restore / training step', t['no_trace']/t['stock'], 'at most 0.10')
     tell(f'step of torch-lr-finder, {n_valid} validation batches / step of lr_find_val', t['other']/t['ours'])
