@@ -33,9 +33,11 @@ _forms = dict(run=dict, epoch=int, n_epoch=int, iter=int, tried=list, changed=di
 def write_checkpoint(f, content):
     "Write `content` as the newest checkpoint `f`. The old one stays until the new one has been read back."
     path,prev,tmp = checkpoint_paths(f)
+    data = io.BytesIO()
+    torch.save(content, data)  # into a file, an interrupt can make torch write after it has been closed
     try:
         with open(tmp, 'wb') as out:
-            torch.save(content, out)
+            out.write(data.getbuffer())
             out.flush()
             os.fsync(out.fileno())
         read_checkpoint(tmp)
@@ -355,30 +357,30 @@ class Checkpoint(Callback):
         self._save(self.now+1, 0)
         self.now = None
 
-    def _unchanged(self):
+    def _unchanged(self, learn):
         "By `id` of a callback, the names of arguments that have never changed"
         res = {}
-        for name,o in saved_callbacks(self.learn).items():
+        for name,o in saved_callbacks(learn).items():
             given,now = self.given.get(name, {}),attributes(o)
             changed = [k for k,v in given.items() if not same_value(v, now.get(k, missing))]
             self.changed |= {f'{name} {k}':True for k in changed}
             res[id(o)] = {k for k in given if f'{name} {k}' not in self.changed}
         return res
 
-    def _parts(self, others=()): return run_parts(self.learn, others, self.keep, True, self._unchanged())
+    def _parts(self, learn, others=()): return run_parts(learn, others, self.keep, True, self._unchanged(learn))
     def _read(self):
-        reading = Reading(self._parts(), file=True, known=self.known, fixed=self.fixed, packs=self.packs)
+        reading = Reading(self._parts(self.learn), file=True, known=self.known, fixed=self.fixed, packs=self.packs)
         self.packs,self.fixed = reading.packs,reading.fixed
         return reading
 
-    def restore(self, state, others=(), only_data=False):
-        "Put `state` into the Learner; return what it lacks."
-        parts = data_parts(self.learn) if only_data else self._parts(others)
-        return restore(self.learn, state, parts, self.known or {})
+    def restore(self, learn, state, others=(), only_data=False):
+        "Put `state` into `learn`; return what it lacks."
+        parts = data_parts(learn) if only_data else self._parts(learn, others)
+        return restore(learn, state, parts, self.known or {})
 
-    def start_over(self, others):
-        "Start the run over. A process that resumed it knows its beginning only from the file."
-        if self.resumed: self.restore(self.begin, others)
+    def start_over(self, learn, others):
+        "Start the run of `learn` over. A process that resumed it knows its beginning only from the file."
+        if self.resumed: self.restore(learn, self.begin, others)
         self.content = None
 
 # %% ../nbs/09_checkpoint.ipynb #ck000024
@@ -450,7 +452,7 @@ class Resume:
             learn._with_events(learn._do_epoch, 'epoch', CancelEpochException)
 
     def _restore(self):
-        try: return self.cb.restore(self.content['state'])
+        try: return self.cb.restore(self.learn, self.content['state'])
         except ValueError as e:
             raise ValueError(f"{checkpoint_paths(self.cb.file)[0]} does not fit this run: {e}") from e
 
@@ -465,7 +467,7 @@ class Resume:
         del learn.all_batches,learn._call_one
         learn.n_iter = len(learn.dl)
         self.cb.epoch_start = content['epoch_start']
-        self.cb.restore(content['epoch_start'], only_data=True)
+        self.cb.restore(learn, content['epoch_start'], only_data=True)
         if content['iter'] > learn.n_iter: raise ValueError(f"an epoch has no step {content['iter']} here.")
         batches = enumerate(learn.dl)
         for _ in range(content['iter']): next(batches)

@@ -157,7 +157,7 @@ def _act(learn, on_diverge, lengthen, guards, fit, plan, cycle_len, others, kept
         if on_diverge == 'stop': return tell(f"Stopped: {report}")
         if on_diverge == 'raise': raise FitDiverged(f"{report}.", report)
         put_back()
-        if kept: kept.start_over(others)
+        if kept: kept.start_over(learn, others)
         guard.report = report  # the Learner's own guard was put back, too
         tried.append(cycle_len)
         if len(tried) > lengthen[1]:

@@ -34,10 +34,12 @@ def leave_autocast(nesting, states):
 
 @contextmanager
 def autocast_left():
-    "At the end of the block, leave every `autocast` that was left open inside it."
-    state = autocast_state()
+    "At the end of the block, leave every `autocast` and `no_grad` that an interrupt left open inside it."
+    state,with_grad = autocast_state(),torch.is_grad_enabled()
     try: yield
-    finally: leave_autocast(*state)
+    finally:
+        torch.set_grad_enabled(with_grad)
+        leave_autocast(*state)
 
 # %% ../nbs/12_precision.ipynb #pr000010
 def _check_fp16(precision, device):

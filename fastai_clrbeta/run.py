@@ -297,9 +297,12 @@ def snapshot(learn, others=(), keep=None):
     reading,autocast = Reading(run_parts(learn, others, keep)),autocast_state()
     for dl in getattr(learn.dls, 'loaders', []):
         if getattr(dl, '_iterator', None): dl._iterator = None  # its workers would keep their random numbers
+    with_grad = torch.is_grad_enabled()
     def put_back():
         try: reading.put_back()
-        finally: leave_autocast(*autocast)
+        finally:
+            torch.set_grad_enabled(with_grad)
+            leave_autocast(*autocast)
     return put_back
 
 @patch

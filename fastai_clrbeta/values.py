@@ -170,8 +170,9 @@ class Dicts(Kind):
         base = self._base(type(o))
         old,new = dict(base.items(o)),{}
         for k,v in data['items']:
-            k = value(k)
-            new[k] = value(v, old.get(k, missing))
+            with suppress(NotSaved):  # fastai's optimiser has a method among the keys of its state
+                k = value(k)
+                new[k] = value(v, old.get(k, missing))
         base.clear(o)
         for k,v in new.items(): base.__setitem__(o, k, v)
         if isinstance(o, defaultdict): self._set_factory(o, data['factory'], value)
