@@ -168,7 +168,7 @@ def disk_full(folder):
     learn = learner(folder)
     learn.remove_cbs([SaveModelCallback])
     train(learn, resume=True, every_iter=None, best_save_name=None)
-    print(json.dumps(dict(epochs=len(end[1]), warned=[str(o.message) for o in w if 'no checkpoint' in str(o.message)],
+    print(json.dumps(dict(epochs=len(end[1]), warned=[str(o.message) for o in w if 'No checkpoint' in str(o.message)],
                           same=outcome(learn)==end, left=sorted(o.name for o in (Path(folder)/'models').iterdir()))))
 
 def read_only(folder):
@@ -192,6 +192,6 @@ def read_only(folder):
         warnings.simplefilter('always')
         train(learn, cbs=ReadOnly(), every_iter=None, best_save_name=None)
     print(json.dumps(dict(error=error, untouched=untouched, epochs=len(learn.recorder.values),
-                          warned=[str(o.message) for o in w if 'no checkpoint' in str(o.message)])))
+                          warned=[str(o.message) for o in w if 'No checkpoint' in str(o.message)])))
 
 if __name__ == '__main__': globals()[sys.argv[1]](*sys.argv[2:])
