@@ -1,10 +1,12 @@
-"""Runs that are really killed: `python faults.py kill N folder [processes]`, or `lengthened`, `disk_full`, `read_only` and a folder.
+"""Runs that are really killed: `python faults.py kill N folder [processes]`, or `lengthened`,
+`interrupted_writing`, `disk_full`, `read_only` and a folder.
 Everything is imported once, and each run is a fork of that, so that twenty of them take seconds"""
 import json, multiprocessing, os, random, resource, signal, socket, sys, time, warnings
 warnings.simplefilter('ignore', FutureWarning)
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stdout, suppress
 from fastai.distributed import *
 from fastai_clrbeta.all import *
+from fastai_clrbeta.checkpoint import checkpoint_paths, read_checkpoint, write_checkpoint
 
 torch.set_num_threads(1)
 x,y = torch.linspace(-1, 1, 96*3*8*8).view(96,3,8,8),torch.arange(96)%4
@@ -126,6 +128,25 @@ def lengthened(folder):
     codes += [forked(partial(go, f, n, one, seed=i, resume=i>0), n=2) for i,(n,one) in enumerate([(2,None),(4,1),(7,0)])]
     codes.append(forked(partial(go, f, seed=9, resume=True), n=2))
     print(json.dumps(dict(codes=codes, same=read(f) == read(peace))))
+
+def interrupted_writing(folder):
+    "Ctrl-C at each Python function that writing a checkpoint calls. How many these are, and where no file was whole"
+    train(learner(folder), every_iter=None)
+    f,bad = Path(folder)/'models'/'run',[]
+    content = read_checkpoint(checkpoint_paths(f)[0])
+    for n in itertools.count(1):
+        called = set()
+        def interrupt(frame, event, arg):
+            if event != 'call' or frame.f_code in called: return
+            called.add(frame.f_code)
+            if len(called) == n: raise KeyboardInterrupt
+        with suppress(KeyboardInterrupt):
+            sys.setprofile(interrupt)
+            write_checkpoint(f, content)
+        sys.setprofile(None)
+        if not any(o.exists() and read_checkpoint(o) for o in checkpoint_paths(f)[:2]): bad.append(n)
+        if len(called) < n: break
+    print(json.dumps(dict(times=n, bad=bad)))
 
 def disk_full(folder):
     "From the second epoch on no file can grow beyond a kilobyte, as if the disk were full"

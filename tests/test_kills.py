@@ -1,5 +1,6 @@
 "A run is killed or interrupted again and again, wherever it runs and whatever it trains: the weights stay the same"
 import json, os, signal, subprocess, sys, time
+from functools import partial
 import pytest
 from conftest import root
 from test_as_used import in_a_terminal
@@ -63,15 +64,13 @@ class Tell(Callback):
     def after_batch(self):
         if self.training:
             print('step', self.train_iter)
-            time.sleep(0.1)
+            time.sleep(0.05)
 def make(): return images('.', [Tell()], TorchDataLoader, workers=2)
 def fit(learn, **kwargs):
-    learn.fit_clr_beta(0.1, cycle_len=2, use_clr_beta=(10,13.68,0.95,0.8), **kwargs)
+    learn.fit_clr_beta(0.1, cycle_len=4, use_clr_beta=(10,13.68,0.95,0.8), **kwargs)
     print('The end:', hashlib.sha256(json.dumps(outcome(learn)).encode()).hexdigest())
-set_seed(0, reproducible=True)
-learn = make()
 '''
-peace = 'set_seed(0, reproducible=True); fit(make())'
+start = 'set_seed(0, reproducible=True); learn = make()'
 fit = "fit(learn, checkpoint={!r}, every_iter=1, resume=True)"
 
 class Notebook:
@@ -102,6 +101,10 @@ class Notebook:
                 if killed: return seen,bar
             if kind == 'status' and content['execution_state'] == 'idle': return seen,bar
 
+    def interrupt(self, after):
+        time.sleep(after)
+        self.km.interrupt_kernel()
+
     def kill(self):
         self.km.signal_kernel(signal.SIGKILL)
         return True
@@ -126,18 +129,22 @@ def test_a_kernel_that_is_interrupted_and_killed(notebook):
     "Five interrupts, each followed by the same cell again; and two kills, after which the notebook is run again"
     nb = notebook
     nb.run(setup)
-    end = nb.run(peace)[0].splitlines()[-1]
+    nb.run(start)
+    end = nb.run('fit(learn)')[0].splitlines()[-1]
     assert end.startswith('The end: ')
+    nb.run(start)
     for i in range(5):
-        seen,bar = nb.run(fit.format('interrupted'), 2, nb.km.interrupt_kernel)
+        seen,bar = nb.run(fit.format('interrupted'), 2, partial(nb.interrupt, after=0.02*i))
         assert seen.endswith('KeyboardInterrupt') and bar, seen
         assert i == 0 or 'Resuming from epoch' in seen
     assert nb.run(fit.format('interrupted'))[0].splitlines()[-1] == end
-    for steps in 4,5:
+    for steps in 4,5:  # six make an epoch
         nb.restart()
         nb.run(setup)
+        nb.run(start)
         assert 'The end' not in nb.run(fit.format('killed'), steps, nb.kill)[0]
     nb.restart()
     nb.run(setup)
+    nb.run('learn = make()')  # with other weights and random numbers
     seen = nb.run(fit.format('killed'))[0]
     assert 'Resuming from epoch 1' in seen and seen.splitlines()[-1] == end

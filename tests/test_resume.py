@@ -111,6 +111,11 @@ def test_sigint_while_writing(where, n, tmp_path, peace, monkeypatch):
     assert not _paths(tmp_path/'models'/'run')[2].exists()
     same(train(learner(tmp_path), resume=True), peace)
 
+def test_sigint_in_each_function_that_writes(tmp_path):
+    "There is always a whole checkpoint, and Python survives: torch can abort it if its file is closed too early"
+    res = faults('interrupted_writing', tmp_path)
+    assert res['times'] > 100 and not res['bad'], res
+
 def test_the_interrupted_learner_resumes_itself(tmp_path, peace):
     "After an interrupt in a notebook, the Learner that was interrupted is the one at hand"
     learn = learner(tmp_path, cbs=Signal('after_step', 11))
