@@ -122,15 +122,17 @@ class Explode(Callback):
 def lengthened(folder):
     "A run in two processes that is lengthened twice, and in which both processes or one of them are killed"
     def killed(n, one): return Killed(n) if one is None or rank_distrib() == one else None
-    def go(f, n=0, one=None, **kwargs): run(f, on_diverge='lengthen', cbs=[Explode(), *L(killed(n, one))], **kwargs)
+    def go(f, n=0, one=None, **kwargs):
+        run(f, on_diverge='lengthen', cbs=[Explode(), *L(killed(n, one))], **kwargs)
     peace,f = (Path(folder)/o for o in ('peace','killed'))
     codes = [forked(partial(go, peace), n=2)]
-    codes += [forked(partial(go, f, n, one, seed=i, resume=i>0), n=2) for i,(n,one) in enumerate([(2,None),(4,1),(7,0)])]
+    for i,(n,one) in enumerate([(2,None),(4,1),(7,0)]):
+        codes.append(forked(partial(go, f, n, one, seed=i, resume=i>0), n=2))
     codes.append(forked(partial(go, f, seed=9, resume=True), n=2))
     print(json.dumps(dict(codes=codes, same=read(f) == read(peace))))
 
 def interrupted_writing(folder):
-    "Ctrl-C at each Python function that writing a checkpoint calls. How many these are, and where no file was whole"
+    "Ctrl-C at each Python function that writes a checkpoint. How many these are, and where no file was whole"
     train(learner(folder), every_iter=None)
     f,bad = Path(folder)/'models'/'run',[]
     content = read_checkpoint(checkpoint_paths(f)[0])

@@ -1,5 +1,6 @@
 """Runs of many kinds that are killed or interrupted again and again: `python kills.py folder case …`.
-Everything is imported once, each run is a fork of that, and `results.json` in the folder tells what came of them"""
+Everything is imported once, and each run is a fork of that.
+What came of them is in `results.json` in the folder."""
 import functools
 from faults import *
 from fastai.collab import *
@@ -17,7 +18,8 @@ def images(folder, cbs=None, cls=DataLoader, workers=0):
     kw = dict(batch_size=16, num_workers=workers)
     dls = DataLoaders(cls(OwnNoise(), shuffle=True, **kw), cls(OwnNoise(), **kw))
     cbs = [SaveModelCallback(fname='best_loss'), EarlyStoppingCallback(patience=10), *L(cbs)]
-    return Learner(dls, Net(), loss_func=CrossEntropyLossFlat(), opt_func=sgd, metrics=accuracy, path=folder, cbs=cbs)
+    return Learner(dls, Net(), loss_func=CrossEntropyLossFlat(), opt_func=sgd, metrics=accuracy,
+                   path=folder, cbs=cbs)
 
 def half(folder, cbs, change):
     learn = images(folder, cbs)
@@ -33,14 +35,17 @@ def three_groups(folder, cbs):
 
 def rows(n=120):
     rng = np.random.default_rng(0)
-    return pd.DataFrame(dict(a=rng.normal(size=n), b=rng.choice([*'uvw'], n), y=rng.choice(['no','yes'], n),
-                             user=rng.integers(0, 9, n), item=rng.integers(0, 7, n), rating=rng.uniform(1, 5, n)))
+    return pd.DataFrame(dict(
+        a=rng.normal(size=n), b=rng.choice([*'uvw'], n), y=rng.choice(['no','yes'], n),
+        user=rng.integers(0, 9, n), item=rng.integers(0, 7, n), rating=rng.uniform(1, 5, n)))
 
 def tabular(folder, cbs):
-    dls = TabularDataLoaders.from_df(rows(), cat_names=['b'], cont_names=['a'], procs=[Categorify,FillMissing,Normalize],
-                                     y_names='y', y_block=CategoryBlock(), valid_idx=range(24), bs=16)
+    procs = [Categorify,FillMissing,Normalize]
+    dls = TabularDataLoaders.from_df(rows(), cat_names=['b'], cont_names=['a'], procs=procs, y_names='y',
+                                     y_block=CategoryBlock(), valid_idx=range(24), bs=16)
     config = tabular_config(ps=0.2, embed_p=0.1)
-    return tabular_learner(dls, layers=[16,8], config=config, metrics=[accuracy,F1Score()], path=folder, cbs=cbs)
+    metrics = [accuracy,F1Score()]
+    return tabular_learner(dls, layers=[16,8], config=config, metrics=metrics, path=folder, cbs=cbs)
 
 def collab(folder, cbs):
     dls = CollabDataLoaders.from_df(rows()[['user','item','rating']], valid_pct=0.2, seed=0, bs=16)
@@ -48,20 +53,23 @@ def collab(folder, cbs):
 
 def language_model(folder, cbs):
     words = np.random.default_rng(0).choice([*'abcdefgh'], (24,12))
-    dls = TextDataLoaders.from_df(pd.DataFrame(dict(text=list(map(' '.join, words)))), text_col='text', is_lm=True, bs=4,
-                                  seq_len=8, seed=0, tok_tfm=BaseTokenizer())
+    texts = pd.DataFrame(dict(text=[*map(' '.join, words)]))
+    dls = TextDataLoaders.from_df(texts, text_col='text', is_lm=True, bs=4, seq_len=8, seed=0,
+                                  tok_tfm=BaseTokenizer())
     config = {**awd_lstm_lm_config, 'emb_sz':8, 'n_hid':8}
-    return language_model_learner(dls, AWD_LSTM, pretrained=False, config=config, metrics=Perplexity(), path=folder, cbs=cbs)
+    return language_model_learner(dls, AWD_LSTM, pretrained=False, config=config, metrics=Perplexity(),
+                                  path=folder, cbs=cbs)
 
 def unet(folder, cbs):
     images = torch.randn(96, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     items = [(TensorImage(o), TensorMask((o[0] > 0).long())) for o in images]
     dls = DataLoaders(DataLoader(items, bs=16, shuffle=True), DataLoader(items, bs=32))
     encoder = nn.Sequential(ConvLayer(3, 8, stride=2), ConvLayer(8, 8), ConvLayer(8, 16, stride=2))
-    return Learner(dls, DynamicUnet(encoder, 2, (16,16)), loss_func=CrossEntropyLossFlat(axis=1), path=folder, cbs=cbs)
+    model = DynamicUnet(encoder, 2, (16,16))
+    return Learner(dls, model, loss_func=CrossEntropyLossFlat(axis=1), path=folder, cbs=cbs)
 
 class Scale(Callback):
-    "A gradient scaler of the CPU, which each fit makes anew. Two steps overflow, three good steps double the scale"
+    "A gradient scaler, which each fit makes anew: two steps overflow, and three good steps double the scale"
     order = 10
     def __init__(self): self.scales = []
     def before_fit(self): self.learn.scaler = GradScaler('cpu', init_scale=4., growth_interval=3)
@@ -83,20 +91,22 @@ class Scale(Callback):
 # What ends a run
 plan = SimpleNamespace(event=None, left=0, how=None)  # not in an attribute, which a checkpoint would hold
 class Strike(Callback):
-    "End this process, as the plan says, at an event of training: just before the checkpoint that it makes, if any"
+    "End this process at the event that the plan names, before a checkpoint is written"
     order = 900
     def strike(self, event):
         if event != plan.event or not self.training and event.endswith('batch'): return
         plan.left -= 1
         if plan.left == 0: plan.how()
-for o in ('before_batch after_pred after_loss after_backward after_step after_batch after_train before_validate '
-          'after_validate after_epoch').split(): setattr(Strike, o, functools.partialmethod(Strike.strike, o))
+for o in 'after_loss after_backward after_batch after_train before_validate'.split():
+    setattr(Strike, o, functools.partialmethod(Strike.strike, o))
 
 def sigkill(): os.kill(os.getpid(), signal.SIGKILL)
 def ctrl_c(): os.killpg(0, signal.SIGINT)  # a terminal sends it to all processes
 INTERRUPTED = 130
 
-five = [('after_batch',3,None), ('before_validate',1,0), ('after_loss',1,None), ('after_backward',3,1), ('after_train',1,0)]
+# event, how often it has to happen, and the rank of the process if only one is killed
+five = [('after_batch',3,None), ('before_validate',1,0), ('after_loss',1,None), ('after_backward',3,1),
+        ('after_train',1,0)]
 each_step = 11*[('after_batch',2,None)]
 
 def case(make, strikes=five, how=sigkill, n=1, lrs=0.1, **kwargs):
@@ -133,19 +143,21 @@ def train(c, folder, seed=0, strike=(None,0,None), **kwargs):
     set_seed(100*seed, reproducible=True)  # another process has other weights and random numbers
     learn = c.make(folder, [Strike()])
     set_seed(100*seed + rank)
+    together = learn.distrib_ctx(sync_bn=False, cpu=True) if c.n > 1 else nullcontext()
     try:
-        with warnings.catch_warnings(record=True) as told, learn.distrib_ctx(sync_bn=False, cpu=True) if c.n > 1 else nullcontext():
+        with warnings.catch_warnings(record=True) as told, together:
             warnings.simplefilter('always')
             learn.fit_clr_beta(c.lrs, cycle_len=2, use_clr_beta=(10,13.68,0.95,0.8), **c.kwargs, **kwargs)
     except KeyboardInterrupt:
         plan.event = None
         os._exit(INTERRUPTED)
     scales = learn.scale.scales if hasattr(learn, 'scale') else []
-    end = dict(outcome=[*outcome(learn), scales], told=[str(o.message) for o in told if '/fastai_clrbeta/' in o.filename])
+    told = [str(o.message) for o in told if '/fastai_clrbeta/' in o.filename]
+    end = dict(outcome=[*outcome(learn), scales], told=told)
     (Path(folder)/f'outcome{rank}.json').write_text(json.dumps(end))
 
 def go(c, folder):
-    "Run the case `c` in peace and through its strikes. The exit codes of each run, whether all is the same, and warnings"
+    "Run the case `c` in peace and through its strikes. Return exit codes, and whether the end is the same"
     peace,struck,codes = folder/'peace',folder/'struck',[]
     def go_on(*args, **kwargs):
         for _ in range(3):

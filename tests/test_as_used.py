@@ -105,7 +105,8 @@ def in_a_pipe(d):
 def in_a_terminal(d, *args):
     pty = pytest.importorskip('pty')
     ours,theirs = pty.openpty()
-    p = subprocess.Popen([sys.executable, *(args or ['as_used.py'])], cwd=d, stdin=theirs, stdout=theirs, stderr=theirs)
+    command = [sys.executable, *(args or ['as_used.py'])]
+    p = subprocess.Popen(command, cwd=d, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     out = b''
     while True:

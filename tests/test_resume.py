@@ -112,7 +112,7 @@ def test_sigint_while_writing(where, n, tmp_path, peace, monkeypatch):
     same(train(learner(tmp_path), resume=True), peace)
 
 def test_sigint_in_each_function_that_writes(tmp_path):
-    "There is always a whole checkpoint, and Python survives: torch can abort it if its file is closed too early"
+    "There is always a whole checkpoint. Python survives: torch aborts it if a file is closed too early"
     res = faults('interrupted_writing', tmp_path)
     assert res['times'] > 100 and not res['bad'], res
 
@@ -180,9 +180,11 @@ def test_what_cannot_be_saved_is_named_once(at, tmp_path):
         warnings.simplefilter('always')
         whole = train(learner(tmp_path/'whole', Figures(at)))
         w.clear()
-        with pytest.raises(KeyboardInterrupt): train(learner(tmp_path, [Figures(at), Signal('after_batch', 12)]))
+        with pytest.raises(KeyboardInterrupt):
+            train(learner(tmp_path, [Figures(at), Signal('after_batch', 12)]))
     named = [str(o.message) for o in w if 'cannot be saved' in str(o.message)]
-    assert len(named) == 1 and named[0].startswith('`Figures.figure` (matplotlib.Figure) cannot be saved'), named
+    assert len(named) == 1, named
+    assert named[0].startswith('`Figures.figure` (matplotlib.Figure) cannot be saved')
     same(train(learner(tmp_path, Figures(at)), resume=True), whole)
 
 def test_without_resume_the_checkpoint_that_was_there_is_kept(tmp_path, peace):
@@ -313,7 +315,8 @@ bad_files = dict(cut=cut, damaged=damage, empty=lambda path: path.write_bytes(b'
                  text=lambda path: path.write_text('not a checkpoint'),
                  oldest=of_format('fastai_clrbeta 2'), older=of_format('fastai_clrbeta 3'),
                  newer=of_format('fastai_clrbeta 99'))
-told = dict(oldest='version 0.1.0 wrote it', older='version 0.2.0 wrote it', newer='its format is fastai_clrbeta 99')
+told = dict(oldest='version 0.1.0 wrote it', older='version 0.2.0 wrote it',
+            newer='its format is fastai_clrbeta 99')
 
 @pytest.fixture(scope='module')
 def interrupted(tmp_path_factory):
@@ -327,7 +330,8 @@ def test_a_bad_file_is_refused_in_one_line_before_anything_changes(name, tmp_pat
     for o in _paths(tmp_path/'models'/'run')[:2]: bad_files[name](o)
     learn = learner(tmp_path)
     before = [v.clone() for v in learn.model.state_dict().values()]
-    with pytest.raises(ValueError, match=told.get(name, 'damaged or no checkpoint')) as e: train(learn, resume=True)
+    with pytest.raises(ValueError, match=told.get(name, 'damaged or no checkpoint')) as e:
+        train(learn, resume=True)
     assert '\n' not in str(e.value) and learn.opt is None and learn.path == tmp_path
     assert all(map(torch.equal, before, learn.model.state_dict().values()))
 
@@ -428,8 +432,9 @@ def test_what_a_run_has_replaced_is_named(tmp_path):
     class Turns(Callback):
         def before_epoch(self):
             if self.epoch == 1: self.learn.loss_func = LabelSmoothingCrossEntropyFlat()
-    with pytest.warns(UserWarning, match='The run has replaced modules, parameters or buffers since it began'):
-        with pytest.raises(KeyboardInterrupt): train(learner(tmp_path, cbs=[Grows(), Signal('before_step', 15)]))
+    with pytest.warns(UserWarning, match='The run has replaced modules, parameters or buffers since it'):
+        with pytest.raises(KeyboardInterrupt):
+            train(learner(tmp_path, cbs=[Grows(), Signal('before_step', 15)]))
     with pytest.raises(ValueError, match='does not fit this run: it holds .* model.4.weight'):
         train(learner(tmp_path), resume=True)
     with pytest.warns(UserWarning, match='The run has replaced the loss function since it began'):
