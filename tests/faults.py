@@ -1,10 +1,12 @@
-"""Runs that are really killed: `python faults.py kill N folder [processes]`, or `in_a_row`, `disk_full`, `read_only` and a folder.
+"""Runs that are really killed: `python faults.py kill N folder [processes]`, or `lengthened`,
+`interrupted_writing`, `disk_full`, `read_only` and a folder.
 Everything is imported once, and each run is a fork of that, so that twenty of them take seconds"""
 import json, multiprocessing, os, random, resource, signal, socket, sys, time, warnings
 warnings.simplefilter('ignore', FutureWarning)
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stdout, suppress
 from fastai.distributed import *
 from fastai_clrbeta.all import *
+from fastai_clrbeta.checkpoint import checkpoint_paths, read_checkpoint, write_checkpoint
 
 torch.set_num_threads(1)
 x,y = torch.linspace(-1, 1, 96*3*8*8).view(96,3,8,8),torch.arange(96)%4
@@ -50,7 +52,7 @@ def hung(*_):
     for o in multiprocessing.active_children(): o.kill()
     os._exit(HUNG)
 
-def forked(f, kill_after=None, n=1, one=None):
+def forked(f, kill_after=None, n=1, one=None, limit=120):
     """Run `f` in `n` processes of their own, of which all, or only number `one`, are killed after so many seconds. Their exit
     codes, or minus their signals. What has not ended five seconds after a kill is sent SIGTERM, as torchrun does at once"""
     with socket.socket() as s:
@@ -61,7 +63,7 @@ def forked(f, kill_after=None, n=1, one=None):
         pids.append(os.fork())
         if pids[-1]: continue
         signal.signal(signal.SIGALRM, hung)
-        signal.alarm(120)
+        signal.alarm(limit)
         if n > 1: os.environ.update({k:str(v) for k,v in dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=n, MASTER_ADDR='127.0.0.1',
                                                                MASTER_PORT=port).items()})
         try: f(); code = 0
@@ -102,28 +104,13 @@ def kill(times, folder, n=1):
         res.append(dict(killed=-signal.SIGKILL in codes, left=left, resumed=again, same=again and read(f)==read(peace), codes=codes))
     print(json.dumps(res))
 
+left = []  # steps until the kill: not in an attribute, which a checkpoint would hold
 class Killed(Callback):
     order = 900  # before the checkpoint
+    def __init__(self, n): left[:] = [n]
     def after_batch(self):
-        if not self.training: return
-        steps.append(1)  # not in an attribute, which a checkpoint would hold
-        if len(steps) == self.n: os.kill(os.getpid(), signal.SIGKILL)
-    def __init__(self, n): self.n = n
-steps = []
-
-def in_a_row(folder):
-    "Runs that are killed five times, several times within one epoch of six steps; with loaders of fastai's and of torch's"
-    res = {}
-    for cls,workers in itertools.product((DataLoader, torch.utils.data.DataLoader), (0,2)):
-        dls = lambda: DataLoaders(cls(OwnNoise(), batch_size=16, shuffle=True, num_workers=workers),
-                                  cls(OwnNoise(), batch_size=32, num_workers=workers))
-        name = f'{cls.__module__} {workers}'
-        peace,f = (Path(folder)/name/o for o in ('peace','killed'))
-        codes = forked(partial(run, peace, dls=dls))
-        for i,n in enumerate((3,3,2,4,6)): codes += forked(partial(run, f, seed=i, dls=dls, resume=i>0, cbs=Killed(n)))
-        codes += forked(partial(run, f, seed=9, dls=dls, resume=True))
-        res[name] = dict(codes=codes, same=read(f)==read(peace))
-    print(json.dumps(res))
+        left[0] -= self.training
+        if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
 
 class Explode(Callback):
     "Diverge at the fifth step of a run of less than 8 epochs, on the last process alone"
@@ -132,26 +119,36 @@ class Explode(Callback):
         if rank_distrib() < num_distrib()-1 or not self.training or self.n_epoch > 7: return
         if self.epoch*self.n_iter+self.iter == 4: self.learn.loss = self.learn.loss*float('nan')
 
-def together(folder):
-    "Runs in two processes that are killed again and again, both or one of them: with loader workers, and lengthened"
-    def killed(n, one): return Killed(n) if one is None or rank_distrib()==one else None
-    cases = {'lengthen':(DataLoader, 0, dict(on_diverge='lengthen'), Explode)}
-    for cls in DataLoader,torch.utils.data.DataLoader: cases[f'{cls.__module__}, a worker'] = cls,1,{},None
-    res = {}
-    for name,(cls,workers,kwargs,cb) in cases.items():
-        dls = lambda: DataLoaders(cls(Noisy(), batch_size=16, shuffle=True, num_workers=workers), cls(Noisy(), batch_size=32))
-        peace,f = (Path(folder)/name/o for o in ('peace','killed'))
-        def go(f, **kw): run(f, dls=dls, **{**kwargs, **kw, 'cbs':[*L(cb and cb()), *L(kw.get('cbs'))]})
-        def both(f):
-            for _ in range(3):
-                if HUNG not in (codes := forked(f, n=2)): break
-            return codes
-        codes = [both(partial(go, peace))]
-        for i,(n,one) in enumerate([(2,None),(4,1),(7,0)][:2+bool(cb)]):
-            codes.append(both(lambda: go(f, seed=i, resume=i>0, cbs=killed(n, one))))
-        codes.append(both(partial(go, f, seed=9, resume=True)))
-        res[name] = dict(kills=sum(-signal.SIGKILL in o for o in codes), ends=codes[0]+codes[-1], same=read(f)==read(peace))
-    print(json.dumps(res))
+def lengthened(folder):
+    "A run in two processes that is lengthened twice, and in which both processes or one of them are killed"
+    def killed(n, one): return Killed(n) if one is None or rank_distrib() == one else None
+    def go(f, n=0, one=None, **kwargs):
+        run(f, on_diverge='lengthen', cbs=[Explode(), *L(killed(n, one))], **kwargs)
+    peace,f = (Path(folder)/o for o in ('peace','killed'))
+    codes = [forked(partial(go, peace), n=2)]
+    for i,(n,one) in enumerate([(2,None),(4,1),(7,0)]):
+        codes.append(forked(partial(go, f, n, one, seed=i, resume=i>0), n=2))
+    codes.append(forked(partial(go, f, seed=9, resume=True), n=2))
+    print(json.dumps(dict(codes=codes, same=read(f) == read(peace))))
+
+def interrupted_writing(folder):
+    "Ctrl-C at each Python function that writes a checkpoint. How many these are, and where no file was whole"
+    train(learner(folder), every_iter=None)
+    f,bad = Path(folder)/'models'/'run',[]
+    content = read_checkpoint(checkpoint_paths(f)[0])
+    for n in itertools.count(1):
+        called = set()
+        def interrupt(frame, event, arg):
+            if event != 'call' or frame.f_code in called: return
+            called.add(frame.f_code)
+            if len(called) == n: raise KeyboardInterrupt
+        with suppress(KeyboardInterrupt):
+            sys.setprofile(interrupt)
+            write_checkpoint(f, content)
+        sys.setprofile(None)
+        if not any(o.exists() and read_checkpoint(o) for o in checkpoint_paths(f)[:2]): bad.append(n)
+        if len(called) < n: break
+    print(json.dumps(dict(times=n, bad=bad)))
 
 def disk_full(folder):
     "From the second epoch on no file can grow beyond a kilobyte, as if the disk were full"
@@ -168,7 +165,7 @@ def disk_full(folder):
     learn = learner(folder)
     learn.remove_cbs([SaveModelCallback])
     train(learn, resume=True, every_iter=None, best_save_name=None)
-    print(json.dumps(dict(epochs=len(end[1]), warned=[str(o.message) for o in w if 'no checkpoint' in str(o.message)],
+    print(json.dumps(dict(epochs=len(end[1]), warned=[str(o.message) for o in w if 'No checkpoint' in str(o.message)],
                           same=outcome(learn)==end, left=sorted(o.name for o in (Path(folder)/'models').iterdir()))))
 
 def read_only(folder):
@@ -192,6 +189,6 @@ def read_only(folder):
         warnings.simplefilter('always')
         train(learn, cbs=ReadOnly(), every_iter=None, best_save_name=None)
     print(json.dumps(dict(error=error, untouched=untouched, epochs=len(learn.recorder.values),
-                          warned=[str(o.message) for o in w if 'no checkpoint' in str(o.message)])))
+                          warned=[str(o.message) for o in w if 'No checkpoint' in str(o.message)])))
 
 if __name__ == '__main__': globals()[sys.argv[1]](*sys.argv[2:])

@@ -102,10 +102,11 @@ Path('errors.json').write_text(json.dumps(errors))
 def in_a_pipe(d):
     return subprocess.run([sys.executable, 'as_used.py'], cwd=d, capture_output=True, text=True, timeout=400).stdout
 
-def in_a_terminal(d):
+def in_a_terminal(d, *args):
     pty = pytest.importorskip('pty')
     ours,theirs = pty.openpty()
-    p = subprocess.Popen([sys.executable, 'as_used.py'], cwd=d, stdin=theirs, stdout=theirs, stderr=theirs)
+    command = [sys.executable, *(args or ['as_used.py'])]
+    p = subprocess.Popen(command, cwd=d, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     out = b''
     while True:

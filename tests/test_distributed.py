@@ -39,7 +39,7 @@ def test_the_command_is_started_anew(tmp_path):
     assert code == 0, err[-3000:]
     assert out.count('Resuming from epoch') == 1 and out.count('It is all in killed/.') == 1
     code,out,err = ended(start(*run, 'peace', cwd=tmp_path))
-    assert code == 0 and 'Going on' not in out, err[-3000:]
+    assert code == 0 and 'Resuming from' not in out, err[-3000:]
     a,b = (torch.load(tmp_path/o/'model.pth')['model'] for o in ('killed','peace'))
     assert all(torch.equal(a[k], b[k]) for k in a)
     a,b = (pd.read_csv(tmp_path/o/'history.csv').drop(columns='seconds') for o in ('killed','peace'))

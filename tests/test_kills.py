@@ -1,0 +1,154 @@
+"A run that is killed or interrupted again and again ends with the same weights, wherever it runs"
+import json, os, signal, subprocess, sys, time
+from functools import partial
+import pytest
+from conftest import root
+from test_as_used import in_a_terminal
+
+needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+
+def in_a_pipe(d, *args):
+    p = subprocess.run([sys.executable, *args], cwd=d, capture_output=True, text=True)
+    return p.stdout + p.stderr
+
+of_precision = 'does nothing on cpu', 'no instructions for bf16'
+
+def check(place, folder, *names):
+    "Run these cases of kills.py in one process, in a pipe or a terminal"
+    seen = place(root, str(root/'tests/kills.py'), str(folder), *names)
+    assert (folder/'results.json').exists(), seen[-3000:]
+    res = json.loads((folder/'results.json').read_text())
+    assert [*res] == [*names] and '%' in seen  # the progress bar was there
+    for name,o in res.items():
+        done,*struck,resumed = o['codes']
+        assert set(done+resumed) == {0} and o['same'] and set(o['epochs']) == {2}, (name, o, seen[-3000:])
+        if name.startswith('Ctrl-C'): assert all(130 in codes for codes in struck), (name, o)
+        else: assert all(-signal.SIGKILL in codes for codes in struck), (name, o)
+        told = [o for o in sum(o['told'], []) if not any(k in o for k in of_precision)]
+        assert not told, (name, told)  # all that such runs hold is saved
+    return res
+
+@needs_fork
+def test_loaders_of_fastai_and_of_torch_with_and_without_workers(tmp_path):
+    "In a pipe, five kills each"
+    names = [f'{o}, {workers}' for o in ('fastai','torch') for workers in ('no worker','two workers')]
+    check(in_a_pipe, tmp_path, *names)
+
+@needs_fork
+def test_kills_at_each_step(tmp_path):
+    res = check(in_a_terminal, tmp_path, 'at each step')
+    assert len(res['at each step']['codes']) == 13
+
+@needs_fork
+def test_learners_of_every_kind(tmp_path):
+    "In a terminal, five kills each"
+    check(in_a_terminal, tmp_path, 'tabular', 'collab', 'language model', 'U-Net', 'to_fp16', 'bf16',
+          'three groups', 'gradient scaler')
+
+@needs_fork
+def test_two_processes(tmp_path):
+    "Both or one of them, five times in a row, and with loader workers"
+    check(in_a_pipe, tmp_path, 'two processes', 'two processes, workers')
+
+@needs_fork
+def test_ctrl_c(tmp_path):
+    "It reaches all processes at once: loader workers, too, and the other process of a distributed run"
+    kinds = 'two workers','language model','two processes'
+    check(in_a_terminal, tmp_path, 'Ctrl-C', *(f'Ctrl-C, {o}' for o in kinds))
+
+# What a notebook has in its cells
+setup = f'''
+import sys
+sys.path.insert(0, {str(root/'tests')!r})
+from kills import *
+import hashlib
+class Tell(Callback):
+    "Tell of each step, and leave time for what is sent then"
+    order = 950
+    def after_batch(self):
+        if self.training:
+            print('step', self.train_iter)
+            time.sleep(0.05)
+def make(): return images('.', [Tell()], TorchDataLoader, workers=2)
+def fit(learn, **kwargs):
+    learn.fit_clr_beta(0.1, cycle_len=4, use_clr_beta=(10,13.68,0.95,0.8), **kwargs)
+    print('The end:', hashlib.sha256(json.dumps(outcome(learn)).encode()).hexdigest())
+'''
+start = 'set_seed(0, reproducible=True); learn = make()'
+fit = "fit(learn, checkpoint={!r}, every_iter=1, resume=True)"
+
+class Notebook:
+    "Cells are run in a kernel that is interrupted or killed"
+    def __init__(self, folder):
+        self.km = pytest.importorskip('jupyter_client').KernelManager(kernel_name='python3')
+        self.km.start_kernel(cwd=str(folder))
+        self.connect()
+
+    def connect(self):
+        self.kc = self.km.client()
+        self.kc.start_channels()
+        self.kc.wait_for_ready(timeout=60)
+
+    def run(self, cell, steps=None, end=None):
+        "Run a cell; after so many steps, call `end`. What it wrote, and whether it showed a progress bar"
+        sent,seen,bar = self.kc.execute(cell),'',False
+        while True:
+            msg = self.kc.get_iopub_msg(timeout=60)
+            if msg['parent_header'].get('msg_id') != sent: continue
+            kind,content = msg['msg_type'],msg['content']
+            if kind == 'stream': seen += content['text']
+            if kind == 'error': seen += content['ename']+content['evalue']
+            bar = bar or '<progress' in str(content.get('data'))
+            if end and seen.count('step ') >= steps:
+                killed = end()
+                end = None
+                if killed: return seen,bar
+            if kind == 'status' and content['execution_state'] == 'idle': return seen,bar
+
+    def interrupt(self, after):
+        time.sleep(after)
+        self.km.interrupt_kernel()
+
+    def kill(self):
+        self.km.signal_kernel(signal.SIGKILL)
+        return True
+
+    def restart(self):
+        self.kc.stop_channels()
+        self.km.restart_kernel(now=True)
+        self.connect()
+
+    def close(self):
+        self.kc.stop_channels()
+        self.km.shutdown_kernel(now=True)
+
+@pytest.fixture
+def notebook(tmp_path):
+    pytest.importorskip('ipykernel')
+    nb = Notebook(tmp_path)
+    yield nb
+    nb.close()
+
+def test_a_kernel_that_is_interrupted_and_killed(notebook):
+    "Five interrupts, each followed by the same cell again; and two kills, each followed by all cells again"
+    nb = notebook
+    nb.run(setup)
+    nb.run(start)
+    end = nb.run('fit(learn)')[0].splitlines()[-1]
+    assert end.startswith('The end: ')
+    nb.run(start)
+    for i in range(5):
+        seen,bar = nb.run(fit.format('interrupted'), 2, partial(nb.interrupt, after=0.02*i))
+        assert seen.endswith('KeyboardInterrupt') and bar, seen
+        assert i == 0 or 'Resuming from epoch' in seen
+    assert nb.run(fit.format('interrupted'))[0].splitlines()[-1] == end
+    for steps in 4,5:  # six make an epoch
+        nb.restart()
+        nb.run(setup)
+        nb.run(start)
+        assert 'The end' not in nb.run(fit.format('killed'), steps, nb.kill)[0]
+    nb.restart()
+    nb.run(setup)
+    nb.run('learn = make()')  # with other weights and random numbers
+    seen = nb.run(fit.format('killed'))[0]
+    assert 'Resuming from epoch 1' in seen and seen.splitlines()[-1] == end
