@@ -10,8 +10,6 @@ __all__ = ['checkpoint_paths', 'write_checkpoint', 'read_checkpoint', 'load_chec
 # %% ../nbs/09_checkpoint.ipynb #ck000002
 from fastai.basics import *
 from fastai.callback.core import *
-from fastai.callback.core import _events
-from fastai.callback.progress import ProgressCallback
 from contextlib import contextmanager, suppress
 from torch.distributions import Distribution
 from .core import *
@@ -135,11 +133,11 @@ def _add_to_hash(o, h):
         o = np.asarray(o)
         if not o.dtype.hasobject: return h.update(f'{o.shape} {o.dtype}'.encode() + o.tobytes())
         o = list(o.ravel())
-    if isinstance(o, dict): o = list(o.items())
+    if isinstance(o, dict): o = ('dict', *o.items())
     if is_listy(o):
-        h.update(f'{len(o)}'.encode())
+        h.update(f'{type(o).__name__} {len(o)} '.encode())
         for x in o: _add_to_hash(x, h)
-    elif isinstance(o, _plain): h.update(repr(o).encode())
+    elif isinstance(o, _plain): h.update(f'{o!r} '.encode())
     else: h.update(type(o).__name__.encode())
 
 def _flat(own):
@@ -148,7 +146,7 @@ def _flat(own):
             for i,o in (enumerate(items) if part == 'nodes' else [('', items)])}
 
 def gather_others(own):
-    "In the first process, return what the others hold otherwise than it does: for each process a dictionary."
+    "In the first process, return how the state of each other process differs from its own."
     if num_distrib() < 2: return []
     flat = _flat(own)
     mine = {k:hash_of(o) for k,o in flat.items()}
@@ -282,13 +280,13 @@ def _look_at_first_item(dl):
     "A loader of fastai does this before its first batch. It can draw random numbers."
     if hasattr(dl, '_one_pass') and not getattr(dl, '_types', None): dl._one_pass()
 
-def restore(learn, state, parts, known):
+def restore(learn, state, parts, known, removes):
     "Put `state` into the run that consists of `parts`; return what this run lacks. Raises `ValueError`."
     if lacking := [o for o in state['names'] if o not in _names(learn)]:
         names = ', '.join(lacking)
         raise ValueError(f"it holds parameters or buffers that this model does not have: {names}.")
     device = next((p.device for p in learn.model.parameters()), None)
-    writing = Writing(state['nodes'], state['roots'], parts, known, device)
+    writing = Writing(state['nodes'], state['roots'], parts, known, device, removes)
     for dl,warm in zip(learn.dls.loaders, state['warm']):
         if warm: _look_at_first_item(dl)
     writing.put()
@@ -326,6 +324,7 @@ class Checkpoint(Callback):
         content:dict|None,    # Checkpoint to resume
         begin:dict|None=None, # The state before the run, for a run that may start over
         keep:dict|None=None,  # More objects to save, by name
+        used:bool=False,      # Has this Learner been trained before, perhaps in this run?
     ):
         store_attr()
         self.resumed = content is not None
@@ -376,7 +375,7 @@ class Checkpoint(Callback):
     def restore(self, learn, state, others=(), only_data=False):
         "Put `state` into `learn`; return what it lacks."
         parts = data_parts(learn) if only_data else self._parts(learn, others)
-        return restore(learn, state, parts, self.known or {})
+        return restore(learn, state, parts, self.known or {}, removes=self.used)
 
     def start_over(self, learn, others):
         "Start the run of `learn` over. A process that resumed it knows its beginning only from the file."
@@ -445,9 +444,12 @@ class Resume:
             _sum_once(learn)
             self._restore()
         if content['iter']: learn._call_one,learn.all_batches = self.call_one,self.all_batches
+        else: self.content = self.cb.content = None  # it may be large
         mbar = getattr(getattr(learn, 'progress', None), 'mbar', None)
         if mbar: mbar.update(0)  # a bar that begins elsewhere has no time to count from
-        for epoch in range(content['epoch'], learn.n_epoch):
+        start = content['epoch']
+        del content
+        for epoch in range(start, learn.n_epoch):
             learn.epoch = epoch
             learn._with_events(learn._do_epoch, 'epoch', CancelEpochException)
 
@@ -472,6 +474,7 @@ class Resume:
         batches = enumerate(learn.dl)
         for _ in range(content['iter']): next(batches)
         self._restore()
+        self.content = self.cb.content = content = None  # it may be large
         for o in batches: learn.one_batch(*o)
 
 @contextmanager
@@ -509,7 +512,8 @@ def checkpointing(
     begin = {}
     if again and not content:
         begin = state_of(learn, Reading(run_parts(learn, again, keep, file=True), file=True, copy=True))
-    return Checkpoint(f, every_iter, run, content and of_process(rank_distrib(), content), begin, keep)
+    content = content and of_process(rank_distrib(), content)
+    return Checkpoint(f, every_iter, run, content, begin, keep, used=learn.opt is not None)
 
 def _check_names(there, here):
     lacking,new = [o for o in there if o not in here],[o for o in here if o not in there]

@@ -82,21 +82,24 @@ class Loaders(Objects):
         return dict(parts=parts if code.file else {k:Same(v) for k,v in attrs.items()} | parts, orders=orders)
 
     def fill(self, o, data, value):
-        value.attributes(o, self.shown(o, attributes(o)), data['parts'])
+        now = self.shown(o, attributes(o))
+        may_fill = lambda k: value.exact or k in now and self.is_part(k, now[k])
+        value.attributes(o, now if value.exact else {}, {k:c for k,c in data['parts'].items() if may_fill(k)})
         for k,order in data['orders'].items():
             old = attributes(o).get(k)
             if order_of(old) is None: set_attribute(o, k, order.tolist())
             else: set_order(old, order)
 
 # %% ../nbs/04_run.ipynb #ru000014
-_longest = 64  # a longer list holds items
+_longest = 64  # a longer list holds items, unless it holds data sets, transforms or generators
+_not_items = torch.utils.data.Dataset,Transform,*generator_types
 _not_data = type,FunctionType,Tensor,np.ndarray,Learner,Callback,*generator_types
 
 def _parts(o):
     "What a data set or transform holds, by attribute or index"
     if isinstance(o, MethodType): return {('attr', '__self__'):o.__self__}
     if isinstance(o, (list, tuple, L, dict)):
-        if len(o) > _longest: return {}
+        if len(o) > _longest and not isinstance(first(o), _not_items): return {}
         items = o.items() if isinstance(o, dict) else enumerate(o)
         return {('item', k):v for k,v in items if type(k) in plain_types}
     if isinstance(o, _not_data) or not is_open(type(o)): return {}
@@ -116,7 +119,7 @@ class Data:
         skip=(),      # Objects that are part of a run themselves
     ):
         self.loaders,self.skip = loaders,{id(o) for o in (*loaders.values(), *skip)}
-        self.generators,self.before,self.met,self.places = {},[],set(),set()
+        self.generators,self.before,self.met,self.places = {},[],{},set()
         todo = []
         for name,dl in loaders.items():
             kind = Loaders(not is_loader(dl))
@@ -129,7 +132,7 @@ class Data:
 
     def _meet(self, path, v, todo):
         if type(v) in plain_types or id(v) in self.skip or id(v) in self.met: return
-        self.met.add(id(v))
+        self.met[id(v)] = v  # so that no other object gets its `id`
         if isinstance(v, generator_types): self.generators[path] = v
         elif isinstance(v, (Tensor, np.ndarray)): self.places.add(memory_of(v))
         else: todo.append((path, v))
@@ -187,7 +190,8 @@ _clocks = {'learn', 'start_epoch'}
 class Callbacks(Objects):
     "Callbacks and metrics, without the arguments in `given`, by `id`, which the run has not changed."
     def __init__(self, file, given):
-        super().__init__(lambda o: settings(type(o)) | _clocks | given.get(id(o), set()) if file else ())
+        fixed = lambda o: {k for k in settings(type(o)) if not isinstance(attributes(o).get(k), (int, float))}
+        super().__init__(lambda o: fixed(o) | _clocks | given.get(id(o), set()) if file else ())
 
 def given_to(o):
     "Return the plain values that `o` was given as arguments."
@@ -308,7 +312,7 @@ def snapshot(learn, others=(), keep=None):
 @patch
 @contextmanager
 def no_trace(self:Learner,
-    keep:dict|None=None, # More objects to restore, by name: with `state_dict` and `load_state_dict`, 
+    keep:dict|None=None, # More objects to restore, by name; each has a `state_dict`, or is a generator
 ):
     """Restore the Learner when the block ends, however it ends. Nothing is written to disk.
 
@@ -335,7 +339,7 @@ def no_trace(self:Learner,
 
 # %% ../nbs/04_run.ipynb #ru000027
 def forward_state(*models):
-    "Return a function that undoes what a forward pass changes in `models`: buffers, modes, attributes."
+    "Return a function that restores what a forward pass changes in `models`: buffers, modes, attributes."
     modules = {str(i):m for i,m in enumerate(models) if isinstance(m, nn.Module)}
     weights = {str(i):p for i,p in enumerate(p for m in modules.values() for p in m.parameters())}
     places = {memory_of(p) for p in weights.values()} - {0}

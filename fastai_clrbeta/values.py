@@ -72,28 +72,32 @@ _open_torch = 'nn','optim','amp','cuda.amp','utils.data','distributions'
 def is_open(cls):
     "Return True if objects of `cls` are read by their attributes."
     if cls is SimpleNamespace or issubclass(cls, (nn.Module, torch.optim.Optimizer)): return True
+    if cls.__module__ == 'collections': return True
     module = f'{cls.__module__}.'
     if 'DataLoaderIter' in cls.__name__: return False
     if module.startswith('torch.'): return module.startswith(tuple(f'torch.{o}.' for o in _open_torch))
     return module.partition('.')[0] not in _closed
 
+_packages = 'torch','fastai','fastcore','fasttransform','fastai_clrbeta'
+
 def is_installed(cls):
-    "Return True if `cls` comes from an installed package other than torch and fastai."
-    if cls.__module__.startswith(('torch.', 'fastai.', 'fastcore.')): return False
+    "Return True if `cls` comes from an installed package, and not from your own code."
+    if cls.__module__.partition('.')[0] in _packages: return True
     file = getattr(sys.modules.get(cls.__module__), '__file__', None) or ''
     return not {'site-packages', 'dist-packages'}.isdisjoint(Path(file).parts)
 
-def _acts(cls):
-    "Return True if objects of `cls` do something when they are called or deleted."
-    if issubclass(cls, nn.Module) or cls.__module__.startswith(('torch.', 'fastai.')): return False
-    return any({'__call__', '__del__'} & vars(c).keys() for c in cls.__mro__)
+_acting = {'__call__', '__iter__', '__next__', '__del__'}
+_containers = list,dict,set,frozenset,tuple,deque
+_always_made = *_containers,Tensor,np.ndarray,nn.Module,torch.optim.Optimizer,OptimWrapper,SimpleNamespace,L
 
 def can_make(cls):
-    "Return True if an object of `cls` can be made without a constructor, and does nothing by itself."
+    "Return True if a file may create an object of `cls`. Its constructor is not called."
     if issubclass(cls, np.random.BitGenerator): return cls.__name__ in _bit_generators
     if issubclass(cls, generator_types): return cls in generator_types
-    if issubclass(cls, (Tensor, np.ndarray)): return True
-    return not _acts(cls) and (is_open(cls) or cls.__module__ in ('builtins', 'collections'))
+    if any('__del__' in vars(c) for c in cls.__mro__): return False
+    if issubclass(cls, _always_made): return is_open(cls) or cls.__module__ in ('builtins', 'torch', 'numpy')
+    acts = any(_acting & vars(c).keys() for c in cls.__mro__)  # the training loop might call it, or loop over it
+    return is_open(cls) and not acts and not is_installed(cls)
 
 def is_stateful(cls): return hasattr(cls, 'state_dict') and hasattr(cls, 'load_state_dict')
 
@@ -135,7 +139,13 @@ class Objects(Kind):
 class Optimisers(Objects):
     "Parameter groups come first, since the state of an optimiser refers to their parameters."
     def shown(self, o, attrs):
-        return dict(sorted(super().shown(o, attrs).items(), key=lambda kv: kv[0][:6] != 'param_'))
+        attrs = {k:v for k,v in super().shown(o, attrs).items() if not k.endswith('_hooks')}
+        return dict(sorted(attrs.items(), key=lambda kv: kv[0][:6] != 'param_'))
+
+    def make(self, cls, data):
+        o = object.__new__(cls)
+        if isinstance(o, torch.optim.Optimizer): torch.optim.Optimizer.__setstate__(o, dict(defaults={}))
+        return o
 
 class Stateful(Kind):
     "Objects whose class has `state_dict` and `load_state_dict`."
@@ -162,8 +172,8 @@ class Dicts(Kind):
     def make(self, cls, data): return self._base(cls).__new__(cls)
 
     def read(self, o, code):
-        items = [[code(k), code(v)] for k,v in self._base(type(o)).items(o)]
-        factory = code(o.default_factory) if isinstance(o, defaultdict) else None
+        items = [[code.key(k), code(v)] for k,v in self._base(type(o)).items(o)]
+        factory = code.key(o.default_factory) if isinstance(o, defaultdict) else None
         return dict(items=items, own=_own(o, code), factory=factory)
 
     def fill(self, o, data, value):
@@ -171,7 +181,7 @@ class Dicts(Kind):
         old,new = dict(base.items(o)),{}
         for k,v in data['items']:
             with suppress(NotSaved):  # fastai's optimiser has a method among the keys of its state
-                k = value(k)
+                k = value.key(k)
                 new[k] = value(v, old.get(k, missing))
         base.clear(o)
         for k,v in new.items(): base.__setitem__(o, k, v)
@@ -180,7 +190,7 @@ class Dicts(Kind):
 
     def _set_factory(self, o, code, value):
         old = o.default_factory
-        new = value(code, missing if old is None else old)
+        new = value.key(code, missing if old is None else old)
         if new not in (None, old, *_factories): raise Missing(f'{new} would be called.')
         o.default_factory = new
 
@@ -199,9 +209,9 @@ class Deques(Kind):
 
 class Sets(Kind):
     base = set
-    def read(self, o, code): return dict(items=[code(v) for v in o], own=_own(o, code))
+    def read(self, o, code): return dict(items=[code.key(v) for v in o], own=_own(o, code))
     def fill(self, o, data, value):
-        items = [value(c) for c in data['items']]
+        items = [value.key(c) for c in data['items']]
         set.clear(o)
         set.update(o, items)
         value.attributes(o, getattr(o, '__dict__', {}), data['own'])
@@ -218,8 +228,8 @@ class Frozen(Kind):
 # %% ../nbs/03_values.ipynb #va000021
 class Arrays(Kind):
     def read(self, o, code):
-        if not code.file: return o.copy()
         if o.dtype.hasobject: return dict(items=[code(v) for v in o.ravel()], shape=list(o.shape))
+        if not code.file: return o.copy()
         bits = torch.from_numpy(np.frombuffer(o.tobytes(), np.uint8).copy())
         return dict(bits=bits, shape=list(o.shape), dtype=repr(np.lib.format.dtype_to_descr(o.dtype)))
 
@@ -329,7 +339,8 @@ class World:
         mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
         return get_random_states() | dict(mps=mps)
     def setstate(self, s):
-        mps = s.pop('mps')
+        mps,cuda,now = s.pop('mps'),s['torch_cuda_state'],get_random_states()['torch_cuda_state']
+        s['torch_cuda_state'] = now and cuda and [*cuda[:len(now)], *now[len(cuda):]]  # the number of GPUs may differ
         set_random_states(**s)
         if mps is not None: torch.mps.set_rng_state(mps)
 
@@ -337,6 +348,8 @@ world = World()
 
 class Generators(Kind):
     def _bits(self, o):
+        "Return the kind of bit generator of NumPy, or the device of torch."
+        if isinstance(o, torch.Generator): return o.device.type
         if isinstance(o, np.random.Generator): o = o.bit_generator
         return type(o).__name__ if isinstance(o, np.random.BitGenerator) else ''
 
@@ -350,7 +363,7 @@ class Generators(Kind):
     def read(self, o, code): return dict(state=code(deepcopy(self._state(o))), bits=self._bits(o))
 
     def make(self, cls, data):
-        if cls is torch.Generator: return torch.Generator()
+        if cls is torch.Generator: return torch.Generator(data['bits'] if data['bits'] == 'cpu' else default_device())
         if cls is np.random.RandomState: return np.random.RandomState()
         if issubclass(cls, random.Random): return random.Random.__new__(cls)
         bits = _bit_generators[data['bits']]()
@@ -394,10 +407,12 @@ class NotSaved(Missing):
     "A value that a file does not hold. This was said when the file was written."
 
 class Parts:
-    "Turn what stands for a value into this value; fill what several kinds of objects have."
-    exact = True  # Remove attributes that were not read?
+    "Turn plain data back into values; fill what several kinds of objects have."
+    exact = True    # Put back the very objects that were read?
+    removes = True  # Remove attributes that were not read?
     def __init__(self): self.errors = []
     def __call__(self, code, old=missing): raise NotImplementedError
+    def key(self, code, old=missing): return self(code, old)
 
     def fill(self, kind, o, data):
         try: kind.fill(o, data, self)
@@ -405,21 +420,18 @@ class Parts:
         except Exception as e: self.errors.append(e)
 
     def items(self, codes, old):
-        if type(codes) is tuple: return unpack(*codes)
+        if type(codes) is tuple: return unpack(*codes, getattr(self, 'device', None))
         return [self(c, old[i] if i < len(old) else missing) for i,c in enumerate(codes)]
 
     def table(self, d, codes):
         "Fill the dictionary `d` of a module."
-        shapes = {k:t.shape for k,t in d.items() if isinstance(t, nn.Parameter)}
         new = {k:self(c, d.get(k, missing)) for k,c in codes.items()}
-        if not self.exact and (other := [k for k,o in shapes.items() if k in new and new[k].shape != o]):
-            raise Missing(f'it holds a parameter {other[0]} of another shape than this model has.')
         if self.exact and d.keys() != new.keys(): d.clear()
         d.update(new)
 
     def attributes(self, o, now, codes):
         "Fill the attributes of `o`, which are `now`."
-        for k in now.keys() - codes.keys() if self.exact else (): object.__delattr__(o, k)
+        for k in now.keys() - codes.keys() if self.removes else (): object.__delattr__(o, k)
         for k,c in codes.items():
             old = now.get(k, missing)
             try: new = self(c, old)
@@ -503,6 +515,7 @@ class Reading:
         "Return what stands for `o`: `o` itself if it is plain, otherwise a tuple or, in memory, a `Same`."
         cls = type(o)
         if cls in plain_types: return o
+        if cls is tuple and not self.file and all(type(v) in plain_types for v in o): return Same(o)
         if id(o) in self.index: return 'ref',self.index[id(o)]
         if id(o) in self.live: return ('live', self.live[id(o)]) if self.file else Same(o)
         if self.owned(o): return ('own',) if self.file else Same(o)
@@ -540,7 +553,8 @@ def child(self:Reading, k, m):
 # %% ../nbs/03_values.ipynb #va000039
 def describe(o):
     "Say what `o` is, for a message."
-    if isinstance(o, FunctionType): return 'a function'
+    if isinstance(o, FunctionType): return 'a function' if '<' in o.__qualname__ else f'the function {o.__qualname__}'
+    if isinstance(o, type): return f'the class {o.__qualname__}'
     return f'{type(o).__module__.partition(".")[0]}.{type(o).__qualname__}'
 
 @patch
@@ -553,8 +567,13 @@ def _leaf(self:Reading, o):
     if isinstance(o, _frames): return frame_code(o, self) or self._lose(o)
     if isinstance(o, enum.Enum) and o.name in type(o).__members__ and not self._is_strange(type(o)):
         return 'enum',class_name(type(o)),o.name
-    if isinstance(o, type) and not self._is_strange(o): return 'class',class_name(o)
     return self._lose(o)
+
+@patch
+def key(self:Reading, o):
+    "Return what stands for `o` as a key or as an item of a set: a class may stand there, since nothing calls it."
+    if self.file and isinstance(o, type) and not self._is_strange(o): return 'class',class_name(o)
+    return self(o)
 
 @patch
 def _is_strange(self:Reading, cls):
@@ -567,7 +586,7 @@ def _is_strange(self:Reading, cls):
 def _is_late(self:Reading, o, kind):
     "Return True if a resumed run would not have `o`: it is made during the run, and cannot be made for a file."
     if not self.file or kind.makes(type(o)): return False
-    if self.known is None: self.fixed[id(o)] = o
+    if self.known is None: self.fixed[id(o)] = o  # there at the start
     return id(o) not in self.fixed
 
 @patch
@@ -603,7 +622,7 @@ def pack(
     items:list, # Numbers
     old=(),     # An earlier state of this list
     res=None,   # What `pack` returned for that
-) -> tuple|None: # 'packed', the name of each type with how often it follows, the tensor; None for other lists
+) -> tuple|None: # 'packed', the name of each type with how often it follows, the tensor, its device; or None
     "Return a list of numbers as one tensor. What `old` had is not converted again."
     if not (len(old) <= len(items) and all(map(operator.is_, old, items))): old,res = (),None
     new = items[len(old):]
@@ -611,17 +630,18 @@ def pack(
     t = _as_tensor(new)
     if t is None: return None
     types = [[class_name(c), len([*os])] for c,os in itertools.groupby(map(type, new))]
-    if res is None: return 'packed',types,t
-    _,old_types,old_t = res
+    if res is None: return 'packed',types,t,t.device.type
+    _,old_types,old_t,_ = res
     if (old_t.dtype,old_t.device) != (t.dtype,t.device): return None
     if old_types[-1][0] == types[0][0]:
         types[0][1] += old_types[-1][1]
         old_types = old_types[:-1]
-    return 'packed',old_types+types,torch.cat([old_t, t])
+    return 'packed',old_types+types,torch.cat([old_t, t]),t.device.type
 
-def unpack(tag, types, t):
-    "Return the list that was packed."
+def unpack(tag, types, t, device_type, device=None):
+    "Return the list that was packed, with tensors on `device` if they were not on the CPU."
     if types[0][0] in ('builtins:int', 'builtins:float'): return t.tolist()
+    if device_type != 'cpu' and device is not None: t = t.to(device)
     classes = [c for name,n in types for c in [find_class(name)]*n]
     tensors = [(o, c) for o,c in zip(t.unbind(), classes) if issubclass(c, Tensor)]
     return [o if c is Tensor else o.as_subclass(c) for o,c in tensors]
@@ -663,9 +683,11 @@ class Writing(Parts):
         parts:SimpleNamespace, # The run in this process, see `run_parts`
         known:dict={},  # Classes that this process has met, by name
         device=None,    # Device for new tensors that were not on the CPU
+        removes=False,  # Remove attributes that the file does not have?
     ):
         super().__init__()
         check_nodes(nodes)
+        self.removes = removes
         self.nodes,self.live,self.owned,self.known,self.device = nodes,parts.live,parts.owned,known,device
         self.absent = [name for name in roots if name not in parts.roots]
         self.objects = {i:parts.roots[name] for name,i in roots.items() if name in parts.roots}
@@ -696,7 +718,8 @@ def _ref(self:Writing, old, i):
     if i in self.objects: return self.objects[i]
     name,cls_name,data = self.nodes[i]
     kind,cls = _kinds_by_name[name],find_class(cls_name, self.known)
-    fits = old is not missing and id(old) not in self.taken and not self.owned(old)
+    is_free = old is not missing and id(old) not in self.taken and not self.owned(old)
+    fits = is_free and type(kind_of(type(old))) is type(kind)
     if isinstance(kind, Frozen):
         self.objects[i] = old  # for the case that it contains itself
         self.objects[i] = kind.new(old, self._checked(cls, cls_name, kind), data, self)
@@ -729,14 +752,29 @@ def _member(self:Writing, old, name, member):
     raise Missing(f'it holds {name}.{member}, which is unknown here.')
 
 @patch
-def _class(self:Writing, old, name):
-    cls = find_class(name, self.known)
-    is_known = cls is old or name in self.known
-    if cls is not None and (is_known or can_make(cls) and not is_installed(cls)): return cls
-    raise Missing(f'it holds the class {name}, which is unknown here.')
+def _class(self:Writing, old, name): raise Missing(f'it holds the class {name} where it might be called.')
 
 @patch
-def _live_object(self:Writing, old, name): return self.live[name]
+def key(self:Writing, code, old=missing):
+    "Return a key or an item of a set, which may be a class."
+    if type(code) is not tuple or code[0] != 'class': return self(code, old)
+    cls = find_class(code[1], self.known)
+    if cls is None: raise Missing(f'it holds the class {code[1]}, which is unknown here.')
+    return cls
+
+@patch
+def table(self:Writing, d, codes):
+    "Fill the dictionary `d` of a module. Raises `Missing`, before that, for a parameter of another shape."
+    for k,t in d.items():
+        data = self.nodes[codes[k][1]][2] if type(codes.get(k)) is tuple else {}
+        if isinstance(t, nn.Parameter) and 'numbers' in data and data['numbers'].shape != t.shape:
+            raise Missing(f'it holds a parameter {k} of another shape than this model has.')
+    Parts.table(self, d, codes)
+
+@patch
+def _live_object(self:Writing, old, name):
+    if old is missing or old is None or old is self.live[name]: return self.live[name]
+    raise NotSaved(name)
 @patch
 def _number(self:Writing, old, code): return self(code)[()]
 @patch

@@ -88,7 +88,7 @@ values = dict(
     bytes         = Value(lambda: b'', lambda v,i: v+bytes([i])),
     complex       = Value(lambda: 1j, lambda v,i: v+i),
     enum          = Value(lambda: Color.red, lambda v,i: Color.blue if i == 9 else v),
-    kind          = Value(lambda: Stats, lambda v,i: Fixed if i == 9 else v),
+    kind          = Value(lambda: Stats, lambda v,i: Fixed if i == 9 else v, named=True),
     tuple         = Value(lambda: (0, [1]), lambda v,i: (*v, i)),
     namedtuple    = Value(lambda: Best(0, 1.), lambda v,i: v._replace(epoch=v.epoch+i)),
     list          = inplace(lambda: [0], lambda v,i: v.append(i)),
