@@ -76,15 +76,15 @@ class Loaders(Objects):
         orders = {k:order_of(v) for k,v in attributes(o).items() if k != '_DataLoader__idxs'}
         return {k:v for k,v in orders.items() if v is not None}
 
-    def read(self, o, code):
+    def read(self, o, reader):
         attrs,orders = self.shown(o, attributes(o)),self.orders(o)
-        parts = {k:code.attribute(o, k, v) for k,v in attrs.items() if k not in orders and self.is_part(k, v)}
-        return dict(parts=parts if code.file else {k:Same(v) for k,v in attrs.items()} | parts, orders=orders)
+        parts = {k:reader.attribute(o, k, v) for k,v in attrs.items() if k not in orders and self.is_part(k, v)}
+        return dict(parts=parts if reader.file else {k:Same(v) for k,v in attrs.items()} | parts, orders=orders)
 
-    def fill(self, o, data, value):
+    def fill(self, o, data, writer):
         now = self.shown(o, attributes(o))
-        may_fill = lambda k: value.exact or k in now and self.is_part(k, now[k])
-        value.attributes(o, now if value.exact else {}, {k:c for k,c in data['parts'].items() if may_fill(k)})
+        may_fill = lambda k: writer.exact or k in now and self.is_part(k, now[k])
+        writer.attributes(o, now if writer.exact else {}, {k:c for k,c in data['parts'].items() if may_fill(k)})
         for k,order in data['orders'].items():
             old = attributes(o).get(k)
             if order_of(old) is None: set_attribute(o, k, order.tolist())
@@ -164,16 +164,16 @@ def _may_replace(old, new):
 
 class DataSets(Kind):
     "The generators of a `Data`, each with the way to it."
-    def read(self, data, code):
-        return [[[name, *map(list, steps)], code(o)] for (name,*steps),o in data.generators.items()]
+    def read(self, data, reader):
+        return [[[name, *map(list, steps)], reader(o)] for (name,*steps),o in data.generators.items()]
 
-    def fill(self, data, saved, value):
-        if value.exact: return data.put_back()
+    def fill(self, data, saved, writer):
+        if writer.exact: return data.put_back()
         for (name,*steps),c in saved:
             o,(how,k) = data.loaders[name],steps[-1]
             for step in steps[:-1]: o = _follow(o, *step)
             old = _follow(o, how, k)
-            new = value(c, old)
+            new = writer(c, old)
             if not _may_replace(old, new): raise ValueError(f"{name}.{k} is no random number generator.")
             if new is old: continue
             if how == 'attr': set_attribute(o, k, new)
@@ -210,13 +210,13 @@ class Learners(Objects):
     "The attributes of a Learner. In a file, only those that it is not made with."
     def __init__(self, file): super().__init__(_hidden if file else lambda o: ())
 
-    def read(self, o, code):
+    def read(self, o, reader):
         attrs = self.shown(o, vars(o))
-        if not code.file:
-            return {k:Same(v) if k in _of_batch else code.attribute(o, k, v) for k,v in attrs.items()}
+        if not reader.file:
+            return {k:Same(v) if k in _of_batch else reader.attribute(o, k, v) for k,v in attrs.items()}
         pred = L(attrs.get('pred'))
-        if sum(v.nbytes for v in pred if isinstance(v, Tensor)) > _largest: del attrs['pred']
-        return {k:code.attribute(o, k, v) for k,v in attrs.items()}
+        if sum(v.nbytes for v in pred if isinstance(v, Tensor)) > _largest: attrs['pred'] = None
+        return {k:reader.attribute(o, k, v) for k,v in attrs.items()}
 
 # %% ../nbs/04_run.ipynb #ru000022
 def check_keep(keep):

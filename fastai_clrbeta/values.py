@@ -81,7 +81,7 @@ def is_open(cls):
 _packages = 'torch','fastai','fastcore','fasttransform','fastai_clrbeta'
 
 def is_installed(cls):
-    "Return True if `cls` comes from an installed package, and not from your own code."
+    "Return True if `cls` comes from an installed package, and not from your own reader."
     if cls.__module__.partition('.')[0] in _packages: return True
     file = getattr(sys.modules.get(cls.__module__), '__file__', None) or ''
     return not {'site-packages', 'dist-packages'}.isdisjoint(Path(file).parts)
@@ -105,11 +105,11 @@ def is_stateful(cls): return hasattr(cls, 'state_dict') and hasattr(cls, 'load_s
 class Kind:
     "How to read, make and fill objects of one kind."
     base = object
-    def read(self, o, code): raise NotImplementedError
+    def read(self, o, reader): raise NotImplementedError
     def makes(self, cls): return can_make(cls)
     def make(self, cls, data): return self.base.__new__(cls)
     def fits(self, o, name, data): return class_name(type(o)) == name
-    def fill(self, o, data, value): raise NotImplementedError
+    def fill(self, o, data, writer): raise NotImplementedError
 
 def attributes(o):
     "Return the attributes of `o` itself, including those in slots."
@@ -130,11 +130,11 @@ class Objects(Kind):
         hidden = self.hidden(o)
         return {k:v for k,v in attrs.items() if k not in hidden and k[:2] != '__'}
 
-    def read(self, o, code):
-        return {k:code.attribute(o, k, v) for k,v in self.shown(o, attributes(o)).items()}
+    def read(self, o, reader):
+        return {k:reader.attribute(o, k, v) for k,v in self.shown(o, attributes(o)).items()}
     def make(self, cls, data): return (SimpleNamespace if cls is SimpleNamespace else object).__new__(cls)
-    def fill(self, o, data, value):
-        value.attributes(o, self.shown(o, attributes(o)), self.shown(o, data))
+    def fill(self, o, data, writer):
+        writer.attributes(o, self.shown(o, attributes(o)), self.shown(o, data))
 
 class Optimisers(Objects):
     "Parameter groups come first, since the state of an optimiser refers to their parameters."
@@ -149,21 +149,21 @@ class Optimisers(Objects):
 
 class Stateful(Kind):
     "Objects whose class has `state_dict` and `load_state_dict`."
-    def read(self, o, code): return code(o.state_dict())
+    def read(self, o, reader): return reader(o.state_dict())
     def makes(self, cls): return False
-    def fill(self, o, data, value): o.load_state_dict(value(data))
+    def fill(self, o, data, writer): o.load_state_dict(writer(data))
 
 # %% ../nbs/03_values.ipynb #va000019
-def _own(o, code): return {k:code(v) for k,v in getattr(o, '__dict__', {}).items()}
+def _attrs(o, reader): return {k:reader(v) for k,v in getattr(o, '__dict__', {}).items()}
 
 class Lists(Kind):
     base = list
-    def read(self, o, code):
+    def read(self, o, reader):
         items = [*list.__iter__(o)]
-        return dict(items=code.packed(o, items) or [code(v) for v in items], own=_own(o, code))
-    def fill(self, o, data, value):
-        list.__setitem__(o, slice(None), value.items(data['items'], [*list.__iter__(o)]))
-        value.attributes(o, getattr(o, '__dict__', {}), data['own'])
+        return dict(items=reader.packed(o, items) or [reader(v) for v in items], attrs=_attrs(o, reader))
+    def fill(self, o, data, writer):
+        list.__setitem__(o, slice(None), writer.items(data['items'], [*list.__iter__(o)]))
+        writer.attributes(o, getattr(o, '__dict__', {}), data['attrs'])
 
 _factories = list,dict,set,tuple,int,float,bool,str,deque,Counter,OrderedDict,defaultdict
 
@@ -171,73 +171,73 @@ class Dicts(Kind):
     def _base(self, cls): return first(c for c in (OrderedDict, defaultdict, dict) if issubclass(cls, c))
     def make(self, cls, data): return self._base(cls).__new__(cls)
 
-    def read(self, o, code):
-        items = [[code.key(k), code(v)] for k,v in self._base(type(o)).items(o)]
-        factory = code.key(o.default_factory) if isinstance(o, defaultdict) else None
-        return dict(items=items, own=_own(o, code), factory=factory)
+    def read(self, o, reader):
+        items = [[reader.key(k), reader(v)] for k,v in self._base(type(o)).items(o)]
+        factory = reader.key(o.default_factory) if isinstance(o, defaultdict) else None
+        return dict(items=items, attrs=_attrs(o, reader), factory=factory)
 
-    def fill(self, o, data, value):
+    def fill(self, o, data, writer):
         base = self._base(type(o))
         old,new = dict(base.items(o)),{}
         for k,v in data['items']:
             with suppress(NotSaved):  # fastai's optimiser has a method among the keys of its state
-                k = value.key(k)
-                new[k] = value(v, old.get(k, missing))
+                k = writer.key(k)
+                new[k] = writer(v, old.get(k, missing))
         base.clear(o)
         for k,v in new.items(): base.__setitem__(o, k, v)
-        if isinstance(o, defaultdict): self._set_factory(o, data['factory'], value)
-        value.attributes(o, getattr(o, '__dict__', {}), data['own'])
+        if isinstance(o, defaultdict): self._set_factory(o, data['factory'], writer)
+        writer.attributes(o, getattr(o, '__dict__', {}), data['attrs'])
 
-    def _set_factory(self, o, code, value):
+    def _set_factory(self, o, reader, writer):
         old = o.default_factory
-        new = value.key(code, missing if old is None else old)
+        new = writer.key(reader, missing if old is None else old)
         if new not in (None, old, *_factories): raise Missing(f'{new} would be called.')
         o.default_factory = new
 
 class Deques(Kind):
-    def read(self, o, code): return dict(items=[code(v) for v in o], maxlen=o.maxlen, own=_own(o, code))
+    def read(self, o, reader): return dict(items=[reader(v) for v in o], maxlen=o.maxlen, attrs=_attrs(o, reader))
     def make(self, cls, data):
         o = deque.__new__(cls)
         deque.__init__(o, maxlen=data['maxlen'])
         return o
     def fits(self, o, name, data): return super().fits(o, name, data) and o.maxlen == data['maxlen']
-    def fill(self, o, data, value):
-        items = value.items(data['items'], list(o))
+    def fill(self, o, data, writer):
+        items = writer.items(data['items'], list(o))
         deque.clear(o)
         deque.extend(o, items)
-        value.attributes(o, getattr(o, '__dict__', {}), data['own'])
+        writer.attributes(o, getattr(o, '__dict__', {}), data['attrs'])
 
 class Sets(Kind):
     base = set
-    def read(self, o, code): return dict(items=[code.key(v) for v in o], own=_own(o, code))
-    def fill(self, o, data, value):
-        items = [value.key(c) for c in data['items']]
+    def read(self, o, reader): return dict(items=[reader.key(v) for v in o], attrs=_attrs(o, reader))
+    def fill(self, o, data, writer):
+        items = [writer.key(c) for c in data['items']]
         set.clear(o)
         set.update(o, items)
-        value.attributes(o, getattr(o, '__dict__', {}), data['own'])
+        writer.attributes(o, getattr(o, '__dict__', {}), data['attrs'])
 
 class Frozen(Kind):
     "Tuples and frozen sets. They are made new if one of their items is another object."
-    def read(self, o, code): return [code(v) for v in o]
-    def fill(self, o, data, value): pass  # each item is filled by its own kind
-    def new(self, old, cls, data, value):
-        items = value.items(data, list(old) if type(old) is cls else [])
+    def read(self, o, reader): return [reader(v) for v in o]
+    def fill(self, o, data, writer): pass  # each item is filled by its own kind
+    def new(self, old, cls, data, writer):
+        items = writer.items(data, list(old) if type(old) is cls else [])
         if type(old) is cls and len(old) == len(items) and all(map(operator.is_, old, items)): return old
         return (tuple if issubclass(cls, tuple) else frozenset).__new__(cls, items)
 
 # %% ../nbs/03_values.ipynb #va000021
 class Arrays(Kind):
-    def read(self, o, code):
-        if o.dtype.hasobject: return dict(items=[code(v) for v in o.ravel()], shape=list(o.shape))
-        if not code.file: return o.copy()
+    def read(self, o, reader):
+        if o.dtype.hasobject: return dict(items=[reader(v) for v in o.ravel()], shape=list(o.shape))
+        if not reader.file: return o.copy()
         bits = torch.from_numpy(np.frombuffer(o.tobytes(), np.uint8).copy())
         return dict(bits=bits, shape=list(o.shape), dtype=repr(np.lib.format.dtype_to_descr(o.dtype)))
 
-    def _array(self, data, value=None):
+    def _array(self, data, writer=None):
         if isinstance(data, np.ndarray): return data
         if 'items' in data:
             res = np.empty(math.prod(data['shape']), dtype=object)
-            if value: res[:] = value.items(data['items'], [])
+            if writer: res[:] = writer.items(data['items'], [])
         else: res = np.frombuffer(data['bits'].numpy().tobytes(), self._dtype(data['dtype']))
         return res.reshape(data['shape'])
 
@@ -248,8 +248,8 @@ class Arrays(Kind):
         new = self._array(data)
         same = (o.shape,o.dtype) == (new.shape,new.dtype)
         return super().fits(o, name, data) and o.flags.writeable and same
-    def fill(self, o, data, value):
-        if o.flags.writeable: o[...] = self._array(data, value)
+    def fill(self, o, data, writer):
+        if o.flags.writeable: o[...] = self._array(data, writer)
 
 def overlaps(t):
     "Return True if several items of the tensor `t` lie in one place in memory."
@@ -259,16 +259,16 @@ def _form(t): return t.shape,t.dtype,t.layout
 
 class Tensors(Kind):
     "Their numbers and attributes; also gradient and `requires_grad`, unless an operation made them."
-    def read(self, t, code):
-        data = dict(numbers=code.numbers(t), own=_own(t, code), device=t.device.type, leaf=t.is_leaf)
-        if not code.file: data['memory'] = t.detach()  # where the numbers lie, for what shows a part of them
+    def read(self, t, reader):
+        data = dict(numbers=reader.numbers(t), attrs=_attrs(t, reader), device=t.device.type, leaf=t.is_leaf)
+        if not reader.file: data['memory'] = t.detach()  # where the numbers lie, for what shows a part of them
         data['parameter'] = isinstance(t, nn.Parameter)
-        if t.is_leaf: data |= dict(needs_grad=t.requires_grad, grad=self._grad(t.grad, code))
+        if t.is_leaf: data |= dict(needs_grad=t.requires_grad, grad=self._grad(t.grad, reader))
         return data
 
-    def _grad(self, g, code):
-        if code.file and g is not None and g.layout == torch.strided and not g.any(): return 'zeros'
-        return code(g)
+    def _grad(self, g, reader):
+        if reader.file and g is not None and g.layout == torch.strided and not g.any(): return 'zeros'
+        return reader(g)
 
     def make(self, cls, data):
         t = data['numbers'].clone()
@@ -279,7 +279,7 @@ class Tensors(Kind):
         if not isinstance(t, Tensor) or data['parameter'] != isinstance(t, nn.Parameter): return False
         return data['parameter'] or _form(t) == _form(data['numbers']) and not overlaps(t)
 
-    def fill(self, t, data, value):
+    def fill(self, t, data, writer):
         new = data['numbers']
         if 'memory' in data and t.layout == torch.strided: t.data = data['memory']
         if _form(t) != _form(new): t.data = new.to(t.device, copy=True)
@@ -287,22 +287,22 @@ class Tensors(Kind):
         if data['leaf'] and t.is_leaf:
             t.requires_grad_(data['needs_grad'])
             old = missing if t.grad is None else t.grad
-            t.grad = torch.zeros_like(t) if data['grad'] == 'zeros' else value(data['grad'], old)
-        value.attributes(t, t.__dict__, data['own'])
+            t.grad = torch.zeros_like(t) if data['grad'] == 'zeros' else writer(data['grad'], old)
+        writer.attributes(t, t.__dict__, data['attrs'])
 
 # %% ../nbs/03_values.ipynb #va000023
 _plumbing = vars(nn.Module()).keys() - {'training'} | {'_compiled_call_impl'}
 _tables = '_parameters','_buffers','_modules'
 
 class Modules(Kind):
-    def _own(self, m): return {k:v for k,v in vars(m).items() if k not in _plumbing}
+    def _given(self, m): return {k:v for k,v in vars(m).items() if k not in _plumbing}
     def _hidden_buffers(self, m): return [k for k in m._buffers if k in m._non_persistent_buffers_set]
 
-    def read(self, m, code):
-        data = {k:{n:code(v) for n,v in vars(m)[k].items()} for k in _tables[:2]}
-        data['_modules'] = {n:code.child(n, o) for n,o in m._modules.items()}
-        data['own'] = {k:code.attribute(m, k, v) for k,v in self._own(m).items()}
-        return data | dict(non_persistent=self._hidden_buffers(m)) if code.file else data
+    def read(self, m, reader):
+        data = {k:{n:reader(v) for n,v in vars(m)[k].items()} for k in _tables[:2]}
+        data['_modules'] = {n:reader.child(n, o) for n,o in m._modules.items()}
+        data['attrs'] = {k:reader.attribute(m, k, v) for k,v in self._given(m).items()}
+        return data | dict(non_persistent=self._hidden_buffers(m)) if reader.file else data
 
     def make(self, cls, data):
         m = object.__new__(cls)
@@ -310,24 +310,24 @@ class Modules(Kind):
         m._non_persistent_buffers_set.update(data['non_persistent'])
         return m
 
-    def fill(self, m, data, value):
-        for k in _tables: value.table(vars(m)[k], data[k])
-        value.attributes(m, self._own(m), {k:c for k,c in data['own'].items() if k not in _plumbing})
+    def fill(self, m, data, writer):
+        for k in _tables: writer.table(vars(m)[k], data[k])
+        writer.attributes(m, self._given(m), {k:c for k,c in data['attrs'].items() if k not in _plumbing})
 
 class Scripts(Kind):
     "Scripted and traced modules: parameters, buffers and modes."
     def _tensors(self, m): return dict(itertools.chain(m.named_parameters(), m.named_buffers()))
     def _modes(self, m): return [getattr(o, 'training', None) for o in m.modules()]
 
-    def read(self, m, code):
-        return dict(tensors={n:code(t) for n,t in self._tensors(m).items()}, modes=self._modes(m))
+    def read(self, m, reader):
+        return dict(tensors={n:reader(t) for n,t in self._tensors(m).items()}, modes=self._modes(m))
     def makes(self, cls): return False
     def fits(self, o, name, data): return isinstance(o, torch.jit.ScriptModule)
 
-    def fill(self, m, data, value):
+    def fill(self, m, data, writer):
         now = self._tensors(m)
         for n,c in data['tensors'].items():
-            t,(prefix,_,k) = value(c, now[n]),n.rpartition('.')
+            t,(prefix,_,k) = writer(c, now[n]),n.rpartition('.')
             if t is not now[n]: setattr(functools.reduce(getattr, filter(None, prefix.split('.')), m), k, t)
         for o,old,new in zip(m.modules(), self._modes(m), data['modes']):
             if old is not None and old != new: o.training = new
@@ -360,7 +360,7 @@ class Generators(Kind):
         if isinstance(o, np.random.RandomState):    return o.get_state(legacy=False)
         return o.get_state()
 
-    def read(self, o, code): return dict(state=code(deepcopy(self._state(o))), bits=self._bits(o))
+    def read(self, o, reader): return dict(state=reader(deepcopy(self._state(o))), bits=self._bits(o))
 
     def make(self, cls, data):
         if cls is torch.Generator: return torch.Generator(data['bits'] if data['bits'] == 'cpu' else default_device())
@@ -371,8 +371,8 @@ class Generators(Kind):
 
     def fits(self, o, name, data): return super().fits(o, name, data) and data['bits'] == self._bits(o)
 
-    def fill(self, o, data, value):
-        state = deepcopy(value(data['state']))
+    def fill(self, o, data, writer):
+        state = deepcopy(writer(data['state']))
         if isinstance(o, (random.Random, World)):   o.setstate(state)
         elif isinstance(o, np.random.Generator):    o.bit_generator.state = state
         elif isinstance(o, np.random.BitGenerator): o.state = state
@@ -518,7 +518,7 @@ class Reading:
         if cls is tuple and not self.file and all(type(v) in plain_types for v in o): return Same(o)
         if id(o) in self.index: return 'ref',self.index[id(o)]
         if id(o) in self.live: return ('live', self.live[id(o)]) if self.file else Same(o)
-        if self.owned(o): return ('own',) if self.file else Same(o)
+        if self.owned(o): return ('kept',) if self.file else Same(o)
         kind = self.kinds.get(id(o)) or kind_of(cls)
         if not kind: return self._leaf(o) if self.file else self._same(o)
         if self._is_strange(cls) or self._is_late(o, kind): return self._lose(o)
@@ -594,7 +594,7 @@ def _lose(self:Reading, o):
     is_local = isinstance(o, FunctionType) and '<' in o.__qualname__
     is_code = isinstance(o, _code) and (self.is_ours or not is_local)  # a schedule is known by its values
     if not self.silent and type(o) is not object: self.lost.append((self.at, describe(o), is_code))
-    return ('own',)
+    return ('kept',)
 
 # %% ../nbs/03_values.ipynb #va000041
 @patch
@@ -657,12 +657,12 @@ def packed(self:Reading, o, items):
     return res
 
 # %% ../nbs/03_values.ipynb #va000046
-def frame_code(o, code):
+def frame_code(o, reader):
     "Return what stands in a file for a table of pandas, or None if it could not be read back without loss."
     df = o.to_frame() if isinstance(o, pd.Series) else o
     data = dict(series=isinstance(o, pd.Series), dtypes=list(map(str, df.dtypes)), table=df.to_dict('tight'))
     with suppress(Exception):
-        if read_frame(data).equals(o): return 'frame',code(data)
+        if read_frame(data).equals(o): return 'frame',reader(data)
 
 def read_frame(data):
     "Return the table of pandas that `frame_code` has described."
@@ -741,7 +741,7 @@ def _checked(self:Writing, cls, name, kind):
 
 # %% ../nbs/03_values.ipynb #va000051
 @patch
-def _own_value(self:Writing, old):
+def _kept(self:Writing, old):
     if old is missing: raise NotSaved
     return old
 
@@ -780,7 +780,7 @@ def _number(self:Writing, old, code): return self(code)[()]
 @patch
 def _frame(self:Writing, old, code): return read_frame(self(code))
 
-_tags = dict(ref=Writing._ref, own=Writing._own_value, enum=Writing._member, live=Writing._live_object,
+_tags = dict(ref=Writing._ref, kept=Writing._kept, enum=Writing._member, live=Writing._live_object,
              number=Writing._number, frame=Writing._frame) | {'class':Writing._class}
 
 # %% ../nbs/03_values.ipynb #va000052

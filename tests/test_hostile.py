@@ -248,7 +248,7 @@ def test_objects_that_do_something(kind, place):
     del learn,error
     assert not marks and (place.parent/'victim').read_text() == 'precious'
 
-factories = ('class', 'test_hostile:Trap'),('class', 'subprocess:Popen'),'object',('own',)
+factories = ('class', 'test_hostile:Trap'),('class', 'subprocess:Popen'),'object',('kept',)
 
 @pytest.mark.parametrize('factory', factories, ids=str)
 @pytest.mark.parametrize('there', [True, False])
@@ -283,8 +283,8 @@ def trap(content): return new(content, 'Objects', Trap, {})
 def first_layer(content): return content['state']['nodes'][node(content, 'model')['_modules']['0'][1]][2]
 
 called = dict(
-    forward_hooks = lambda c: first_layer(c)['own'].update(_forward_hooks=hooks(c)),
-    forward       = lambda c: first_layer(c)['own'].update(forward=trap(c)),
+    forward_hooks = lambda c: first_layer(c)['attrs'].update(_forward_hooks=hooks(c)),
+    forward       = lambda c: first_layer(c)['attrs'].update(forward=trap(c)),
     submodule     = lambda c: node(c, 'model')['_modules'].update({'1':trap(c)}),
     optimiser     = lambda c: node(c, 'optimiser').update(cbs=list_of(c, [trap(c)])),
     step          = lambda c: node(c, 'optimiser').update(step=trap(c)),
