@@ -81,7 +81,7 @@ def is_open(cls):
 _packages = 'torch','fastai','fastcore','fasttransform','fastai_clrbeta'
 
 def is_installed(cls):
-    "Return True if `cls` comes from an installed package, and not from your own reader."
+    "Return True if `cls` comes from an installed package, and not from your own code."
     if cls.__module__.partition('.')[0] in _packages: return True
     file = getattr(sys.modules.get(cls.__module__), '__file__', None) or ''
     return not {'site-packages', 'dist-packages'}.isdisjoint(Path(file).parts)
@@ -90,14 +90,14 @@ _acting = {'__call__', '__iter__', '__next__', '__del__'}
 _containers = list,dict,set,frozenset,tuple,deque
 _always_made = *_containers,Tensor,np.ndarray,nn.Module,torch.optim.Optimizer,OptimWrapper,SimpleNamespace,L
 
-def can_make(cls):
-    "Return True if a file may create an object of `cls`. Its constructor is not called."
+def can_make(cls, known=()):
+    "Return True if a file may create an object of `cls`, a class that the run has met if it is in `known`."
     if issubclass(cls, np.random.BitGenerator): return cls.__name__ in _bit_generators
     if issubclass(cls, generator_types): return cls in generator_types
     if any('__del__' in vars(c) for c in cls.__mro__): return False
     if issubclass(cls, _always_made): return is_open(cls) or cls.__module__ in ('builtins', 'torch', 'numpy')
     acts = any(_acting & vars(c).keys() for c in cls.__mro__)  # the training loop might call it, or loop over it
-    return is_open(cls) and not acts and not is_installed(cls)
+    return is_open(cls) and not acts and (class_name(cls) in known or not is_installed(cls))
 
 def is_stateful(cls): return hasattr(cls, 'state_dict') and hasattr(cls, 'load_state_dict')
 
@@ -106,7 +106,7 @@ class Kind:
     "How to read, make and fill objects of one kind."
     base = object
     def read(self, o, reader): raise NotImplementedError
-    def makes(self, cls): return can_make(cls)
+    def makes(self, cls, known): return can_make(cls, known)
     def make(self, cls, data): return self.base.__new__(cls)
     def fits(self, o, name, data): return class_name(type(o)) == name
     def fill(self, o, data, writer): raise NotImplementedError
@@ -150,7 +150,7 @@ class Optimisers(Objects):
 class Stateful(Kind):
     "Objects whose class has `state_dict` and `load_state_dict`."
     def read(self, o, reader): return reader(o.state_dict())
-    def makes(self, cls): return False
+    def makes(self, cls, known): return False
     def fill(self, o, data, writer): o.load_state_dict(writer(data))
 
 # %% ../nbs/03_values.ipynb #va000019
@@ -188,9 +188,9 @@ class Dicts(Kind):
         if isinstance(o, defaultdict): self._set_factory(o, data['factory'], writer)
         writer.attributes(o, getattr(o, '__dict__', {}), data['attrs'])
 
-    def _set_factory(self, o, reader, writer):
+    def _set_factory(self, o, data, writer):
         old = o.default_factory
-        new = writer.key(reader, missing if old is None else old)
+        new = writer.key(data, missing if old is None else old)
         if new not in (None, old, *_factories): raise Missing(f'{new} would be called.')
         o.default_factory = new
 
@@ -242,7 +242,7 @@ class Arrays(Kind):
         return res.reshape(data['shape'])
 
     def _dtype(self, text): return np.lib.format.descr_to_dtype(ast.literal_eval(text))
-    def makes(self, cls): return cls is np.ndarray
+    def makes(self, cls, known): return cls is np.ndarray
     def make(self, cls, data): return self._array(data).copy()
     def fits(self, o, name, data):
         new = self._array(data)
@@ -281,7 +281,8 @@ class Tensors(Kind):
 
     def fill(self, t, data, writer):
         new = data['numbers']
-        if 'memory' in data and t.layout == torch.strided: t.data = data['memory']
+        moved = 'memory' in data and t.layout == torch.strided and t.data_ptr() != data['memory'].data_ptr()
+        if moved: t.data = data['memory']
         if _form(t) != _form(new): t.data = new.to(t.device, copy=True)
         elif not overlaps(t): (t.data if t.layout == torch.strided else t).copy_(new)
         if data['leaf'] and t.is_leaf:
@@ -321,7 +322,7 @@ class Scripts(Kind):
 
     def read(self, m, reader):
         return dict(tensors={n:reader(t) for n,t in self._tensors(m).items()}, modes=self._modes(m))
-    def makes(self, cls): return False
+    def makes(self, cls, known): return False
     def fits(self, o, name, data): return isinstance(o, torch.jit.ScriptModule)
 
     def fill(self, m, data, writer):
@@ -585,7 +586,7 @@ def _is_strange(self:Reading, cls):
 @patch
 def _is_late(self:Reading, o, kind):
     "Return True if a resumed run would not have `o`: it is made during the run, and cannot be made for a file."
-    if not self.file or kind.makes(type(o)): return False
+    if not self.file or kind.makes(type(o), self.known or ()): return False
     if self.known is None: self.fixed[id(o)] = o  # there at the start
     return id(o) not in self.fixed
 
@@ -736,7 +737,7 @@ def _ref(self:Writing, old, i):
 @patch
 def _checked(self:Writing, cls, name, kind):
     "Return `cls`, of which an object is to be made. Raises `Missing` if that is not allowed."
-    if cls is not None and type(kind_of(cls)) is type(kind) and kind.makes(cls): return cls
+    if cls is not None and type(kind_of(cls)) is type(kind) and kind.makes(cls, self.known): return cls
     raise Missing(f'it holds a {name}, which cannot be made from a file.')
 
 # %% ../nbs/03_values.ipynb #va000051
