@@ -48,7 +48,8 @@ class Renderer(MarkdownRenderer):
 
 def directive(kind, name, sym, members=()):
     "The docs of `sym`, with its parameters as a table, and those of its `members`"
-    dm = {} if kind == 'property' else docments(sym, full=True)
+    plain_error = kind == 'exception' and '__init__' not in vars(sym) # a message is all that it takes
+    dm = {} if kind == 'property' or plain_error else docments(sym, full=True)
     head = 'Attribute' if name in results else 'Option and default' if name == 'clrbeta' else 'Parameter'
     word = lambda k,o: k if name != 'clrbeta' else f'--{k}' if o.default is False else f'--{k} {o.default}'
     rows = [(f'`{word(k, o)}`', o.docment) for k,o in dm.items() if k not in ('self','return')]
