@@ -5,7 +5,7 @@ run, while momentum does the opposite. Leslie Smith showed in 2017 that a networ
 fraction of the steps, what an ordinary schedule reaches
 ([super-convergence](https://arxiv.org/abs/1708.07120)). This package brings his method to
 [fastai](https://docs.fast.ai), as the experiments of 2018 ran it: a range test that finds the peak, the cycle
-itself, and runs that go on after a crash as if nothing had happened:
+itself, and runs that can be resumed after a crash:
 
 ```python
 from fastai_clrbeta.all import *
