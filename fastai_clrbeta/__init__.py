@@ -34,6 +34,6 @@ learn.fit_clr_beta(found.peak, cycle_len=15, use_clr_beta=(10, 13.68, 0.95, 0.8)
 - [legacy](11_legacy.ipynb): Lines written for fastai 0.7, on the `Learner` of today.
 - [core](00_core.ipynb): Checks that every call makes before it changes anything, and the look of all figures.
 - [run](04_run.ipynb): What a run consists of: one table, which `no_trace` restores in memory and a checkpoint writes to a file.
-- [values](03_values.ipynb): Read any value into plain data that is safe to load, and put it back in place."""
+- [values](03_values.ipynb): Read the values of a run as plain data that is safe to load, and put them back in place."""
 
 __version__ = "0.3.0.dev0"
