@@ -92,7 +92,7 @@ def test_public_names_are_documented(pages, mod, name, obj):
     dt,dd = docs_of(pages[page_of(mod)], name)
     assert dt.select_one('.sig-name').get_text() == name.split('.')[-1]
     assert plain(re.split('\n\n|(?<=[.]) ', obj.__doc__ or '')[0]) in plain(dd.get_text())
-    table = plain(dd.select_one('table').get_text()) if dd.table else ''
+    table = plain(''.join(o.get_text() for o in dd.select('table.params')[:1]))
     for k,v in docments(obj, full=True).items():
         if k not in ('return','self') and v.docment: assert k in table
         assert plain(v.docment or '') in table
