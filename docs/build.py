@@ -1,6 +1,7 @@
 "Build the site: `python docs/build.py [outdir]`. Every notebook is a page, and the index the front; needs no network and no quarto"
 import base64, re, shutil, sys, tempfile
 from inspect import cleandoc, isclass, isfunction, signature
+from itertools import groupby
 from pathlib import Path
 import nbformat, yaml
 from bs4 import BeautifulSoup
@@ -48,15 +49,18 @@ class Renderer(MarkdownRenderer):
 
 def directive(kind, name, sym, members=()):
     "The docs of `sym`, with its parameters as a table, and those of its `members`"
-    dm = {} if kind == 'property' else docments(sym, full=True)
+    plain_error = kind == 'exception' and '__init__' not in vars(sym) # a message is all that it takes
+    dm = {} if kind == 'property' or plain_error else docments(sym, full=True)
     head = 'Attribute' if name in results else 'Option and default' if name == 'clrbeta' else 'Parameter'
     word = lambda k,o: k if name != 'clrbeta' else f'--{k}' if o.default is False else f'--{k} {o.default}'
     rows = [(f'`{word(k, o)}`', o.docment) for k,o in dm.items() if k not in ('self','return')]
     rows = [(k, escape(v.replace('\n', ' '))) for k,v in [*rows, ('returns', getattr(dm.get('return'), 'docment', None))] if v]
     table = [f'{{.params}}\n| {head} | Meaning |\n|---|---|', *(f'| {k} | {v} |' for k,v in rows)] if rows else []
-    doc,fence = escape(cleandoc(sym.__doc__ or '')),':::::' if members else '::::'
+    doc,fence = prose(cleandoc(sym.__doc__ or '')),':::::' if members else '::::'
     return '\n'.join([f'{fence}{{py:{kind}}} {name}{sig(sym) if dm and head=="Parameter" else ""}\n', doc, '', *table, '', *members, fence, ''])
 def escape(text): return ''.join(o if i%2 else re.sub(r'([\\<*_|])', r'\\\1', o) for i,o in enumerate(re.split('(`[^`]*`)', text)))
+def prose(text): # tables stay as they are
+    return '\n'.join('\n'.join(o) if is_table else escape('\n'.join(o)) for is_table,o in groupby(text.split('\n'), lambda o: o.startswith('|')))
 def sig(sym):
     s = signature(sym.__init__ if '__init__' in getattr(sym, '__dict__', ()) else sym, eval_str=True)
     s = s.replace(parameters=[o for k,o in s.parameters.items() if k != 'self'])

@@ -5,7 +5,7 @@ run, while momentum does the opposite. Leslie Smith showed in 2017 that a networ
 fraction of the steps, what an ordinary schedule reaches
 ([super-convergence](https://arxiv.org/abs/1708.07120)). This package brings his method to
 [fastai](https://docs.fast.ai), as the experiments of 2018 ran it: a range test that finds the peak, the cycle
-itself, and runs that go on after a crash as if nothing had happened:
+itself, and runs that can be resumed after a crash:
 
 ```python
 from fastai_clrbeta.all import *
@@ -34,6 +34,6 @@ learn.fit_clr_beta(found.peak, cycle_len=15, use_clr_beta=(10, 13.68, 0.95, 0.8)
 - [legacy](11_legacy.ipynb): Lines written for fastai 0.7, on the `Learner` of today.
 - [core](00_core.ipynb): Checks that every call makes before it changes anything, and the look of all figures.
 - [run](04_run.ipynb): What a run consists of: one table, which `no_trace` restores in memory and a checkpoint writes to a file.
-- [values](03_values.ipynb): Read any value into plain data that is safe to load, and put it back in place."""
+- [values](03_values.ipynb): Read the values of a run as plain data that is safe to load, and put them back in place."""
 
 __version__ = "0.3.0.dev0"
