@@ -78,7 +78,7 @@ def _check_same(out, old, args):
     "A `ValueError` where `args` are not the ones, `old`, of the run in the folder `out`."
     for k,v in json.loads(json.dumps(args, default=str)).items():
         if k in old and old[k] != v and k not in ('out','force','find','checkpoint','resume','compile'):
-            raise ValueError(f"{out} holds a run with {k} {old[k]}, not {v}: --resume goes on with the same options.")
+            raise ValueError(f"{out} holds a run with {k} {old[k]}, not {v}: resume it with the same options.")
 
 def _read_summary(out):
     "What `summary.json` says; nothing where it is missing or damaged."

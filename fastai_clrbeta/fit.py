@@ -143,7 +143,7 @@ def _check_diverging(on_diverge, lengthen):
 # %% ../nbs/10_fit.ipynb #9056f7eb
 def _act(learn, on_diverge, lengthen, guards, fit, plan, cycle_len, others, kept, keep):
     """Fit, and act on divergence, which `guards` tell; with 'lengthen', fit again, from the same state, as a longer `plan`
-    says. A run that is `kept` goes on in its attempt."""
+    says. A run that is `kept` resumes in the attempt in which it was cut."""
     put_back = snapshot(learn, others, keep) if on_diverge == 'lengthen' else None
     tried = kept.tried if kept else []
     longer = lambda n: math.ceil(n*lengthen[0])
@@ -180,7 +180,7 @@ def fit_clr_beta(self:Learner,
     cbs:Callback|list|None=None,         # More callbacks
     reset_opt:bool=False,                # Start with a new optimiser, as every `fit` of fastai 0.7 did
     start_epoch:int=0,                   # Enter the run at this epoch; those before it are skipped
-    checkpoint:str|Path|None=None,       # Keep all that the run depends on in `{checkpoint}.ckpt`, after every epoch
+    checkpoint:str|Path|None=None,       # Save the run as `{checkpoint}.ckpt` after every epoch, see `no_trace` for what
     every_iter:int|None=None,            # … and after every so many steps
     resume:bool=False,                   # Resume the run in `checkpoint`, or start it if there is none
     on_diverge:str|None=None,            # Guard the fit: 'raise', 'stop', or 'lengthen' the cycle and start over

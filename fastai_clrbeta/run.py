@@ -314,7 +314,7 @@ def snapshot(learn, others=(), keep=None):
 def no_trace(self:Learner,
     keep:dict|None=None, # More objects to restore, by name; each has a `state_dict`, or is a generator
 ):
-    """Restore the Learner when the block ends, however it ends. Nothing is written to disk.
+    """Restore the run of a Learner, as the table says, when the block ends, however it ends. No file is written.
 
     | part | what is restored |
     | --- | --- |

@@ -8,7 +8,6 @@ __all__ = ['sgd', 'default_clr_beta', 'clr_beta_lr', 'clr_beta_mom', 'CLRBeta', 
 # %% ../nbs/06_schedule.ipynb #a88eb91d
 from fastai.basics import *
 from fastai.callback.schedule import *
-from contextlib import suppress
 from copy import copy
 from .core import *
 

@@ -703,7 +703,6 @@ def test_what_a_run_replaces_is_named(change, what, tmp_path):
     resumed(make())
 
 def test_a_pruned_model_is_not_resumed_as_another(tmp_path):
-    import torch.nn.utils.prune
     with told() as texts: killed(learner(tmp_path, [after_first_epoch(prune), Kill(20)]))
     assert sum('parameters or buffers' in o for o in texts) == 1
     learn = learner(tmp_path, after_first_epoch(prune))

@@ -1,7 +1,6 @@
 "`fit_clr_beta` beside everything else a Learner can be"
 import pickle
 import pytest
-from copy import copy, deepcopy
 from fastai.tabular.all import *
 from fastai.text.all import *
 from fastai_clrbeta.all import *

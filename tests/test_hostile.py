@@ -3,7 +3,7 @@ from fastai.callback.all import *
 from fastai_clrbeta.all import *
 from fastai_clrbeta.cli import EpochCSV
 from helpers import *
-import collections, enum, functools, os, random, shutil, sys, zipfile
+import enum, functools, os, random, shutil, sys, zipfile
 import pytest
 
 marks = []  # what was called
