@@ -161,7 +161,7 @@ def go(c, folder):
     peace,struck,codes = folder/'peace',folder/'struck',[]
     def go_on(*args, **kwargs):
         for _ in range(3):
-            if HUNG not in (res := forked(partial(train, c, *args, **kwargs), n=c.n, limit=40)): break
+            if HUNG not in (res := forked(partial(train, c, *args, **kwargs), n=c.n, limit=150)): break
         codes.append(res)
     peace.mkdir(parents=True)
     go_on(peace)

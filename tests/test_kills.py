@@ -87,13 +87,13 @@ class Notebook:
     def connect(self):
         self.kc = self.km.client()
         self.kc.start_channels()
-        self.kc.wait_for_ready(timeout=60)
+        self.kc.wait_for_ready(timeout=300)
 
     def run(self, cell, steps=None, end=None):
         "Run a cell; after so many steps, call `end`. What it wrote, and whether it showed a progress bar"
         sent,seen,bar = self.kc.execute(cell),'',False
         while True:
-            msg = self.kc.get_iopub_msg(timeout=60)
+            msg = self.kc.get_iopub_msg(timeout=300)
             if msg['parent_header'].get('msg_id') != sent: continue
             kind,content = msg['msg_type'],msg['content']
             if kind == 'stream': seen += content['text']
