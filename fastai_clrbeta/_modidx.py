@@ -35,6 +35,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'fastai_clrbeta/checkpoint.py'),
                                            'fastai_clrbeta.checkpoint.Checkpoint.start_over': ( 'checkpoint.html#checkpoint.start_over',
                                                                                                 'fastai_clrbeta/checkpoint.py'),
+                                           'fastai_clrbeta.checkpoint.OlderVersion': ( 'checkpoint.html#olderversion',
+                                                                                       'fastai_clrbeta/checkpoint.py'),
                                            'fastai_clrbeta.checkpoint.Resume': ('checkpoint.html#resume', 'fastai_clrbeta/checkpoint.py'),
                                            'fastai_clrbeta.checkpoint.Resume.__init__': ( 'checkpoint.html#resume.__init__',
                                                                                           'fastai_clrbeta/checkpoint.py'),

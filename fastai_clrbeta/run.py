@@ -82,9 +82,11 @@ class Loaders(Objects):
         return dict(parts=parts if reader.file else {k:Same(v) for k,v in attrs.items()} | parts, orders=orders)
 
     def fill(self, o, data, writer):
-        now = self.shown(o, attributes(o))
-        may_fill = lambda k: writer.exact or k in now and self.is_part(k, now[k])
-        writer.attributes(o, now if writer.exact else {}, {k:c for k,c in data['parts'].items() if may_fill(k)})
+        now,parts = self.shown(o, attributes(o)),data['parts']
+        if not writer.exact:  # a file may set these parts only
+            parts = {k:c for k,c in parts.items() if k in now and self.is_part(k, now[k])}
+            now = {k:now[k] for k in parts}
+        writer.attributes(o, now, parts)
         for k,order in data['orders'].items():
             old = attributes(o).get(k)
             if order_of(old) is None: set_attribute(o, k, order.tolist())

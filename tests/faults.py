@@ -95,7 +95,7 @@ def kill(times, folder, n=1):
     t,rng,res,i = time.time()-t,random.Random(0),[],0
     while len(res) < int(times):
         f,i = folder/str(i),i+1
-        one = rng.randrange(n) if n > 1 and i%2 else None
+        one = rng.randrange(n) if n > 1 and len(res)%2 else None
         codes = forked(partial(run, f), rng.uniform(0, t), n, one)
         if codes == [0]*n: continue  # it was through already
         left = sorted(o.name for o in (f/'models').glob('*.ckpt')) if (f/'models').exists() else []

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from types import FunctionType, SimpleNamespace
 import pytest
+import torch.nn.utils.prune  # noqa: F401
 
 # The table: every kind of value
 class Color(enum.Enum): red,blue = 1,2
