@@ -229,6 +229,12 @@ def test_head(images, tmp_path):
     assert (p.returncode, p.stderr, len(p.stdout.splitlines())) == (0, '', 1)
     assert {o.name for o in (tmp_path/'clrbeta_run').iterdir()} == files
 
+def rows(history):
+    "How many rows a history has. While a run writes it anew, it is empty for a moment"
+    for _ in range(500):
+        with suppress(pd.errors.EmptyDataError): return len(pd.read_csv(history))
+        time.sleep(0.01)
+
 def test_one_folder_is_for_one_run_at_a_time(images, tmp_path):
     args = (*small(images, 'a/run'), '--cycle_len', 600)
     p = start(*args, cwd=tmp_path)
@@ -237,7 +243,7 @@ def test_one_folder_is_for_one_run_at_a_time(images, tmp_path):
         for more in ('--force',), ('--resume',):
             code,out,err = run(*args, *more, cwd=tmp_path)
             assert code == 1 and 'another clrbeta is at work in a/run' in err and len(err.splitlines()) == 1
-        assert len(pd.read_csv(tmp_path/'a/run/history.csv'))
+        assert rows(tmp_path/'a/run/history.csv')
         p.kill()
     p.communicate()
     code,_,err = run(*args, '--cycle_len', 1, '--force', cwd=tmp_path)  # its lock has died with it
