@@ -70,7 +70,7 @@ def read_checkpoint(path):
         if wrong := [k for k,t in _forms.items() if type(content.get(k)) is not t]:
             raise ValueError(f"{wrong[0]} cannot be read")
         if not (0 <= content['epoch'] <= content['n_epoch'] and content['iter'] >= 0):
-            raise ValueError("it is at no step of a run")
+            raise ValueError("its epoch or its step is out of range")
         for rank in range(len(content['others'])+1): _check_state(of_process(rank, content))
     except OlderVersion: raise
     except Exception as e:
@@ -203,7 +203,7 @@ def _word(v):
     "A setting as a text, or None if it is no plain value"
     if isinstance(v, Tensor): return hash_of(v)
     if isinstance(v, Distribution): return f'{_name(v)}{[getattr(v, k).tolist() for k in v.arg_constraints]}'
-    if type(v) in plain_types or type(v) is tuple and all(type(o) in plain_types for o in v): return repr(v)
+    if is_plain(v): return repr(v)
 
 def _words(o):
     o = o.keywords if isinstance(o, partial) else attributes(o) | attributes(o).get('_buffers', {})
@@ -271,7 +271,7 @@ def difference(old, new):
 # %% ../nbs/09_checkpoint.ipynb #ck000020
 def _names(learn):
     "The parameters and buffers of model and loss"
-    modules = dict(model=get_model(learn.model), loss=getattr(learn.loss_func, 'func', learn.loss_func))
+    modules = dict(model=get_model(learn.model), loss=loss_of(learn))
     return [f'{k}.{n}' for k,m in modules.items() if isinstance(m, nn.Module)
             for n,_ in itertools.chain(m.named_parameters(), m.named_buffers())]
 
@@ -285,8 +285,10 @@ def _look_at_first_item(dl):
     if hasattr(dl, '_one_pass') and not getattr(dl, '_types', None): dl._one_pass()
 
 def restore(learn, state, parts, known, removes):
-    "Put `state` into the run that consists of `parts`; return what this run lacks. Raises `ValueError`."
-    if lacking := [o for o in state['names'] if o not in _names(learn)]:
+    """Put `state` into the run that consists of `parts`. Return the names of parts that this run lacks.
+    Raises `ValueError` if the state belongs to another run."""
+    here = {*_names(learn)}
+    if lacking := [o for o in state['names'] if o not in here]:
         names = ', '.join(lacking)
         raise ValueError(f"it holds parameters or buffers that this model does not have: {names}.")
     device = next((p.device for p in learn.model.parameters()), None)
@@ -306,7 +308,7 @@ def _structure(learn):
             'the loss function':[learn.loss_func], 'the callbacks':[*saved_callbacks(learn).values()],
             'modules':modules, 'parameters or buffers':_names(learn), 'hooks':[sum(hooks)]}
 
-def same_value(a, b): return a is b or type(a) is type(b) and type(a) in (*plain_types, tuple) and a == b
+def same_value(a, b): return a is b or type(a) is type(b) and is_plain(a) and is_plain(b) and a == b
 
 def _replaced(old, new):
     return [k for k in old if len(old[k]) != len(new[k]) or not all(map(same_value, old[k], new[k]))]
@@ -319,7 +321,7 @@ _replaced_text = ("The run has replaced {} since it began. A checkpoint does not
 
 class Checkpoint(Callback):
     "Save the run before it starts, after every epoch and every `every_iter` steps."
-    order,run_valid = 1000,False  # after all others, so that what they do in an event is in
+    order,run_valid = 1000,False  # late, so that what other callbacks do in an event is in
     looks_on,keeps_state = True,False
     def __init__(self,
         file:Path,            # Saved as `{file}.ckpt`, with the one before it as `{file}.prev.ckpt`
@@ -377,7 +379,7 @@ class Checkpoint(Callback):
         return reading
 
     def restore(self, learn, state, others=(), only_data=False):
-        "Put `state` into `learn`; return what it lacks."
+        "Put `state` into `learn`. Return the names of parts that it lacks."
         parts = data_parts(learn) if only_data else self._parts(learn, others)
         return restore(learn, state, parts, self.known or {}, removes=self.used)
 
@@ -421,7 +423,7 @@ def _name(self:Checkpoint, text, names):
 # %% ../nbs/09_checkpoint.ipynb #ck000027
 def _sum_once(learn):
     """Pass a batch through a model in DDP, backward too. In its first pass it sums gradients in another order
-    than later, and sums can differ in their last bits. That pass was over when the run was cut."""
+    than later, and sums can differ in their last bits. The run that was cut had made this first pass."""
     for b in learn.dls.train:
         learn._split(b)
         sums = []

@@ -33,7 +33,7 @@ def _tracks(m): return isinstance(m, nn.modules.batchnorm._NormBase) and m.runni
 @contextmanager
 def _undone(learn):
     "Put back what measuring changes, at the end and whenever the function that is given is called."
-    model,loss_func = learn.model,getattr(learn.loss_func, 'func', learn.loss_func)
+    model,loss_func = learn.model,loss_of(learn)
     restore,attrs,states = forward_state(model, loss_func),dict(vars(learn)),get_random_states()
     norms = [(m, m.running_mean, m.running_var, m.track_running_stats) for m in model.modules() if _tracks(m)]
     def undo():

@@ -42,8 +42,9 @@ def _describe(learn, plan):
     told = {f'{name} at step {i}':vals[i] for name,vals in dict(rate=lr, momentum=mom).items()
             for i in range(0, len(vals), max(1, nb//_n_told))}
     moms = [h.get('mom') for h in plan.opt.hypers] if no_mom else None
+    values = hash_of([np.array(lr), np.array(mom)])
     return dict(lrs=sched.lrs, wds=ifnone(plan.call['wd'], learn.wd), moms=moms, n_cycle=plan.n_cycle,
-                cycle_len=plan.cycle_len, start_epoch=plan.call['start_epoch'], **told, values=hash_of([lr, mom]))
+                cycle_len=plan.cycle_len, start_epoch=plan.call['start_epoch'], **told, values=values)
 
 # %% ../nbs/10_fit.ipynb #abbb9a59
 class _SaveCycles(Callback):
@@ -199,8 +200,10 @@ def fit_clr_beta(self:Learner,
     guards = (cbs+self.cbs).filter(risinstance(DivergenceGuard)) or L(DivergenceGuard() if on_diverge else None)
     own += [o for o in guards if o not in cbs+self.cbs]
     others = [*cbs, *own, use_clr_beta]
-    run  = _describe(self, first_plan) | dict(lengthen=lengthen if again else None)
-    kept = checkpoint and checkpointing(self, checkpoint, every_iter, resume, first_plan.opt, run, cbs, again and others, keep)
+    kept = None
+    if checkpoint:
+        run  = _describe(self, first_plan) | dict(lengthen=lengthen if again else None)
+        kept = checkpointing(self, checkpoint, every_iter, resume, first_plan.opt, run, cbs, again and others, keep)
     def fit(plan):
         saving = [_SaveCycles(cycle_save_name, plan.cycle_len)] if cycle_save_name else []
         with valid_or_empty(self.dls), without_cuda(), autocast_left(), resuming(self, kept):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['order_of', 'set_order', 'is_loader', 'is_sampler', 'loaders_of', 'Loaders', 'memory_of', 'Data', 'DataSets',
            'settings', 'Callbacks', 'given_to', 'Learners', 'check_keep', 'saved_callbacks', 'data_parts',
-           'data_generators', 'run_parts', 'snapshot', 'forward_state']
+           'data_generators', 'loss_of', 'run_parts', 'snapshot', 'forward_state']
 
 # %% ../nbs/04_run.ipynb #ru000003
 from fastai.basics import *
@@ -198,7 +198,6 @@ class Callbacks(Objects):
 def given_to(o):
     "Return the plain values that `o` was given as arguments."
     args,attrs = inspect.signature(type(o).__init__).parameters,attributes(o)
-    is_plain = lambda v: type(v) in plain_types or type(v) is tuple and all(map(is_plain, v))
     return {k:attrs[k] for k in args if k in attrs and is_plain(attrs[k])}
 
 _of_learner = set(inspect.signature(Learner.__init__).parameters) | set('''opt n_epoch epoch dl it
@@ -263,15 +262,18 @@ def data_parts(learn, skip=()):
 
 def data_generators(learn):
     "Return the random number generators of loaders, samplers, data sets and transforms."
-    held = [v for o in loaders_of(learn).values() for v in attributes(o).values()]
-    own = [o for o in held if isinstance(o, generator_types)]
-    return own + [*data_parts(learn).roots['data'].generators.values()]
+    data = data_parts(learn).roots['data']
+    own = [v for o in data.loaders.values() for v in attributes(o).values() if isinstance(v, generator_types)]
+    return own + [*data.generators.values()]
+
+def loss_of(learn):
+    "Return the module that the loss function holds, or the loss function itself."
+    inner = getattr(learn.loss_func, 'func', None)
+    return inner if isinstance(inner, nn.Module) else learn.loss_func
 
 def _modules(learn):
     "Model, loss and optimiser, if they have a state"
-    inner = getattr(learn.loss_func, 'func', None)
-    loss = inner if isinstance(inner, nn.Module) else learn.loss_func
-    roots = dict(model=get_model(learn.model), loss=loss, optimiser=learn.opt)
+    roots = dict(model=get_model(learn.model), loss=loss_of(learn), optimiser=learn.opt)
     return {k:o for k,o in roots.items() if kind_of(type(o))}
 
 def run_parts(
@@ -300,15 +302,12 @@ def run_parts(
 # %% ../nbs/04_run.ipynb #ru000024
 def snapshot(learn, others=(), keep=None):
     "Return a function that restores the run of `learn` as it is now. It may be called more than once."
-    reading,autocast = Reading(run_parts(learn, others, keep)),autocast_state()
+    reading,leave = Reading(run_parts(learn, others, keep)),leave_later()
     for dl in getattr(learn.dls, 'loaders', []):
         if getattr(dl, '_iterator', None): dl._iterator = None  # its workers would keep their random numbers
-    with_grad = torch.is_grad_enabled()
     def put_back():
         try: reading.put_back()
-        finally:
-            torch.set_grad_enabled(with_grad)
-            leave_autocast(*autocast)
+        finally: leave()
     return put_back
 
 @patch
