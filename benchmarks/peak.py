@@ -14,7 +14,7 @@ from fastai.layers import *
 from fastai_clrbeta.all import *
 from fastcore.script import call_parse
 from sklearn import datasets as skd
-from fastai_clrbeta.found import centred, factors, peak_and_why
+from fastai_clrbeta.peak import centred, factors, peak_and_why
 import importlib.util, warnings
 
 here = Path(__file__).parent/'results'

@@ -8,7 +8,7 @@ Stop it whenever you like: the same command goes on with the test where it was. 
 `superconvergence.py`, with the whole configuration in a JSON. It ends with a table: where each curve turns, without lag.
 """
 from superconvergence import *
-from fastai_clrbeta.found import peak_and_why
+from fastai_clrbeta.peak import peak_and_why
 
 names = dict(train_loss='training loss', valid_loss='validation loss', accuracy='accuracy',
              valid_loss_batch='validation loss, own statistics', accuracy_batch='accuracy, own statistics')

@@ -120,9 +120,9 @@ def page_of(mod):
 def test_names_in_prose_are_links(pages):
     links = {o.get_text():o['href'] for o in pages['fit.html'].select('article a') if o.code}
     assert links['fit_clr_beta'].endswith('fit_clr_beta') and links['plot_clr_beta'].startswith('schedule.html#')
-    links = {o.get_text():o['href'] for o in pages['finder.html'].select('article a')}
+    links = {o.get_text():o['href'] for o in pages['lr_find.html'].select('article a')}
     assert links['lr_find'].startswith('https://docs.fast.ai/')
-    assert 'pandas.pydata.org' in str(pages['found.html']) or 'numpy.org' in str(pages['found.html'])
+    assert 'pandas.pydata.org' in str(pages['results.html']) or 'numpy.org' in str(pages['results.html'])
 
 @pytest.mark.parametrize('nb', notebooks, ids=lambda o: o.stem)
 def test_names_are_linked_once(nb):

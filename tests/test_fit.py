@@ -409,8 +409,8 @@ def test_a_longer_attempt_begins_where_the_first_did(tmp_path, capsys):
     assert saves == [(4,0), *((8,i) for i in range(8))]
     assert capsys.readouterr().out.count('best will hold') == 1
 
-def test_who_only_looks_on():
-    from fastai_clrbeta.core import looks_on
+def test_which_callbacks_only_observe():
+    from fastai_clrbeta.learner import observes
     class Regularises(HookCallback):
         def hook(self, m, i, o): return o
         def after_loss(self): pass
@@ -434,7 +434,7 @@ def test_who_only_looks_on():
         def after_batch(self): pass
         def before_step(self): pass
     Stranger = type('ActivationStats', (Callback,), {'after_pred': lambda self: None})
-    assert looks_on(LogsMore()) and looks_on(type('Quiet', (DivergenceGuard,), {})())
-    for o in BarAndHooks(),ActingGuard(),Stranger(),Recorder(),TrainEvalCallback(): assert not looks_on(o), o
-    for o in Regularises(),HooksOnly(),Freezes(),Acts(),HookCallback(),MixUp(),GradientClip(),BnFreeze(),Callback(): assert not looks_on(o), o
-    for o in Logs(),MySave(),Bar(),ActivationStats(),CSVLogger(),EarlyStoppingCallback(),DivergenceGuard(),ProgressCallback(): assert looks_on(o), o
+    assert observes(LogsMore()) and observes(type('Quiet', (DivergenceGuard,), {})())
+    for o in BarAndHooks(),ActingGuard(),Stranger(),Recorder(),TrainEvalCallback(): assert not observes(o), o
+    for o in Regularises(),HooksOnly(),Freezes(),Acts(),HookCallback(),MixUp(),GradientClip(),BnFreeze(),Callback(): assert not observes(o), o
+    for o in Logs(),MySave(),Bar(),ActivationStats(),CSVLogger(),EarlyStoppingCallback(),DivergenceGuard(),ProgressCallback(): assert observes(o), o

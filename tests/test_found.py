@@ -9,8 +9,8 @@ from conftest import root
 from test_finder import Dropped, Loader, Shuffler, Stop, TorchDL, diff, fastai_loaders, find, learner, nan, state, torch_loaders, train
 
 def result(*args, **kwargs):
-    "Found by `fastai_clrbeta.found.lr_find_result`"
-    from fastai_clrbeta.found import lr_find_result
+    "Found by `fastai_clrbeta.results.lr_find_result`"
+    from fastai_clrbeta.results import lr_find_result
     return lr_find_result(*args, **kwargs)
 
 def rows(losses, lrs=None, name='train_loss'):
@@ -71,7 +71,7 @@ def test_interrupted_in_the_third_run():
     r.plot(); repr(r)
 
 def test_one_bar_over_all_runs(monkeypatch):
-    from fastai_clrbeta import finder
+    from fastai_clrbeta import lr_find as finder
     seen = []
     class Bar:
         def __init__(self, gen, **kwargs): seen.append(len(gen))
@@ -315,7 +315,7 @@ def test_metrics_of_any_name(names):
     assert len(r.plot()) == 2+len(names)
 
 def test_the_real_error_is_told(monkeypatch):
-    from fastai_clrbeta import finder
+    from fastai_clrbeta import lr_find as finder
     def broken(*args, **kwargs): raise RuntimeError('while the result was made')
     monkeypatch.setattr(finder, 'lr_find_result', broken)
     learn = learner(cbs=Stop('before_step', KeyboardInterrupt))
@@ -330,21 +330,21 @@ def test_curves_without_lag():
     r = find(learn, 1e-4, 1e4, 100, bn='both')  # far into the explosion
     names = ['train_loss','valid_loss','accuracy','valid_loss_batch','accuracy_batch']
     assert list(r.df.columns[-5:]) == [f'{o}_centred' for o in names]
-    from fastai_clrbeta.found import centred
+    from fastai_clrbeta.peak import centred
     for k in names: np.testing.assert_array_equal(r.df[f'{k}_centred'], centred(r.df[k], 100, 'loss' in k))
     low = r.df.train_loss_centred.idxmin()
     assert r.df.train_loss_centred[low] < 1.2*r.df.train_loss[max(0,low-3):low+4].max() and low < r.df.train_loss_smooth.idxmin()
 
 @pytest.mark.parametrize('end', [[nan]*10, [math.inf]*10, list(np.geomspace(100, 1e12, 10)), [1e5,nan]*5])
 def test_an_explosion_does_not_reach_back(end):
-    from fastai_clrbeta.found import centred
+    from fastai_clrbeta.peak import centred
     calm = curve()[:80]
     got,want = centred([*calm,*end], 100),centred(calm, 100)
     np.testing.assert_allclose(got[:80], want, rtol=0.1)
     np.testing.assert_allclose(got[:75], want[:75], rtol=0.005)
 
 def test_one_spike_is_no_turn():
-    from fastai_clrbeta.found import centred
+    from fastai_clrbeta.peak import centred
     spiked = curve(); spiked[45] += 50
     np.testing.assert_allclose(centred(spiked), centred(curve()), atol=0.1)
 
@@ -364,7 +364,7 @@ def test_peak():
     assert abs(np.log10(result([rows(curve(1000))], [''], (), 1000).peak/peaks[0.3].peak)) < 0.3
 
 def test_adam_is_known(monkeypatch):
-    from fastai_clrbeta.finder import _is_adaptive as adaptive
+    from fastai_clrbeta.lr_find import _is_adaptive as adaptive
     from torch import optim
     p = [nn.Parameter(torch.zeros(1))]
     torchs = lambda *os: [partial(OptimWrapper, opt=o) for o in os]
@@ -376,7 +376,7 @@ def test_adam_is_known(monkeypatch):
         def spy(tables, stops, funcs, num_it, adaptive, **kwargs):
             seen.append(adaptive)
             return result(tables, stops, funcs, num_it, adaptive, **kwargs)
-        monkeypatch.setattr('fastai_clrbeta.finder.lr_find_result', spy)
+        monkeypatch.setattr('fastai_clrbeta.lr_find.lr_find_result', spy)
         find(learner(opt_func=opt_func), suggest_funcs=funcs)
         assert seen == [want]
 
@@ -420,7 +420,7 @@ def test_picture():
     plt.close('all')
 
 def test_suggestions_never_fail_and_are_fast():
-    from fastai_clrbeta.found import suggest
+    from fastai_clrbeta.results import suggest
     funcs = valley,minimum,steep,slide
     for n in range(0,40):
         for ys in [np.linspace(1,2,n), np.full(n,nan), np.r_[np.linspace(1,2,n//2), np.full(n-n//2,nan)], np.ones(n)]:
@@ -440,9 +440,9 @@ def test_a_pickle_of_the_first_version():
     class Old:
         def __reduce__(self): return object.__new__,(LRFind,),dict(df=df, stopped='finished: 100 steps', found=old, linear=False)
     txt = pickle.dumps(Old(), protocol=2)
-    at = b'cfastai_clrbeta.found\nLRFind'
+    at = b'cfastai_clrbeta.results\nLRFind'
     assert at in txt
-    r = pickle.loads(txt.replace(at, b'cfastai_clrbeta.finder\nLRFind'))
+    r = pickle.loads(txt.replace(at, b'cfastai_clrbeta.lr_find\nLRFind'))
     assert type(r) is LRFind and r.valley == 0.1 and r.suggestions.slide is None and r.reasons == {'slide':'it is nan'}
     assert r.peak is None and 'no `peak`' in r.why
     assert len(r.plot()) == 2 and r.df.train_loss.equals(df.train_loss) and repr(r) and len(r.runs) == 1

@@ -33,8 +33,3 @@ def test_private_names_stay_in_their_module(f):
     text = f.read_text(encoding='utf-8')
     reached = [o for o in modules if o != f.stem and re.search(rf'\b(?:clrbeta\.)?{o}\._[a-z]', text)]
     assert not reached or f.stem == 'all', f'{f.name} reaches into {reached}'
-
-@pytest.mark.parametrize('name', modules)
-def test_lines_are_short(name):
-    long = [i for i,o in enumerate(modules[name].read_text(encoding='utf-8').splitlines(), 1) if len(o) > 130]
-    assert not long, f'lines {long} of {name}.py are longer than 130 characters'
