@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['checkpoint_paths', 'write_checkpoint', 'OlderVersion', 'read_checkpoint', 'load_checkpoint', 'put_aside', 'hash_of',
-           'gather_others', 'of_process', 'contents', 'describe_run', 'difference', 'state_of', 'restore', 'same_value',
-           'Checkpoint', 'Resume', 'resuming', 'checkpointing']
+           'gather_others', 'of_process', 'contents', 'describe_run', 'difference', 'state_of', 'restore_state',
+           'same_value', 'Checkpoint', 'Resume', 'resuming', 'checkpointing']
 
 # %% ../nbs/12_checkpoint.ipynb #ck000002
 from fastai.basics import *
@@ -66,9 +66,10 @@ def read_checkpoint(path):
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', message='Validating sparse tensor')
             content = torch.load(path, map_location='cpu', weights_only=True)
-        if content['format'] in _older: raise OlderVersion(f"Version {_older[content['format']]} wrote {path}, "
-                                                           "and only that version can resume it.")
-        if content['format'] != _format: raise ValueError(f"its format is {content['format']}")
+        form = content['format']
+        if form in _older:
+            raise OlderVersion(f"Version {_older[form]} wrote {path}, and only that version can resume it.")
+        if form != _format: raise ValueError(f"its format is {form}")
         if wrong := [k for k,t in _forms.items() if type(content.get(k)) is not t]:
             raise ValueError(f"{wrong[0]} cannot be read")
         if not (0 <= content['epoch'] <= content['n_epoch'] and content['iter'] >= 0):
@@ -199,12 +200,13 @@ def _loader(dl):
         transforms=[type(o).__name__ for o in tfms])
 
 # %% ../nbs/12_checkpoint.ipynb #ck000017
-def _name(o): return getattr(o, '__name__', type(o).__name__)
+def _name_of(o): return getattr(o, '__name__', type(o).__name__)
 
 def _word(v):
     "A setting as a text, or None if it is no plain value"
     if isinstance(v, Tensor): return hash_of(v)
-    if isinstance(v, Distribution): return f'{_name(v)}{[getattr(v, k).tolist() for k in v.arg_constraints]}'
+    if isinstance(v, Distribution):
+        return f'{_name_of(v)}{[getattr(v, k).tolist() for k in v.arg_constraints]}'
     if is_plain(v): return repr(v)
 
 def _words(o):
@@ -213,7 +215,7 @@ def _words(o):
     return [f'{k}={v}' for k,v in o.items() if v]
 
 def _loss_settings(f):
-    return [f'{_name(o)} {k}' for o in (f, getattr(f, 'func', None)) if o is not None for k in _words(o)]
+    return [f'{_name_of(o)} {k}' for o in (f, getattr(f, 'func', None)) if o is not None for k in _words(o)]
 
 def _is_acting(cb):
     "Return True for a callback of fastai that changes training."
@@ -229,8 +231,8 @@ def _network(learn):
                 layers  = re.sub(' at 0x[0-9a-fA-F]+', '', repr(learn.model)).split('\n'))
 
 def _optimiser(learn, opt, cbs):
-    return dict(kind    = ' '.join(map(_name, opt.cbs)) if isinstance(opt, Optimizer) else opt_name(opt),
-                loss    = _name(learn.loss_func),
+    return dict(kind    = ' '.join(map(_name_of, opt.cbs)) if isinstance(opt, Optimizer) else opt_name(opt),
+                loss    = _name_of(learn.loss_func),
                 precision = precision_of(learn, cbs),
                 groups  = [len(list(o)) for o in opt.param_lists],
                 trained = [sum(p.requires_grad for p in o) for o in opt.param_lists],
@@ -240,8 +242,8 @@ def _acting(cbs):
     acting = [o for o in cbs if _is_acting(o)]
     attrs = [(o, k, v) for o in acting for k,v in attributes(o).items()]
     told = [(o, k, _word(v)) for o,k,v in attrs if k in settings(type(o)) or isinstance(v, Distribution)]
-    return dict(kinds   = sorted(_name(o) for o in acting),
-                settings= sorted(f'{_name(o)}.{k}={v}' for o,k,v in told if v))
+    return dict(kinds   = sorted(_name_of(o) for o in acting),
+                settings= sorted(f'{_name_of(o)}.{k}={v}' for o,k,v in told if v))
 
 def describe_run(learn, opt, schedule, cbs):
     "Return what a checkpoint and the run that resumes it must have in common, in plain values."
@@ -286,7 +288,7 @@ def _look_at_first_item(dl):
     "A loader of fastai does this before its first batch. It can draw random numbers."
     if hasattr(dl, '_one_pass') and not getattr(dl, '_types', None): dl._one_pass()
 
-def restore(learn, state, parts, known, removes):
+def restore_state(learn, state, parts, known, removes):
     """Put `state` into the run that consists of `parts`. Return the names of parts that this run lacks.
     Raises `ValueError` if the state belongs to another run."""
     here = {*_names(learn)}
@@ -373,16 +375,19 @@ class Checkpoint(FitCallback):
             res[id(o)] = {k for k in given if f'{name} {k}' not in self.changed}
         return res
 
-    def _parts(self, learn, others=()): return run_parts(learn, others, self.keep, True, self._unchanged(learn))
+    def _parts(self, learn, others=()):
+        return run_parts(learn, others, self.keep, file=True, given=self._unchanged(learn))
+
     def _read(self):
-        reading = Reading(self._parts(self.learn), file=True, known=self.known, fixed=self.fixed, packs=self.packs)
+        parts = self._parts(self.learn)
+        reading = Reading(parts, file=True, known=self.known, fixed=self.fixed, packs=self.packs)
         self.packs,self.fixed = reading.packs,reading.fixed
         return reading
 
     def restore(self, learn, state, others=(), only_data=False):
         "Put `state` into `learn`. Return the names of parts that it lacks."
         parts = data_parts(learn) if only_data else self._parts(learn, others)
-        return restore(learn, state, parts, self.known or {}, removes=self.used)
+        return restore_state(learn, state, parts, self.known or {}, removes=self.used)
 
     def start_over(self, learn, others):
         "Start the run of `learn` over. A process that resumed it knows its beginning only from the file."
@@ -401,21 +406,22 @@ def _save(self:Checkpoint, epoch, i, reading=None):
     if rank_distrib(): return
     place = dict(epoch=epoch, n_epoch=self.n_epoch, iter=i, tried=self.tried)
     names = dict(changed=self.changed, keep=[*self.keep])
-    write_checkpoint(self.file, dict(format=_format, run=self.described, others=others, **place, **names, **own))
+    head = dict(format=_format, run=self.described, others=others)
+    write_checkpoint(self.file, head | place | names | own)
 
 @patch
 def _name_lost(self:Checkpoint, reading):
     lost = [(at, what) for at,what,is_code in reading.lost if not is_code or (at, what) not in self.at_start]
-    self._name(_lost, [f'`{at}` ({what})' for at,what in lost])
+    self._warn_once(_lost, [f'`{at}` ({what})' for at,what in lost])
 
 @patch
 def _name_replaced(self:Checkpoint, in_epoch):
     replaced = _replaced(self.structure, _structure(self.learn))
     if in_epoch: replaced = [o for o in replaced if o != 'the loss function']  # MixUp has its own in training
-    self._name(_replaced_text, replaced)
+    self._warn_once(_replaced_text, replaced)
 
 @patch
-def _name(self:Checkpoint, text, names):
+def _warn_once(self:Checkpoint, text, names):
     "Warn of `names`, of each once in a run."
     new = [o for o in dict.fromkeys(names) if o not in self.named]
     self.named |= dict.fromkeys(new)
@@ -527,7 +533,9 @@ def _check_names(there, here):
     if lacking:
         names = ', '.join(lacking)
         raise ValueError(f"The checkpoint holds {names}. To resume it, pass keep=dict({lacking[0]}=…).")
-    if new: raise ValueError(f"keep: the checkpoint does not hold {', '.join(new)}. Leave this out to resume.")
+    if new:
+        names = ', '.join(new)
+        raise ValueError(f"keep: the checkpoint does not hold {names}. Leave this out to resume.")
 
 def _numbers(o):
     "`o` with plain numbers in place of NumPy's, and lists in place of tuples"

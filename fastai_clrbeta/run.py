@@ -30,7 +30,8 @@ def order_of(o):
     try: o = np.asarray(o)
     except ValueError: return  # a list of lists
     if o.ndim != 1 or len(o) < 2 or o.dtype.kind not in 'iu': return
-    if o.min() == 0 and o.max() == len(o)-1 and (np.bincount(o) == 1).all(): return torch.tensor(o, dtype=torch.int32)
+    if o.min() != 0 or o.max() != len(o)-1 or (np.bincount(o) != 1).any(): return
+    return torch.tensor(o, dtype=torch.int32)
 
 def set_order(o, order):
     "Bring the list, array or tensor `o` into this order, in place."
@@ -79,8 +80,10 @@ class Loaders(Objects):
 
     def read(self, o, reader):
         attrs,orders = self.shown(o, attributes(o)),self.orders(o)
-        parts = {k:reader.attribute(o, k, v) for k,v in attrs.items() if k not in orders and self.is_part(k, v)}
-        return dict(parts=parts if reader.file else {k:Same(v) for k,v in attrs.items()} | parts, orders=orders)
+        own = {k:v for k,v in attrs.items() if k not in orders and self.is_part(k, v)}
+        parts = {k:reader.attribute(o, k, v) for k,v in own.items()}
+        others = {} if reader.file else {k:Same(v) for k,v in attrs.items()}
+        return dict(parts=others | parts, orders=orders)
 
     def fill(self, o, data, writer):
         now,parts = self.shown(o, attributes(o)),data['parts']
@@ -98,7 +101,7 @@ _longest = 64  # a longer list holds items, unless it holds data sets, transform
 _not_items = torch.utils.data.Dataset,Transform,*generator_types
 _not_data = type,FunctionType,Tensor,np.ndarray,Learner,Callback,*generator_types
 
-def _parts(o):
+def _children(o):
     "What a data set or transform holds, by attribute or index"
     if isinstance(o, MethodType): return {('attr', '__self__'):o.__self__}
     if isinstance(o, (list, tuple, L, dict)):
@@ -130,7 +133,7 @@ class Data:
             for k,v in attributes(dl).items():
                 if k not in orders and not kind.is_part(k, v): self._meet((name, ('attr', k)), v, todo)
         for path,o in todo:  # it grows
-            for step,v in _parts(o).items(): self._meet((*path, step), v, todo)
+            for step,v in _children(o).items(): self._meet((*path, step), v, todo)
         self.places -= {memory_of(o) for o in skip if isinstance(o, Tensor)} | {0}
 
     def _meet(self, path, v, todo):
@@ -316,7 +319,7 @@ def snapshot(learn, others=(), keep=None):
 def no_trace(self:Learner,
     keep:dict|None=None, # More objects to restore, by name; each has a `state_dict`, or is a generator
 ):
-    """Restore the run of a Learner, as the table says, when the block ends, however it ends. No file is written.
+    """Restore the run of a Learner when the block ends, however it ends. No file is written.
 
     | part | what is restored |
     | --- | --- |

@@ -6,8 +6,8 @@
 __all__ = ['plain_types', 'generator_types', 'world', 'missing', 'is_plain', 'class_name', 'find_class', 'is_open', 'is_librarys',
            'is_installed', 'can_make', 'is_stateful', 'Kind', 'attributes', 'set_attribute', 'Objects', 'Optimisers',
            'Stateful', 'Lists', 'Dicts', 'Deques', 'Sets', 'Frozen', 'Arrays', 'overlaps', 'Tensors', 'Modules',
-           'Scripts', 'World', 'Generators', 'kind_of', 'Missing', 'NotSaved', 'Parts', 'Same', 'Table', 'Originals',
-           'Reading', 'describe', 'pack', 'unpack', 'frame_code', 'read_frame', 'Writing', 'check_nodes']
+           'Scripts', 'World', 'Generators', 'kind_of', 'Refused', 'NotSaved', 'Parts', 'Same', 'Table', 'Originals',
+           'Reading', 'in_words', 'pack', 'unpack', 'frame_code', 'read_frame', 'Writing', 'check_nodes']
 
 # %% ../nbs/06_values.ipynb #va000003
 from fastai.basics import *
@@ -104,7 +104,8 @@ def can_make(cls, known=()):
     if issubclass(cls, generator_types): return cls in generator_types
     if any('__del__' in vars(c) for c in cls.__mro__): return False
     if issubclass(cls, _always_made): return is_open(cls) or cls.__module__ in ('builtins', 'torch', 'numpy')
-    acts = any(_acting & vars(c).keys() for c in cls.__mro__)  # the training loop might call it, or loop over it
+    # the training loop might call such an object, or loop over it
+    acts = any(_acting & vars(c).keys() for c in cls.__mro__)
     return is_open(cls) and not acts and (class_name(cls) in known or not is_installed(cls))
 
 def is_stateful(cls): return hasattr(cls, 'state_dict') and hasattr(cls, 'load_state_dict')
@@ -200,11 +201,12 @@ class Dicts(Kind):
     def _set_factory(self, o, data, writer):
         old = o.default_factory
         new = writer.key(data, missing if old is None else old)
-        if new not in (None, old, *_factories): raise Missing(f'{new} would be called.')
+        if new not in (None, old, *_factories): raise Refused(f'{new} would be called.')
         o.default_factory = new
 
 class Deques(Kind):
-    def read(self, o, reader): return dict(items=[reader(v) for v in o], maxlen=o.maxlen, attrs=_attrs(o, reader))
+    def read(self, o, reader):
+        return dict(items=[reader(v) for v in o], maxlen=o.maxlen, attrs=_attrs(o, reader))
     def make(self, cls, data):
         o = deque.__new__(cls)
         deque.__init__(o, maxlen=data['maxlen'])
@@ -270,7 +272,7 @@ class Tensors(Kind):
     "Their numbers and attributes; also gradient and `requires_grad`, unless an operation made them."
     def read(self, t, reader):
         data = dict(numbers=reader.numbers(t), attrs=_attrs(t, reader), device=t.device.type, leaf=t.is_leaf)
-        if not reader.file: data['memory'] = t.detach()  # where the numbers lie, for what shows a part of them
+        if not reader.file: data['memory'] = t.detach()  # the place of the numbers, which views may share
         data['parameter'] = isinstance(t, nn.Parameter)
         if t.is_leaf: data |= dict(needs_grad=t.requires_grad, grad=self._grad(t.grad, reader))
         return data
@@ -350,7 +352,8 @@ class World:
         return get_random_states() | dict(mps=mps)
     def setstate(self, s):
         mps,cuda,now = s.pop('mps'),s['torch_cuda_state'],get_random_states()['torch_cuda_state']
-        s['torch_cuda_state'] = now and cuda and [*cuda[:len(now)], *now[len(cuda):]]  # the number of GPUs may differ
+        # the number of GPUs may differ
+        s['torch_cuda_state'] = now and cuda and [*cuda[:len(now)], *now[len(cuda):]]
         set_random_states(**s)
         if mps is not None: torch.mps.set_rng_state(mps)
 
@@ -373,7 +376,8 @@ class Generators(Kind):
     def read(self, o, reader): return dict(state=reader(deepcopy(self._state(o))), bits=self._bits(o))
 
     def make(self, cls, data):
-        if cls is torch.Generator: return torch.Generator(data['bits'] if data['bits'] == 'cpu' else default_device())
+        if cls is torch.Generator:
+            return torch.Generator('cpu' if data['bits'] == 'cpu' else default_device())
         if cls is np.random.RandomState: return np.random.RandomState()
         if issubclass(cls, random.Random): return random.Random.__new__(cls)
         bits = _bit_generators[data['bits']]()
@@ -410,10 +414,10 @@ def kind_of(cls):
 # %% ../nbs/06_values.ipynb #va000031
 missing = object()  # there is no such value
 
-class Missing(ValueError):
+class Refused(ValueError):
     "A value that this process does not have, and that cannot be made."
 
-class NotSaved(Missing):
+class NotSaved(Refused):
     "A value that a file does not hold. This was said when the file was written."
 
 class Parts:
@@ -559,9 +563,10 @@ def child(self:Reading, k, m):
     return res
 
 # %% ../nbs/06_values.ipynb #va000039
-def describe(o):
+def in_words(o):
     "Say what `o` is, for a message."
-    if isinstance(o, FunctionType): return 'a function' if '<' in o.__qualname__ else f'the function {o.__qualname__}'
+    if isinstance(o, FunctionType):
+        return 'a function' if '<' in o.__qualname__ else f'the function {o.__qualname__}'
     if isinstance(o, type): return f'the class {o.__qualname__}'
     return f'{type(o).__module__.partition(".")[0]}.{type(o).__qualname__}'
 
@@ -592,7 +597,7 @@ def _is_strange(self:Reading, cls):
 
 @patch
 def _is_late(self:Reading, o, kind):
-    "Return True if a resumed run would not have `o`: it is made during the run, and cannot be made for a file."
+    "Return True if a resumed run would lack `o`: it is made during the run, and no file can make it."
     if not self.file or kind.makes(type(o), self.known or ()): return False
     if self.known is None: self.fixed[id(o)] = o  # there at the start
     return id(o) not in self.fixed
@@ -601,7 +606,7 @@ def _is_late(self:Reading, o, kind):
 def _lose(self:Reading, o):
     is_local = isinstance(o, FunctionType) and '<' in o.__qualname__
     is_code = isinstance(o, _code) and (self.is_ours or not is_local)  # a schedule is known by its values
-    if not self.silent and type(o) is not object: self.lost.append((self.at, describe(o), is_code))
+    if not self.silent and type(o) is not object: self.lost.append((self.at, in_words(o), is_code))
     return ('kept',)
 
 # %% ../nbs/06_values.ipynb #va000041
@@ -743,9 +748,9 @@ def _ref(self:Writing, old, i):
 
 @patch
 def _checked(self:Writing, cls, name, kind):
-    "Return `cls`, of which an object is to be made. Raises `Missing` if that is not allowed."
+    "Return `cls`, of which an object is to be made. Raises `Refused` if that is not allowed."
     if cls is not None and type(kind_of(cls)) is type(kind) and kind.makes(cls, self.known): return cls
-    raise Missing(f'it holds a {name}, which cannot be made from a file.')
+    raise Refused(f'it holds a {name}, which cannot be made from a file.')
 
 # %% ../nbs/06_values.ipynb #va000051
 @patch
@@ -757,26 +762,26 @@ def _kept(self:Writing, old):
 def _member(self:Writing, old, name, member):
     cls = find_class(name, self.known)
     if cls is not None and issubclass(cls, enum.Enum): return cls.__members__[member]
-    raise Missing(f'it holds {name}.{member}, which is unknown here.')
+    raise Refused(f'it holds {name}.{member}, which is unknown here.')
 
 @patch
-def _class(self:Writing, old, name): raise Missing(f'it holds the class {name} where it might be called.')
+def _class(self:Writing, old, name): raise Refused(f'it holds the class {name} where it might be called.')
 
 @patch
 def key(self:Writing, code, old=missing):
     "Return a key or an item of a set, which may be a class."
     if type(code) is not tuple or code[0] != 'class': return self(code, old)
     cls = find_class(code[1], self.known)
-    if cls is None: raise Missing(f'it holds the class {code[1]}, which is unknown here.')
+    if cls is None: raise Refused(f'it holds the class {code[1]}, which is unknown here.')
     return cls
 
 @patch
 def table(self:Writing, d, codes):
-    "Fill the dictionary `d` of a module. Raises `Missing`, before that, for a parameter of another shape."
+    "Fill the dictionary `d` of a module. Raises `Refused`, before that, for a parameter of another shape."
     for k,t in d.items():
         data = self.nodes[codes[k][1]][2] if type(codes.get(k)) is tuple else {}
         if isinstance(t, nn.Parameter) and 'numbers' in data and data['numbers'].shape != t.shape:
-            raise Missing(f'it holds a parameter {k} of another shape than this model has.')
+            raise Refused(f'it holds a parameter {k} of another shape than this model has.')
     Parts.table(self, d, codes)
 
 @patch
