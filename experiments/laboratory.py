@@ -164,16 +164,16 @@ class Laboratory(Archive):
     "Trains the runs that are not done yet, and reads those that are"
     def __init__(self,
         data,                # Folder of CIFAR-10. None: fastai's own copy
-        working=None,        # Folder of working files and checkpoints. None: `working_files`
+        working=None,        # Folder of working files and checkpoints. None: working/protocol2 beside this
+        tables=None,         # Folder of tables: what they have is not run again. None: results/protocol2
         device=None,         # None: fastai's default device
         precision='fp32',    # One of `precisions`
         compiled=False,      # Compile the network?
-        tables=committed,    # Folder of the tables whose runs are not run again
         **overrides          # Settings that replace those of every run, for a trial
     ):
         if precision not in precisions:
             raise ValueError(f"precision={precision!r}: must be one of {', '.join(precisions)}.")
-        self.data,self.overrides,self.tables = data,overrides,LogTables(tables)
+        self.data,self.overrides,self.tables = data,overrides,LogTables(tables or committed)
         self.device = str(default_device() if device is None else device)
         images = fingerprint(cifar10_dls(data, bs=1, device='cpu'))
         self.setting = dict(data=images, optimiser='SGD with momentum, L2 on all parameters',

@@ -4,8 +4,8 @@
 
 The laboratory keeps two working files for each run: its rows in a CSV, its configuration in a JSON. This
 command adds them to the tables, where a run is known by the hash of its configuration. If both have a run,
-the one with more rows counts, so an unfinished run never replaces a finished one. Merging the same files again
-changes nothing.
+the one with more rows counts, so an unfinished run never replaces a finished one. Merging the same files
+again changes nothing.
 """
 from pathlib import Path
 import hashlib, io, json, os
@@ -97,7 +97,7 @@ class LogTables:
         write_text(self.folder/f'{table}.csv.gz', df)
 
 def merge(working, folder):
-    "Add the working files in `working` to the tables in `folder`. Return the names of the runs that were added."
+    "Add the working files in `working` to the tables in `folder`. Return the names of the runs added."
     tables,added = LogTables(folder),[]
     for file in sorted(Path(working).glob('*.json')):
         log = file.with_suffix('.csv')

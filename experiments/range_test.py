@@ -43,6 +43,7 @@ def turning_points(tests):
 def main(
     data:str=None,        # Folder of CIFAR-10. None: fastai's own copy, which is downloaded
     working:str=None,     # Folder of working files. None: working/protocol2 beside this, or working/trial
+    tables:str=None,      # Folder of tables: what they have is not run again. None: results/protocol2
     only:str='',          # How the names of the tests begin
     trial:bool=False,     # A small size: ResNet-8, ten steps
     device:str=None,      # cpu, cuda, cuda:1, … None: fastai's default
@@ -55,7 +56,7 @@ def main(
         raise SystemExit(f"--only {only!r}: no test begins so. There is {', '.join(tests_of_2018())}.")
     small = dict(depth=8, bs=16, num_it=10) if trial else {}
     if trial: working = working or working_files.with_name('trial')
-    lab = Laboratory(data, working, device, precision, compile, **small)
+    lab = Laboratory(data, working, tables, device, precision, compile, **small)
     lab.all([run for runs in tests.values() for run in runs])
     logs = {name:[lab.df(run) for run in runs] for name,runs in tests.items()}
     print(turning_points(logs).to_string(index=False))

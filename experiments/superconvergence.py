@@ -180,6 +180,7 @@ def perform(lab, experiments, full):
 def main(
     data:str=None,        # Folder of CIFAR-10. None: fastai's own copy, which is downloaded
     working:str=None,     # Folder of working files. None: working/protocol2 beside this, or working/trial
+    tables:str=None,      # Folder of tables: what they have is not run again. None: results/protocol2
     full:bool=False,      # The line and the notebook of 2018 at their full size
     only:str=None,        # Names of experiments, with commas between. None: all
     trial:bool=False,     # A small size: ResNet-8, three epochs, all images of --data, which should be few
@@ -191,7 +192,7 @@ def main(
     experiments = choose(only, full)
     small = dict(depth=8, epochs=3, bs=16, n_train=None, num_it=10) if trial else {}
     if trial: working = working or working_files.with_name('trial')
-    lab = Laboratory(data, working, device, precision, compile, **small)
+    lab = Laboratory(data, working, tables, device, precision, compile, **small)
     if full: perform(lab, experiments, full)
     else:
         for experiment in experiments: perform(lab, [experiment], full)

@@ -5,7 +5,7 @@ from conftest import root
 
 package = root/'fastai_clrbeta'
 modules = {o.stem:o for o in sorted(package.glob('*.py')) if o.stem not in ('__init__','_modidx')}
-scripts = [o for d in ('examples','benchmarks') for o in sorted((root/d).glob('*.py'))]
+scripts = [o for d in ('examples','experiments','benchmarks') for o in sorted((root/d).glob('*.py'))]
 
 def imports(f):
     "The modules of ours that `f` imports, anywhere in it, each with the names that it takes"
