@@ -1,83 +1,110 @@
-"""Cost of the range test: `python benchmarks/finder.py`, alone on the machine. ResNet-20, batch 128; medians over rounds, in one process.
+"""Cost of the range test: `python benchmarks/finder.py`, alone on the machine.
 
-1. A step of `lr_find_val`, against a training step of stock `lr_find` plus one forward pass of a validation batch.
+1. A step of `lr_find_val`, against a training step of stock `lr_find` plus one forward pass of a validation
+   batch.
 2. Snapshot and restore of `no_trace`, against one training step.
-3. Beside them, torch-lr-finder with a `val_loader`: a step with one whole validation pass, on a validation set of 10 batches.
+3. Beside them, torch-lr-finder with a `val_loader`: a step with one whole validation pass, on a validation
+   set of 10 batches.
+
+ResNet-20, batches of 128. Figures are medians over rounds, in one process.
 """
 from fastai.vision.all import *
 from fastai_clrbeta.all import *
 from fastcore.script import call_parse
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from torch_lr_finder import LRFinder as TorchLRFinder
 from training import tell
 
-bs,n_valid = 128,10
+bs,n_train,n_valid = 128,16,10 # Batch size, and batches in the training and in the validation set
 
 def loaders():
-    "Random images of CIFAR's shape: only time is measured"
-    x,y = torch.randn(16*bs,3,32,32),torch.randint(10,(16*bs,))
-    ds = torch.utils.data.TensorDataset(x, y)
-    dl = lambda n,**kw: torch.utils.data.DataLoader(torch.utils.data.Subset(ds, range(n*bs)), bs, **kw)
-    return dl(16, shuffle=True),dl(n_valid)
+    "Return loaders of random images of CIFAR's shape, since only time is measured."
+    images,targets = torch.randn(n_train*bs, 3, 32, 32),torch.randint(10, (n_train*bs,))
+    train = torch.utils.data.TensorDataset(images, targets)
+    valid = torch.utils.data.Subset(train, range(n_valid*bs))
+    return torch.utils.data.DataLoader(train, bs, shuffle=True),torch.utils.data.DataLoader(valid, bs)
 
-def learner():
-    return Learner(DataLoaders(*loaders()), cifar_resnet(20), loss_func=CrossEntropyLossFlat(), opt_func=sgd, metrics=accuracy,
-                   cbs=[ChannelsLast(), Tick()])
+ticks = [] # Not an attribute of the callback, since a range test gives callbacks their old attributes back
 
-ticks = []
 class Tick(Callback):
-    "When each training batch, and what a search does after it, was over"
+    "Record when each training batch begins: all that a search does after the batch before has ended"
     order = 99
     def before_batch(self):
         if self.training: ticks.append(time.perf_counter())
 
-def a_step(f):
-    "Median time from one training batch to the next"
-    ticks.clear(); f()
+def learner():
+    return Learner(DataLoaders(*loaders()), cifar_resnet(20), loss_func=CrossEntropyLossFlat(), opt_func=sgd,
+                   metrics=accuracy, cbs=[ChannelsLast(), Tick()])
+
+def seconds_of(func):
+    start = time.perf_counter()
+    func()
+    return time.perf_counter()-start
+
+# Each of these returns the seconds of one step, or of whatever its name says
+
+def step(search):
+    "Time the median step of `search`, from one training batch to the next, after the first three."
+    ticks.clear()
+    search()
     return np.median(np.diff(ticks)[3:])
+
+def forward(learn, n=10):
+    "Time a forward pass of a validation batch, with its loss."
+    images,targets = first(learn.dls.valid)
+    model = learn.model.eval().to(memory_format=torch.channels_last)
+    def passes():
+        with torch.no_grad():
+            for _ in range(n): F.cross_entropy(model(images), targets)
+    return seconds_of(passes)/n
+
+def no_trace(learn):
+    def enter_and_leave():
+        with learn.no_trace(): pass
+    return seconds_of(enter_and_leave)
+
+def torch_lr_finder(learn, n=6):
+    "Time a step of torch-lr-finder."
+    model = learn.model.to(memory_format=torch.channels_last)
+    finder = TorchLRFinder(model, torch.optim.SGD(model.parameters(), 1e-5, 0.9), nn.CrossEntropyLoss())
+    test = partial(finder.range_test, learn.dls.train, val_loader=learn.dls.valid, end_lr=1e-3, num_iter=n,
+                   diverge_th=1e9)
+    return seconds_of(test)/n
+
+@contextmanager
+def quiet(learn, stock):
+    "Print nothing and draw no bar. Stock `lr_find` writes its file into a temporary folder."
+    with tempfile.TemporaryDirectory() as folder, learn.no_bar(), stock.no_bar():
+        stock.path = Path(folder)
+        with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()): yield
+
+def contestants(learn, stock, steps):
+    "Return what is timed, by name."
+    test = dict(start_lr=1e-5, end_lr=1e-3, num_it=steps, stop_div=False, show_plot=False)
+    ours = partial(learn.lr_find_val, **test)
+    theirs = partial(stock.lr_find, suggest_funcs=None, **test)
+    return dict(ours=partial(step, ours), stock=partial(step, theirs), forward=partial(forward, stock),
+                no_trace=partial(no_trace, learn), torch_lr_finder=partial(torch_lr_finder, stock))
 
 @call_parse
 def main(
     rounds:int=5, # Rounds; the median counts
-    steps:int=30, # Steps a round
+    steps:int=30, # Steps a round, 10 or more
 ):
+    "Print the ratios of times, and their quartiles over rounds."
     learn,stock = learner(),learner()
-    x,y = first(learn.dls.valid)
-    kw = dict(start_lr=1e-5, end_lr=1e-3, num_it=steps, stop_div=False, show_plot=False)
-
-    def forward():
-        m = stock.model.eval().to(memory_format=torch.channels_last)
-        t0 = time.perf_counter()
-        with torch.no_grad():
-            for _ in range(10): F.cross_entropy(m(x), y)
-        return (time.perf_counter()-t0)/10
-
-    def no_trace():
-        t0 = time.perf_counter()
-        with learn.no_trace(): pass
-        return time.perf_counter()-t0
-
-    def other(n=6):
-        m = stock.model.to(memory_format=torch.channels_last)
-        f = TorchLRFinder(m, torch.optim.SGD(m.parameters(), 1e-5, 0.9), nn.CrossEntropyLoss())
-        t0 = time.perf_counter()
-        f.range_test(stock.dls.train, val_loader=stock.dls.valid, end_lr=1e-3, num_iter=n, diverge_th=1e9)
-        return (time.perf_counter()-t0)/n
-
-    def quiet(f):
-        with learn.no_bar(), stock.no_bar(), tempfile.TemporaryDirectory() as d, redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
-            stock.path = Path(d)
-            return f()
-
-    runs = dict(ours  = lambda: a_step(lambda: learn.lr_find_val(**kw)),
-                stock = lambda: a_step(lambda: stock.lr_find(suggest_funcs=None, **kw)),
-                forward=forward, no_trace=no_trace, other=other)
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-5)  # an optimiser with state, to be kept
-    times = {k:[] for k in runs}
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-5)  # now the optimiser has a state to be kept
+    timers = contestants(learn, stock, steps)
+    times = {name:[] for name in timers}
     for _ in range(rounds):
-        for k,f in runs.items(): times[k].append(quiet(f))
-    t = {k:np.array(v) for k,v in times.items()}
-    print(f"ResNet-20, batch {bs}, {torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} rounds of {steps} steps")
-    tell('step of lr_find_val / (step of lr_find + a forward pass)', t['ours']/(t['stock']+t['forward']), 'at most 1.10')
-    tell('snapshot and restore / training step', t['no_trace']/t['stock'], 'at most 0.10')
-    tell(f'step of torch-lr-finder, {n_valid} validation batches / step of lr_find_val', t['other']/t['ours'])
+        for name,timer in timers.items():
+            with quiet(learn, stock): times[name].append(timer())
+    times = {name:np.array(seconds) for name,seconds in times.items()}
+
+    print(f'ResNet-20, batch {bs}, {torch.get_num_threads()} threads, torch {torch.__version__}, '
+          f'{rounds} rounds of {steps} steps')
+    wanted = times['stock']+times['forward']
+    tell('step of lr_find_val / (step of lr_find + a forward pass)', times['ours']/wanted, 'at most 1.10')
+    tell('snapshot and restore / training step', times['no_trace']/times['stock'], 'at most 0.10')
+    tell(f'step of torch-lr-finder, {n_valid} validation batches / step of lr_find_val',
+         times['torch_lr_finder']/times['ours'])

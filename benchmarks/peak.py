@@ -1,12 +1,14 @@
-"""What a suggestion for the peak of a cycle is worth: tiny tasks, a grid of peaks, and the rules of this and other tools on range tests.
+"""What a suggestion for the peak of a cycle is worth: tiny tasks, a grid of peaks, and the rules of this and
+other tools on range tests.
 
-    python benchmarks/peak.py grid    # train each task at each peak (about 50 minutes of one core; goes on where it was)
+    python benchmarks/peak.py grid    # train each task at each peak (50 minutes of one core); can be resumed
     python benchmarks/peak.py tests   # range tests, their raw curves
     python benchmarks/peak.py trials  # of three peaks the best, by short cycles
     python benchmarks/peak.py judge   # regret of every rule, from the logs, in seconds
 
-Regret: points of accuracy (regression: hundredths of the standardised squared error) that a task loses at the rule's learning rate
-against the best of the grid, both as means over seeds and linear in log10 of the learning rate between its points.
+Regret: points of accuracy (regression: hundredths of the standardised squared error) that a task loses at the
+rule's learning rate against the best of the grid, both as means over seeds and linear in log10 of the
+learning rate between its points.
 """
 from fastai.basics import *
 from fastai.callback.schedule import *
@@ -41,7 +43,8 @@ def digits(n_train=800, px=None):
 
 def rows(n_train=1000):
     "A table of 20 columns in 4 classes"
-    x,y = skd.make_classification(3000, 20, n_informative=10, n_classes=4, class_sep=1.2, flip_y=0.02, random_state=1)
+    x,y = skd.make_classification(3000, 20, n_informative=10, n_classes=4, class_sep=1.2, flip_y=0.02,
+                                  random_state=1)
     return split(scaled(x), y, n_train, 3000)
 
 def cancer():
@@ -53,8 +56,12 @@ def regression(f, n_train):
     (a,b),(c,d) = split(scaled(x), scaled(y), n_train, 3000)
     return (a,b.float()[:,None]),(c,d.float()[:,None])
 
-def friedman(n_train=1000): return regression(lambda: skd.make_friedman1(3000, 10, noise=1., random_state=1), n_train)
-def friedman3(n_train=1000): return regression(lambda: skd.make_friedman3(3000, noise=0.1, random_state=1), n_train)
+def friedman(n_train=1000):
+    return regression(lambda: skd.make_friedman1(3000, 10, noise=1., random_state=1), n_train)
+
+def friedman3(n_train=1000):
+    return regression(lambda: skd.make_friedman3(3000, noise=0.1, random_state=1), n_train)
+
 def diabetes(): return regression(lambda: skd.load_diabetes(return_X_y=True), 300)
 
 def quantiles(n_train=1500):
@@ -71,7 +78,8 @@ def shapes(n_train=1200, n=2400, px=16):
     "Coloured discs, squares, crosses and rings of any size and place, on noise"
     rs = np.random.RandomState(3)
     y,r = rs.randint(4, size=n),rs.uniform(2.5, 5, n)[:,None,None]
-    dx,dy = (np.arange(px)[None,None]-rs.uniform(5, px-5, (n,1,1)),np.arange(px)[None,:,None]-rs.uniform(5, px-5, (n,1,1)))
+    dx,dy = (np.arange(px)[None,None]-rs.uniform(5, px-5, (n,1,1)),
+             np.arange(px)[None,:,None]-rs.uniform(5, px-5, (n,1,1)))
     dist,side = np.hypot(dx, dy),np.maximum(abs(dx), abs(dy))
     forms = [dist<r, side<r*0.9, (np.minimum(abs(dx), abs(dy))<r*0.35) & (side<r), (dist<r) & (dist>r*0.6)]
     on = np.choose(y[:,None,None], forms)[:,None]
@@ -88,12 +96,14 @@ def text(n_train=1000, n=3000, length=16, vocab=30):
 # Models
 
 def mlp(norm, n_in, n_out, n=64):
-    layer = lambda a,b: [nn.Linear(a, b), *({'bn':[nn.BatchNorm1d(b)], 'ln':[nn.LayerNorm(b)], None:[]}[norm]), nn.ReLU()]
+    layer = lambda a,b: [
+        nn.Linear(a, b), *({'bn':[nn.BatchNorm1d(b)], 'ln':[nn.LayerNorm(b)], None:[]}[norm]), nn.ReLU()]
     return nn.Sequential(*layer(n_in, n), *layer(n, n), nn.Linear(n, n_out))
 
 def cnn(norm, n=16, c_in=1, n_out=10):
     layer = lambda a,b: ConvLayer(a, b, stride=2, norm_type=NormType.Batch if norm else None)
-    head = lambda: nn.Sequential(layer(2*n, 2*n), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2*n, n_out))
+    head = lambda: nn.Sequential(layer(2*n, 2*n), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                                 nn.Linear(2*n, n_out))
     return nn.Sequential(layer(c_in, n), layer(n, 2*n), head())
 
 class Recurrent(Module):
@@ -110,7 +120,8 @@ class Attention(Module):
     "A transformer's encoder, with LayerNorm"
     def __init__(self, vocab=30, length=16, n=32, n_out=4):
         self.emb,self.pos = nn.Embedding(vocab, n),nn.Parameter(torch.randn(length, n)*0.1)
-        self.layers = nn.Sequential(*[nn.TransformerEncoderLayer(n, 2, 64, dropout=0., batch_first=True) for _ in range(2)])
+        self.layers = nn.Sequential(*[nn.TransformerEncoderLayer(n, 2, 64, dropout=0., batch_first=True)
+                                      for _ in range(2)])
         self.out = nn.Linear(n, n_out)
     def forward(self, x): return self.out(self.layers(self.emb(x)+self.pos).mean(1))
 
@@ -129,15 +140,16 @@ def pretrained():
 
 # Tasks: data, model, optimiser, epochs, batch size
 
-def task(data, model, opt, epochs, bs=64, **kw): return SimpleNamespace(data=data, model=model, opt=opt, epochs=epochs, bs=bs, kw=kw)
+def task(data, model, opt, epochs, bs=64, **kw):
+    return SimpleNamespace(data=data, model=model, opt=opt, epochs=epochs, bs=bs, kw=kw)
 
 tasks = {
     'digits mlp bn sgd':        task(digits,        lambda: mlp('bn', 64, 10), sgd, 6),
     'digits mlp sgd':           task(digits,        lambda: mlp(None, 64, 10), sgd, 8),
     'digits cnn sgd':           task(partial(digits, px=8), lambda: cnn(None), sgd, 8),
     'digits cnn bn adam':       task(partial(digits, px=8), lambda: cnn(True), Adam, 5),
-    'digits resnet8 sgd':       task(partial(digits, 320, px=16), lambda: cifar_resnet(8, c_in=1), sgd, 5, bs=32),
-    'digits resnet8 adam':      task(partial(digits, 320, px=16), lambda: cifar_resnet(8, c_in=1), Adam, 5, bs=32),
+    'digits resnet8 sgd':  task(partial(digits, 320, px=16), lambda: cifar_resnet(8, c_in=1), sgd, 5, bs=32),
+    'digits resnet8 adam': task(partial(digits, 320, px=16), lambda: cifar_resnet(8, c_in=1), Adam, 5, bs=32),
     'digits gru adam':          task(digits,        lambda: Recurrent(nn.GRU, 8, n_out=10), Adam, 8),
     'digits frozen bn adam':    task(partial(digits, px=8), pretrained, Adam, 5, splitter=thirds),
     'rows mlp ln adam':         task(rows,          lambda: mlp('ln', 20, 4), Adam, 8),
@@ -172,8 +184,10 @@ def learner(name, seed):
     train,valid = t.data()
     set_seed(seed)
     is_reg = train[1].is_floating_point()
-    dls = DataLoaders(loader(*train, t.bs, shuffle=True, drop_last=True), loader(*valid, 2*t.bs, shuffle=True))
-    learn = Learner(dls, t.model(), loss_func=MSELossFlat() if is_reg else CrossEntropyLossFlat(), opt_func=t.opt,
+    dls = DataLoaders(loader(*train, t.bs, shuffle=True, drop_last=True),
+                      loader(*valid, 2*t.bs, shuffle=True))
+    learn = Learner(dls, t.model(), loss_func=MSELossFlat() if is_reg else CrossEntropyLossFlat(),
+                    opt_func=t.opt,
                     metrics=None if is_reg else accuracy, **t.kw)
     if t.kw: learn.lr = slice(1e-4, 1e-3); learn.freeze_to(1)
     learn.remove_cb(ProgressCallback)
@@ -183,19 +197,22 @@ def score(name, peak, seed):
     "Points of accuracy, or minus hundredths of the standardised squared error, of a cycle with this peak"
     learn = learner(name, seed)
     with learn.no_logging():
-        learn.fit_clr_beta(slice(peak/10, peak) if tasks[name].kw else peak, cycle_len=tasks[name].epochs, wds=1e-4, cbs=NoValid())
+        learn.fit_clr_beta(slice(peak/10, peak) if tasks[name].kw else peak, cycle_len=tasks[name].epochs,
+                           wds=1e-4, cbs=NoValid())
         res = learn.validate()
     if len(res) > 1: return 100*res[1]
     return -100*min(res[0], 1.) if res[0]==res[0] else -100.
 
 def range_test(name, seed):
     learn = learner(name, seed)
-    with learn.no_logging(): df = learn.lr_find_val(1e-5, 10, num_it=100, wd=1e-4, show_plot=False, bn='both').df
+    with learn.no_logging():
+        df = learn.lr_find_val(1e-5, 10, num_it=100, wd=1e-4, show_plot=False, bn='both').df
     return df[['lr', *[o for o in df if o in ('train_loss','valid_loss','valid_loss_batch')]]]
 
 def run_grid():
     f = here/'peak_grid.csv'
-    done = set() if not f.exists() else {tuple(o) for o in pd.read_csv(f)[['task','peak','seed']].itertuples(index=False)}
+    done = set() if not f.exists() else {
+        tuple(o) for o in pd.read_csv(f)[['task','peak','seed']].itertuples(index=False)}
     if not done: f.write_text('task,peak,seed,score,seconds\n')
     for seed,name,peak in itertools.product(seeds, tasks, grid):
         if (name,peak,seed) in done: continue
@@ -222,7 +239,8 @@ def trial(name, peak, seed, n):
     return -res[0] if res[0]==res[0] else -math.inf
 
 def run_trials():
-    "Of three peaks, a third, one and three times the suggestion, the best after trial cycles that cost a part of the run"
+    """Of three peaks, a third, one and three times the suggestion, the best after trial cycles that cost a
+    part of the run"""
     df = regrets().query("rule == 'peak, training'").dropna()
     res = []
     for part in (0.1, 0.3, 1):
@@ -231,7 +249,8 @@ def run_trials():
             peaks = [o.lr/3, o.lr, o.lr*3]
             best = max(peaks, key=lambda p: trial(o.task, p, o.seed, max(4, round(steps*part/3))))
             res.append((part, o.task, o.seed, best, loss_of(o.task, best), o.regret))
-        pd.DataFrame(res, columns='part task seed lr regret of_peak'.split()).to_csv(here/'peak_trials.csv', index=False, float_format='%.4g')
+        pd.DataFrame(res, columns='part task seed lr regret of_peak'.split()).to_csv(
+            here/'peak_trials.csv', index=False, float_format='%.4g')
 
 # The rules: a learning rate from the curves of one range test
 
@@ -254,9 +273,11 @@ def fastais(f):
     return rule
 
 def steepest(smoothing, skip_begin, skip_end):
-    "Where the loss falls fastest from step to step, as torch-lr-finder (0.05, 10, 5) and Lightning (its moving average, 10, 1) suggest"
+    """Where the loss falls fastest from step to step, as torch-lr-finder (0.05, 10, 5) and Lightning (its
+    moving average, 10, 1) suggest"""
     def rule(lrs, losses, adaptive):
-        y = np.array(lagging(losses) if smoothing is None else pd.Series(losses).ewm(alpha=smoothing, adjust=False).mean())
+        y = np.array(lagging(losses) if smoothing is None else
+                     pd.Series(losses).ewm(alpha=smoothing, adjust=False).mean())
         keep = slice(skip_begin, len(y)-skip_end)
         y,lrs = y[keep],np.asarray(lrs)[keep]
         ok = np.isfinite(y)
@@ -265,7 +286,8 @@ def steepest(smoothing, skip_begin, skip_end):
 
 def peaks(lrs, losses, adaptive): return peak_and_why(lrs, losses, 100, adaptive, diverged=len(lrs) < 100)[0]
 
-rules = {'peak, training':(peaks,'train_loss'), 'torch-lr-finder, training':(steepest(0.05, 10, 5),'train_loss'),
+rules = {'peak, training':(peaks,'train_loss'),
+         'torch-lr-finder, training':(steepest(0.05, 10, 5),'train_loss'),
          'Lightning, training':(steepest(None, 10, 1),'train_loss'),
          **{f'{f.__name__}, {name}':(fastais(f),f'{col}_loss') for f in (valley,minimum,steep,slide)
             for name,col in (('training','train'),('validation','valid'))}}
@@ -287,11 +309,12 @@ def regrets():
             try: lr = rule(df.lr.to_numpy(), df[col].to_numpy(), 'adam' in task)
             except (ValueError,IndexError,RuntimeError): lr = None
             found = lr is not None and math.isfinite(lr) and lr > 0
-            res.append((name, task, seed, lr if found else math.nan, y.max()-np.interp(np.log10(lr), x, y) if found else math.nan))
+            res.append((name, task, seed, lr if found else math.nan,
+                        y.max()-np.interp(np.log10(lr), x, y) if found else math.nan))
     return pd.DataFrame(res, columns='rule task seed lr regret'.split())
 
 def left_out():
-    "Of each task, the factor that is best on the other tasks of its kind of optimiser, and what it loses there"
+    "Of each task, the factor that is best on the other tasks of its kind of optimiser, and what it loses"
     df = regrets().query("rule == 'peak, training'").dropna()
     scores = pd.read_csv(here/'peak_grid.csv').groupby(['task','peak']).score.mean().unstack()
     x,tried = np.log10(scores.columns.to_numpy(float)),np.geomspace(0.05, 2, 38)
@@ -301,31 +324,37 @@ def left_out():
         loses[task] = np.array([np.mean(y.max()-np.interp(np.log10(f*middles), x, y)) for f in tried])
     res = []
     for task in loses:
-        others = [np.minimum(o, 6) for k,o in loses.items() if k != task and ('adam' in k) == ('adam' in task)]
+        others = [np.minimum(o, 6) for k,o in loses.items()
+                  if k != task and ('adam' in k) == ('adam' in task)]
         best = np.sum(others, axis=0).argmin()  # no task counts for more than six points
         res.append((task, tried[best], loses[task][best]))
     return pd.DataFrame(res, columns='task factor regret'.split()).set_index('task')
 
 def faces():
-    """Of each task with BatchNorm, how many decades below the training loss the validation loss turns, and how high it
-    stands at the best peak against its start: with running averages, and with the mini-batch's own statistics"""
+    """Of each task with BatchNorm, how many decades below the training loss the validation loss turns, and
+    how high it stands at the best peak against its start: with running averages, and with the mini-batch's
+    own statistics"""
     best = pd.read_csv(here/'peak_grid.csv').groupby(['task','peak']).score.mean().unstack().idxmax(axis=1)
     res = []
     for (task,seed),df in pd.read_csv(here/'peak_tests.csv.gz').groupby(['task','seed']):
         df = df.reset_index(drop=True)
         if np.allclose(df.valid_loss, df.valid_loss_batch, equal_nan=True): continue
-        curves = {k:centred(df[o], 100) for k,o in dict(training='train_loss', running='valid_loss', own='valid_loss_batch').items()}
+        curves = dict(training='train_loss', running='valid_loss', own='valid_loss_batch')
+        curves = {k:centred(df[o], 100) for k,o in curves.items()}
         turn = {k:math.log10(df.lr[o.idxmin()]) for k,o in curves.items()}
         at = min((df.lr-best[task]).abs().idxmin(), len(df)-1)
         row = {f'{k}, decades below':turn['training']-turn[k] for k in ('running','own')}
-        res.append(dict(task=task) | row | {f'{k}, at the best peak':curves[k][at]/curves[k][:10].median() for k in ('running','own')})
+        res.append(dict(task=task) | row | {f'{k}, at the best peak':curves[k][at]/curves[k][:10].median()
+                                            for k in ('running','own')})
     return pd.DataFrame(res).groupby('task').median()
 
 def judge():
     df = regrets()
     tasks = df.groupby(['rule','task']).regret.mean().unstack()
-    table = pd.DataFrame({'median':tasks.median(axis=1), 'worst':tasks.max(axis=1), 'worst run':df.groupby('rule').regret.max(),
-                          'runs without':df.groupby('rule').regret.apply(lambda o: o.isna().sum())}).sort_values('median').round(2)
+    table = pd.DataFrame({'median':tasks.median(axis=1), 'worst':tasks.max(axis=1),
+                          'worst run':df.groupby('rule').regret.max(),
+                          'runs without':df.groupby('rule').regret.apply(lambda o: o.isna().sum())}
+                         ).sort_values('median').round(2)
     out = left_out()
     table['more than peak'] = tasks.gt(out.regret).sum(axis=1)
     table.to_csv(here/'peak_regret.csv')
@@ -333,7 +362,8 @@ def judge():
     print(tasks.loc['peak, training'].round(2).to_string())
     faces().to_csv(here/'peak_faces.csv', float_format='%.3g')
     out.to_csv(here/'peak_left_out.csv', float_format='%.3f')
-    print(f"with the factor chosen on the other tasks: median {out.regret.median():.2f}, worst {out.regret.max():.2f}")
+    print(f"with the factor chosen on the other tasks: median {out.regret.median():.2f}, "
+          f"worst {out.regret.max():.2f}")
     print(out.round(2).to_string())
 
 @call_parse

@@ -4,14 +4,16 @@ import gzip, json, signal, subprocess, sys, threading, time
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest
 from fastai.callback.fp16 import MixedPrecision
+from fastai.learner import Learner
 from fastcore.all import risinstance
 from filelock import FileLock
 from PIL import Image
+from fastai_clrbeta.all import cifar_resnet, digits_dls, sgd
 from conftest import root
 
 sys.path.append(str(root/'experiments'))
 import compare, range_test, superconvergence  # noqa: E402
-from laboratory import Archive, Laboratory, RangeTest, Run  # noqa: E402
+from laboratory import Archive, Constant, Laboratory, RangeTest, Run  # noqa: E402
 from log_tables import LogTables, committed, from_cell, hash_of, merge, to_cell  # noqa: E402
 
 small = dict(depth=8, bs=16, n_train=None, epochs=1, num_it=10)
@@ -148,7 +150,7 @@ def test_range_tests(data, tmp_path, capsys):
 # Experiments
 
 class FinishedRuns:
-    "A laboratory in which each run is done, and learns best at the learning rate in the middle of its first grid"
+    "A laboratory in which each run is done, and is best at the learning rate in the middle of its grid"
     def __init__(self): self.asked = []
 
     def all(self, runs): self.asked += runs
@@ -242,6 +244,11 @@ def test_a_comparison_says_if_it_is_inconclusive():
     assert mean == 4 and abs(half-4.302653*3**-0.5) < 1e-5 and word == 'higher'
     assert compare.paired([0.,0.,0.], [3.,4.,5.])[2] == 'lower'
     assert compare.paired([9.], [1.])[2] == 'inconclusive'
+
+def test_a_constant_schedule_leaves_momentum_alone():
+    learn = Learner(digits_dls(bs=512, size=8), cifar_resnet(8), opt_func=sgd)
+    with learn.no_bar(), learn.no_logging(): learn.fit_clr_beta(0.01, use_clr_beta=Constant(10, 13.68))
+    assert set(learn.recorder.hps['lr']) == {0.01} and set(learn.recorder.hps['mom']) == {0.9}
 
 def test_range_tests_of_2018_differ():
     runs = [run for tests in superconvergence.tests_of_2018().values() for run in tests]
