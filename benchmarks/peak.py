@@ -16,7 +16,7 @@ from fastai.layers import *
 from fastai_clrbeta.all import *
 from fastcore.script import call_parse
 from sklearn import datasets as skd
-from fastai_clrbeta.peak import centred, factors, peak_and_why
+from fastai_clrbeta.peak import centred, factors, find_peak
 import importlib.util, warnings
 
 here = Path(__file__).parent/'results'
@@ -284,7 +284,7 @@ def steepest(smoothing, skip_begin, skip_end):
         return lrs[ok][np.gradient(y[ok]).argmin()]
     return rule
 
-def peaks(lrs, losses, adaptive): return peak_and_why(lrs, losses, 100, adaptive, diverged=len(lrs) < 100)[0]
+def peaks(lrs, losses, adaptive): return find_peak(lrs, losses, 100, adaptive, diverged=len(lrs) < 100).lr
 
 rules = {'peak, training':(peaks,'train_loss'),
          'torch-lr-finder, training':(steepest(0.05, 10, 5),'train_loss'),

@@ -100,7 +100,7 @@ class FindSched(Sched):
         smoothed:bool=True, # Plot smoothed losses and metrics, or the raw ones?
     ) -> np.ndarray: # The axes
         "Plot training loss, validation loss and metrics against the learning rate."
-        return self.found.plot(skip_start=n_skip, skip_end=n_skip_end, smooth=smoothed)
+        return self.found.plot(skip_start=n_skip, skip_end=n_skip_end, smooth='legacy' if smoothed else None)
 
 # %% ../nbs/14_legacy.ipynb #28b688af
 class _Constant(CLRBeta):
