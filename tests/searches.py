@@ -156,6 +156,6 @@ def curve(n=100, turn=0.3, seed=0):
     return 2.3 - 1.8/(1+(lrs/(turn/10))**-1.5) + (lrs/turn)**2*0.1 + noise
 
 def table(losses, name='train_loss'):
-    "What a run measured, with these losses"
+    "What a run of a range test measures"
     lrs = np.geomspace(1e-5, 10, len(losses))
     return pd.DataFrame({'lr':lrs, name:losses, f'{name}_smooth':losses})
