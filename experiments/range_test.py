@@ -8,7 +8,7 @@ Stop it whenever you like: the same command goes on with the test that was stopp
 where each curve turns, without lag.
 """
 from fastai.basics import *
-from fastai_clrbeta.peak import peak_and_why
+from fastai_clrbeta.peak import find_peak
 from fastcore.script import call_parse
 from laboratory import Laboratory, working_files
 from superconvergence import tests_of_2018
@@ -22,7 +22,7 @@ def turns(df):
     for column,name in curves.items():
         curve = df[f'{column}_centred']
         rates[name] = df.lr[curve.idxmin() if 'loss' in column else curve.idxmax()]
-    return rates | dict(peak=peak_and_why(df.lr, df.train_loss, len(df))[0])
+    return rates | dict(peak=find_peak(df.lr, df.train_loss, len(df)).lr)
 
 def between(rates):
     "Return the median and, of several, the lowest and the highest, in words."

@@ -102,7 +102,7 @@ def find_peak(
 def _lowest_step(losses, smooth, num_it):
     "Return the step with the lowest loss before the explosion, or None if there is no step before it."
     is_rising = smooth > smooth.cummin()  # a high first loss that falls is no explosion
-    exploded = _exploded(losses, smooth, num_it, True) & is_rising
+    exploded = _exploded(losses, smooth, num_it, is_loss=True) & is_rising
     before = smooth[:exploded.idxmax()] if exploded.any() else smooth
     return before.idxmin() if before.notna().any() else None
 
