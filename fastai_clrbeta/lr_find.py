@@ -82,7 +82,7 @@ class _Probe:
         self.dl = learn.dls[1]
         self.batches = validation_batches(self.dl)
         self.n_measured = 0
-        self.warnings = set()  # what has been warned about
+        self.warned_about = set()
 
     def measure(self):
         "Return what was measured, a scalar tensor for each column."
@@ -93,6 +93,7 @@ class _Probe:
         return columns
 
     def _all_columns(self, batch, before):
+        "Return the columns of each kind of BatchNorm statistics that `bn` asks for."
         columns = {}
         endings = _column_endings[self.plan.bn]
         for i,(ending,own_statistics) in enumerate(endings.items()):
@@ -106,6 +107,7 @@ class _Probe:
     def _evaluate(self, batch, own_statistics):
         "Return loss and metrics of `batch`, which are NaN if it can't be evaluated."
         learn = self.learn
+        # a layer that is frozen in training, so in eval mode now, keeps its averages
         norms = [m for m in learn.model.modules() if own_statistics and _has_averages(m) and m.training]
         learn.model.eval()
         for norm in norms: _drop_averages(norm)
@@ -160,8 +162,8 @@ class _Probe:
 
     def _warn(self, subject, msg):
         "Warn once about `subject`."
-        if subject not in self.warnings: warn(msg)
-        self.warnings.add(subject)
+        if subject not in self.warned_about: warn(msg)
+        self.warned_about.add(subject)
 
 # %% ../nbs/11_lr_find.ipynb #lf000006
 class _StopRule:
@@ -174,7 +176,7 @@ class _StopRule:
         self.limit = LossLimit(stop_div or math.inf)
 
     def reason(self, n_steps, loss, smooth_loss):
-        "Return why the test ends after `n_steps`, the last with this training loss; None if it goes on."
+        "Take in the training losses of step `n_steps`. Return why the test ends there, None if it goes on."
         limit = self.limit(smooth_loss, loss)
         if not (math.isfinite(loss) and math.isfinite(smooth_loss)):
             return f"the training loss was {loss} at step {n_steps}"
@@ -200,7 +202,8 @@ class _Search(Callback):
         self.plan,self.show_row = plan,show_row
         self.used_lr = _UsedLR()
         self.stop_rule = _StopRule(len(plan.lrs), plan.stop_div)
-        self.averages = defaultdict(AvgSmoothLoss) # of each column
+        self.probe = None             # measures validation, if there is a validation set
+        self.averages = defaultdict(AvgSmoothLoss)  # of each column
         self.rows = []                # what was measured, a dictionary per step
         self.micro_losses = []        # of the step that is not finished yet
         self.has_loss = False         # Has the micro-batch a loss that is not in `micro_losses` yet?
@@ -211,7 +214,7 @@ class _Search(Callback):
 
     def before_fit(self):
         if hasattr(self.learn, 'recorder'): self.recorder.run_valid = False
-        self.probe = _Probe(self.learn, self.plan) if self.plan.has_valid else None
+        if self.plan.has_valid: self.probe = _Probe(self.learn, self.plan)
 
     def before_train(self): self.epoch_has_loss = False
 
@@ -304,6 +307,7 @@ def _planned_lrs(start_lr, end_lr, num_it, linear, n_groups, learner_lr):
     if not start < end:
         raise ValueError(f"start_lr={start_lr}, end_lr={end_lr}: the start must be below the end.")
 
+    # the first of these that is given per group decides the ratios
     given = [lrs for lr,lrs in ((start_lr,start_lrs), (end_lr,end_lrs)) if _is_per_group(lr)]
     if _is_per_group(learner_lr): given.append(per_group('lr', learner_lr, n_groups))
     ratios = [_ratios(lrs) for lrs in given if lrs[-1] > 0] or [[1.]*n_groups]
