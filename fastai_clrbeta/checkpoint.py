@@ -263,14 +263,19 @@ def difference(old, new):
     "Return the first difference in each part of two descriptions, in words."
     res = []
     for part in new:
-        for k,b in new[part].items():
-            a = old.get(part, {}).get(k)
+        for k in new[part]:
+            a,b = (_as_list(o.get(part, {}).get(k)) for o in (old, new))
             if a == b or k.endswith('contents') and None in (a, b): continue
             if isinstance(a, list) and isinstance(b, list):
-                a,b = first((x,y) for x,y in itertools.zip_longest(a, b, fillvalue='nothing') if x != y)
-            res.append(f"{part}: {k} {str(a).strip()} there, {str(b).strip()} here")
+                pairs = enumerate(itertools.zip_longest(a, b, fillvalue='nothing'))
+                i,(a,b) = first((i, pair) for i,pair in pairs if pair[0] != pair[1])
+                if isinstance(new[part][k], Tensor): k = f'{k} differs from step {i} on:'
+            res.append(f"{part}: {k} {_short(a)} there, {_short(b)} here")
             break
     return '; '.join(res)
+
+def _as_list(v): return v.tolist() if isinstance(v, Tensor) else v
+def _short(v): return f'{v:.6g}' if isinstance(v, float) else str(v).strip()
 
 # %% ../nbs/12_checkpoint.ipynb #ck000020
 def _names(learn):
@@ -389,10 +394,11 @@ class Checkpoint(FitCallback):
         parts = data_parts(learn) if only_data else self._parts(learn, others)
         return restore_state(learn, state, parts, self.known or {}, removes=self.used)
 
-    def start_over(self, learn, others):
-        "Start the run of `learn` over. A process that resumed it knows its beginning only from the file."
+    def start_over(self, learn, others, tried):
+        """Start the run of `learn` over; `tried` has the lengths of cycles so far. A process that resumed it
+        knows its beginning only from the file."""
         if self.resumed: self.restore(learn, self.begin, others)
-        self.content = None
+        self.content,self.tried = None,[*tried]
 
 # %% ../nbs/12_checkpoint.ipynb #ck000024
 @patch

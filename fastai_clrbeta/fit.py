@@ -7,6 +7,8 @@ __all__ = ['lower_is_better']
 
 # %% ../nbs/13_fit.ipynb #a3bc2ed7
 from fastai.basics import *
+from copy import copy
+from dataclasses import dataclass
 from .core import *
 from .learner import *
 from .precision import *
@@ -16,211 +18,277 @@ from .divergence import *
 from .checkpoint import *
 
 # %% ../nbs/13_fit.ipynb #cafc524b
-def _plan(learn, lrs, n_cycle, wds, cycle_len, use_clr_beta, start_epoch=0, reset_opt=False):
-    "What `learn.fit` is to be called with, or a `ValueError` where `learn` can't train so; nothing is changed."
-    n_cycle,sched = as_schedule(use_clr_beta, n_cycle, cycle_len)
-    n_epoch,start_epoch = n_cycle*sched.cycle_len,check_integer('start_epoch', start_epoch, 0)
+@dataclass
+class _Plan:
+    "What a fit will train with, after all checks."
+    schedule:CLRBeta  # With the peak of each parameter group
+    opt:object        # The optimiser that the fit will use, or an equal one
+    n_cycle:int
+    wd:list|None      # Weight decay of each group; None: the Learner's or the optimiser's
+    start_epoch:int
+    reset_opt:bool
+
+def _plan_fit(learn, lrs, n_cycle, wds, cycle_len, use_clr_beta, start_epoch=0, reset_opt=False):
+    "Check all arguments about schedule and optimiser, and return the plan. Change nothing."
+    n_cycle,cycle_len = check_cycles(n_cycle, cycle_len)
+    schedule = as_schedule(use_clr_beta, cycle_len)
+    n_epoch,start_epoch = n_cycle*cycle_len, check_integer('start_epoch', start_epoch, 0)
     if start_epoch >= n_epoch:
-        raise ValueError(f"start_epoch={start_epoch}: the run has {n_epoch} epochs, the last is number {n_epoch-1}.")
+        raise ValueError(f"start_epoch={start_epoch}: the run has {n_epoch} epochs, the last is number "
+                         f"{n_epoch-1}.")
+
     opt = fresh_opt(learn, reset_opt)
-    n = len(opt.param_lists)
-    sched.lrs = per_group('lrs', lrs, n)
-    sched.check(opt, len(learn.dls.train)*sched.cycle_len)
+    n_groups = len(opt.param_lists)
+    schedule.lrs = per_group('lrs', lrs, n_groups)
+    schedule.check(opt, cycle_len*len(learn.dls.train))
     if wds is not None:
         if 'wd' not in opt.hypers[-1]:
-            raise ValueError(f"wds={wds}: this optimiser ({opt_name(opt)}) has no weight decay. Leave wds out.")
-        wds = per_group('wds', wds, n)
-    return SimpleNamespace(sched=sched, opt=opt, n_cycle=n_cycle, cycle_len=sched.cycle_len, call=dict(
-        n_epoch=n_epoch, lr=sched.lrs, wd=wds, reset_opt=reset_opt, start_epoch=start_epoch))
+            raise ValueError(f"wds={wds}: this optimiser ({opt_name(opt)}) has no weight decay. Leave wds "
+                             "out.")
+        wds = per_group('wds', wds, n_groups)
+    return _Plan(schedule, opt, n_cycle, wds, start_epoch, reset_opt)
 
-_n_told = 100  # Steps whose values a message can name
-
-def _describe(learn, plan):
-    "The part of `plan` that a run and its checkpoint must have in common. A schedule is known by its values."
-    sched,nb = plan.sched,len(learn.dls.train)*plan.cycle_len
-    no_mom = sched.mom_max is None
-    lr,mom = [sched.lr_at(i, nb) for i in range(nb)],[] if no_mom else [sched.mom_at(i, nb) for i in range(nb)]
-    told = {f'{name} at step {i}':vals[i] for name,vals in dict(rate=lr, momentum=mom).items()
-            for i in range(0, len(vals), max(1, nb//_n_told))}
-    moms = [h.get('mom') for h in plan.opt.hypers] if no_mom else None
-    values = hash_of([np.array(lr), np.array(mom)])
-    return dict(lrs=sched.lrs, wds=ifnone(plan.call['wd'], learn.wd), moms=moms, n_cycle=plan.n_cycle,
-                cycle_len=plan.cycle_len, start_epoch=plan.call['start_epoch'], **told, values=values)
-
-# %% ../nbs/13_fit.ipynb #abbb9a59
-class _SaveCycles(FitCallback):
-    "Save the model as `{name}_cyc_{k}` after the last step of cycle `k`."
-    observes = True
-    def __init__(self, fname, cycle_len): store_attr()
-    def before_epoch(self):
-        self.now = self.epoch
-    def after_train(self):
-        k,rest = divmod(self.now+1, self.cycle_len)
-        if rest == 0: self.learn.save(f'{self.fname}_cyc_{k-1}')
-
-# %% ../nbs/13_fit.ipynb #5057e347
-_lower = set('''loss losses error errors err mse rmse mae mape smape wape mase msle rmsle rmspe perplexity ppl
-    brier nll bpc bpb kl kld divergence distance dist hausdorff hd hd95 assd asd fid kid fpr fnr fdr far frr eer wer
-    cer ter ece mce crps pinball deviance false miss misclassification
-    logloss entropy bce l1 l2 lpips ae nrmse'''.split())
-
-def lower_is_better(name):
-    "Is the metric `name` one of those that should be low, going by the words in it?"
-    words = set(re.findall('[a-z0-9]+', camel2snake(name)))
-    if 'likelihood' in words: return bool({'neg','negative'} & words)
-    if 'neg' in words: return False  # as scikit-learn calls a loss that it turns round
-    return bool(_lower & (words | {re.sub('[0-9]+k?$', '', o) for o in words}))
-
-class _SaveBest(FitCallback):
-    "Save the model as `fname` at its best first metric, or best loss without one; ties go to the lower loss."
-    order,observes = Recorder.order+2,True
-    def __init__(self, fname, lower, learn):
-        rec,loaders = learn.recorder,getattr(learn.dls, 'loaders', (1,1))
-        self.fname,self.best,self.seen = fname,None,False
-        self.validates = rec.valid_metrics and len(loaders) > 1 and has_batches(learn.dls.valid)
-        self.metric = first(learn.metrics.attrgot('name')) if self.validates or rec.train_metrics else None
-        self.down = self.metric is None or ifnone(lower, lower_is_better(self.metric))
-        self._tell()
-
-    def _tell(self):
-        tell(f"{self.fname} will hold the epoch with the {'lowest' if self.down else 'highest'} {ifnone(self.metric, 'loss')}")
-
-    def after_fit(self):
-        if not self.seen or self.best is not None: return
-        warn(f"best_save_name: {self.fname} was not saved: no epoch ended with a finite {ifnone(self.metric, 'loss')}"
-             f"{' from a whole validation' if self.validates else ''}.")
-
-    def _measured(self):
-        """Loss and metrics of the epoch, by their place: names may be equal, and those of validation are the last, whatever
-        a callback has validated before. Without validation there are none."""
-        rec = self.recorder
-        if rec.cancel_valid if self.validates else rec.cancel_train: return []
-        return list(rec.values[-1])[-1-len(self.metrics) if self.validates else 0:]
-
-    def after_epoch(self):
-        self.seen = True
-        loss,*mets = self._measured() or [None]
-        if loss is None: return
-        try: val = float(loss if self.metric is None else mets[0])
-        except (TypeError,ValueError,RuntimeError):
-            warn(f"best_save_name: metric {self.metric} is not a single number, so the loss decides.")
-            self.metric,self.down,val = None,True,float(loss)
-            self._tell()
-        if not math.isfinite(val): return
-        score = (-val if self.down else val, -loss if math.isfinite(loss) else -math.inf)
-        if self.best is None or score > self.best:
-            self.best = score
-            self.learn.save(self.fname)
+# %% ../nbs/13_fit.ipynb #fi000002
+def _describe_schedule(learn, plan):
+    "Return what two runs must share to have the same schedule: settings, and the values of every step."
+    schedule,n_iter = plan.schedule,len(learn.dls.train)
+    cycle_steps = schedule.cycle_len*n_iter
+    fractions,moms = schedule_values(schedule, plan.n_cycle*cycle_steps, cycle_steps)
+    as_tensor = partial(torch.tensor, dtype=torch.float64)
+    return {
+        'lrs': schedule.lrs, 'wds': ifnone(plan.wd, learn.wd),
+        'n_cycle': plan.n_cycle, 'cycle_len': schedule.cycle_len, 'start_epoch': plan.start_epoch,
+        "the optimiser's momentum": None if moms else [h.get('mom') for h in plan.opt.hypers],
+        'learning rate': as_tensor(fractions)*schedule.lrs[-1], 'momentum': as_tensor(moms)}
 
 # %% ../nbs/13_fit.ipynb #114c0ca5
-def _check(learn, cbs, saves, best_save_lower, every_iter, resume, on_diverge, lengthen):
-    "Check what is not about the schedule; the callbacks, as a list."
-    check_processes()
+def _check_callbacks(cbs):
+    "Return `cbs` as a list of callbacks; classes are allowed, as in fastai."
     cbs = L(cbs)
     for o in cbs:
         cls = o if isinstance(o, type) else type(o)
         if not issubclass(cls, Callback): raise ValueError(f"cbs: {o!r} is no Callback.")
-    for k,v in saves.items(): check_name(k, v, learn.path/learn.model_dir)
-    if best_save_lower not in (None,True,False):
+    return [o() if isinstance(o, type) else o for o in cbs]
+
+def _check_saving(learn, names, best_save_lower, every_iter, resume):
+    "Check the arguments about files; `names` are those of the files, by argument."
+    for arg,name in names.items(): check_name(arg, name, learn.path/learn.model_dir)
+    if best_save_lower not in (None, True, False):
         raise ValueError(f"best_save_lower={best_save_lower!r}: must be True, False or None.")
-    if saves['best_save_name'] and not hasattr(learn, 'recorder'):
+    if names['best_save_name'] and not hasattr(learn, 'recorder'):
         raise ValueError("best_save_name needs the Learner's Recorder, which was removed.")
     if every_iter is not None: check_integer('every_iter', every_iter)
-    if not saves['checkpoint'] and (resume or every_iter):
+    if not names['checkpoint'] and (resume or every_iter):
         raise ValueError("resume and every_iter need a name for the checkpoint: checkpoint='name'.")
-    if on_diverge is not None: _check_diverging(on_diverge, lengthen)
-    if saves['checkpoint'] or on_diverge == 'lengthen': check_initialised(learn.model)
-    precision_of(learn, cbs, tell=True)
-    return L(o() if isinstance(o, type) and issubclass(o, DivergenceGuard) else o for o in cbs)
 
 def _check_diverging(on_diverge, lengthen):
-    if on_diverge not in ('raise','stop','lengthen'):
+    "Check what to do when the fit diverges."
+    if on_diverge is None: return
+    if on_diverge not in ('raise', 'stop', 'lengthen'):
         raise ValueError(f"on_diverge={on_diverge!r}: must be 'raise', 'stop', 'lengthen' or None.")
     if not is_listy(lengthen) or len(lengthen) != 2:
         raise ValueError(f"lengthen={lengthen!r}: must be (factor, number of times).")
     check_number('lengthen', lengthen[0], lambda o: o>1, 'a factor above 1, and a number of times')
     check_integer('lengthen', lengthen[1])
 
+def _check_learner(learn, cbs, is_saved):
+    "Check that `learn` can train here, and be saved if it has to be."
+    check_processes()
+    if is_saved: check_initialised(learn.model)
+    precision_of(learn, cbs, tell=True)
+
+# %% ../nbs/13_fit.ipynb #abbb9a59
+class _SaveCycles(FitCallback):
+    "Save the model as `{fname}_cyc_{k}` after the last step of cycle `k`."
+    observes = True
+    def __init__(self, fname, cycle_len): store_attr()
+
+    # a callback that validates changes the Learner's own count of epochs
+    def before_epoch(self): self.epoch_now = self.epoch
+
+    def after_train(self):
+        n_done,rest = divmod(self.epoch_now+1, self.cycle_len)
+        if rest == 0: self.learn.save(f'{self.fname}_cyc_{n_done-1}')
+
+# %% ../nbs/13_fit.ipynb #5057e347
+_lower_metrics = {'mse', 'rmse', 'mae', 'msle', 'exp_rmspe', 'perplexity'}
+_higher_metrics = set('''accuracy accuracy_multi top_k_accuracy balanced_accuracy_score foreground_acc
+    precision_score average_precision_score recall_score f1_score fbeta_score jaccard_score roc_auc_score
+    cohen_kappa_score matthews_corrcoef explained_variance_score r2_score pearsonr spearmanr
+    dice dice_multi jaccard_coeff jaccard_coeff_multi corpus_bleu'''.split())
+
+def lower_is_better(name):
+    "Return True if the metric `name` should be low, False if it should be high, None if that is unknown."
+    name = name.removeprefix('_')  # fastai calls its rmse `_rmse`
+    if 'loss' in name or 'error' in name or name in _lower_metrics: return True
+    if name in _higher_metrics: return False
+
+# %% ../nbs/13_fit.ipynb #fi000006
+def _decide_direction(metric, lower):
+    "Return `lower` if it is given, or else what the name of `metric` says."
+    lower = ifnone(lower, lower_is_better(metric))
+    if lower is None:
+        warn(f"best_save_name: the name of the metric {metric} does not say whether low or high is better, "
+             "so the highest counts as the best. Pass best_save_lower=True or best_save_lower=False.")
+    return bool(lower)
+
+class _SaveBest(FitCallback):
+    "Save the model as `fname` at its best first metric, or best loss without one; ties go to the lower loss."
+    order,observes = Recorder.order+2,True
+    def __init__(self, fname, lower, learn):
+        self.fname = fname
+        self.validates = learn.recorder.valid_metrics and has_valid(learn.dls)
+        has_metrics = self.validates or learn.recorder.train_metrics
+        self.metric = first(learn.metrics.attrgot('name')) if has_metrics else None  # None: the loss decides
+        self.lower = self.metric is None or _decide_direction(self.metric, lower)
+        self.best,self.has_epochs = None,False
+        self._announce()
+
+    def _announce(self):
+        extreme,what = 'lowest' if self.lower else 'highest', ifnone(self.metric, 'loss')
+        tell(f"{self.fname} will hold the epoch with the {extreme} {what}")
+
+    def after_epoch(self):
+        self.has_epochs = True
+        loss,*metrics = self._measured() or [None]
+        if loss is None: return
+        value = self._deciding_value(loss, metrics)
+        if not math.isfinite(value): return
+        score = (-value if self.lower else value, -loss if math.isfinite(loss) else -math.inf)
+        if self.best is None or score > self.best:
+            self.best = score
+            self.learn.save(self.fname)
+
+    def _measured(self):
+        "Return loss and metrics of the epoch; nothing if the validation, or the training, was not completed."
+        rec = self.recorder
+        if rec.cancel_valid if self.validates else rec.cancel_train: return []
+        values = list(rec.values[-1])
+        if not self.validates: return values
+        return values[-1-len(self.metrics):]  # the last ones; names may be equal
+
+    def _deciding_value(self, loss, metrics):
+        if self.metric is None: return float(loss)
+        try: return float(metrics[0])
+        except (TypeError, ValueError, RuntimeError):
+            warn(f"best_save_name: metric {self.metric} is not a single number, so the loss decides.")
+            self.metric,self.lower = None,True
+            self._announce()
+            return float(loss)
+
+    def after_fit(self):
+        if self.best is not None or not self.has_epochs: return
+        what = ifnone(self.metric, 'loss') + (' from a whole validation' if self.validates else '')
+        warn(f"best_save_name: {self.fname} was not saved: no epoch ended with a finite {what}.")
+
 # %% ../nbs/13_fit.ipynb #9056f7eb
-def _act(learn, on_diverge, lengthen, guards, fit, plan, cycle_len, others, kept, keep):
-    """Fit, and act on divergence, which `guards` tell; with 'lengthen', fit again, from the same state, as a longer `plan`
-    says. A run that is `kept` resumes in the attempt in which it was cut."""
-    put_back = snapshot(learn, others, keep) if on_diverge == 'lengthen' else None
-    tried = kept.tried if kept else []
-    longer = lambda n: math.ceil(n*lengthen[0])
-    if tried: cycle_len = longer(tried[-1])
-    while True:
-        for o in guards: o.report = None
-        fit(plan(cycle_len))
-        guard = first(o for o in guards if o.report)
-        if guard is None: return
+class _LongerCycles:
+    "The attempts of a fit that starts over with a longer cycle whenever it diverges."
+    def __init__(self, learn, callbacks, keep, saver, lengthen):
+        self.learn,self.callbacks,self.saver = learn,callbacks,saver
+        self.factor,self.n_times = lengthen
+        self.put_back = snapshot(learn, callbacks, keep)
+        self.tried = list(saver.tried) if saver else []  # lengths of cycles that have diverged
+
+    def next_len(self): return math.ceil(self.factor*self.tried[-1])
+
+    def start_over(self, guard, cycle_len):
+        "Restore the run as it was before the call, and return the next length to try."
         report = guard.report
-        if on_diverge == 'stop': return tell(f"Stopped: {report}")
-        if on_diverge == 'raise': raise FitDiverged(f"{report}.", report)
-        put_back()
-        if kept: kept.start_over(learn, others)
-        guard.report = report  # the Learner's own guard was put back, too
-        tried.append(cycle_len)
-        if len(tried) > lengthen[1]:
-            lens = ', '.join(map(str, tried))
-            raise FitDiverged(f"{report}. It diverged with cycle_len={lens}; the Learner is as it was before the call. "
-                              "A lower learning rate may do.", report)
-        cycle_len = longer(cycle_len)
-        tell(f"Diverged with cycle_len={tried[-1]}: {report}. Starting over with cycle_len={cycle_len}")
+        self.tried.append(cycle_len)
+        self.put_back()
+        if self.saver: self.saver.start_over(self.learn, self.callbacks, self.tried)
+        guard.report = report  # the guard was restored, too
+        if len(self.tried) > self.n_times:
+            lengths = ', '.join(map(str, self.tried))
+            raise FitDiverged(f"{report}. It diverged with cycle_len={lengths}; the Learner is as it was "
+                              "before the call. A lower learning rate may do.", report)
+        longer = self.next_len()
+        tell(f"Diverged with cycle_len={cycle_len}: {report}. Starting over with cycle_len={longer}")
+        return longer
+
+# %% ../nbs/13_fit.ipynb #fi000007
+def _train(learn, plan, cycle_len, cbs, guards, cycle_save_name, saver):
+    "Train the cycles of `plan`, each of `cycle_len` epochs. Return the guard that ended the fit, or None."
+    schedule = copy(plan.schedule)
+    schedule.cycle_len = cycle_len
+    cbs = [schedule, *cbs]
+    if cycle_save_name: cbs.append(_SaveCycles(cycle_save_name, cycle_len))
+    if saver: cbs.append(saver)
+
+    for guard in guards: guard.report = None
+    with valid_or_empty(learn.dls), without_cuda(), autocast_left(), resuming(learn, saver):
+        learn.fit(plan.n_cycle*cycle_len, lr=schedule.lrs, wd=plan.wd, cbs=cbs,
+                  reset_opt=plan.reset_opt, start_epoch=plan.start_epoch)
+    return first(guard for guard in guards if guard.report)
 
 # %% ../nbs/13_fit.ipynb #a0781e1b
 @patch
 def fit_clr_beta(self:Learner,
-    lrs:float|slice|list|tuple|np.ndarray, # Peak learning rate: a number, a `slice`, or one per parameter group
+    lrs:float|slice|list|tuple|np.ndarray, # Peak learning rate: a number, a `slice`, or one per group
     n_cycle:int=1,                       # Number of cycles
-    wds:float|list|None=None,            # Weight decay, or one per group. None: the Learner's, or the optimiser's
+    wds:float|list|None=None,            # Weight decay, or one per group. None: that of Learner or optimiser
     cycle_len:int=1,                     # Epochs in a cycle
-    use_clr_beta:tuple|CLRBeta=default_clr_beta, # (div, pct), (div, pct, mom_max, mom_min), or a kind of `CLRBeta`
+    use_clr_beta:tuple|CLRBeta=default_clr_beta, # (div, pct), (div, pct, mom_max, mom_min), or a `CLRBeta`
     cycle_save_name:str|Path|None=None,  # Save after each cycle k, from 0, as `{cycle_save_name}_cyc_{k}`
-    best_save_name:str|Path|None=None,   # Save at the best first metric, or best loss; ties go to the lower loss
+    best_save_name:str|Path|None=None,   # Save at the best first metric, or loss; ties go to the lower loss
     cbs:Callback|list|None=None,         # More callbacks
     reset_opt:bool=False,                # Start with a new optimiser, as every `fit` of fastai 0.7 did
     start_epoch:int=0,                   # Enter the run at this epoch; those before it are skipped
-    checkpoint:str|Path|None=None,       # Save the run as `{checkpoint}.ckpt` after every epoch, see `no_trace` for what
-    every_iter:int|None=None,            # … and after every so many steps
+    checkpoint:str|Path|None=None,       # Save the run (see `no_trace`) as `{checkpoint}.ckpt` every epoch
+    every_iter:int|None=None,            # Save the checkpoint also after every so many steps
     resume:bool=False,                   # Resume the run in `checkpoint`, or start it if there is none
-    on_diverge:str|None=None,            # Guard the fit: 'raise', 'stop', or 'lengthen' the cycle and start over
-    lengthen:tuple=(1.5,3),              # Of 'lengthen': the factor, and how many times at most
-    best_save_lower:bool|None=None,      # Is a low metric the best? None: going by its name, which is printed
-    keep:dict|None=None,                 # More objects for the checkpoint, by name: with `state_dict`, or a generator
+    on_diverge:str|None=None,            # If it diverges: 'raise', 'stop', or 'lengthen' the cycle and retry
+    lengthen:tuple=(1.5,3),              # For 'lengthen': the factor, and how many times at most
+    best_save_lower:bool|None=None,      # Is a low metric better? None: its name says, see `lower_is_better`
+    keep:dict|None=None,                 # More objects to save, by name: with `state_dict`, or a generator
 ):
-    """Train `n_cycle` cycles of `cycle_len` epochs with the schedule of fastai 0.7's `fit(..., use_clr_beta=)`.
-    Raises `ValueError` if an argument is invalid, before anything is changed; `FitDiverged` as `on_diverge` says."""
-    saves = dict(cycle_save_name=cycle_save_name, best_save_name=best_save_name, checkpoint=checkpoint)
-    keep  = check_keep(keep)
-    cbs   = _check(self, cbs, saves, best_save_lower, every_iter, resume, on_diverge, lengthen)
-    plan  = lambda n: _plan(self, lrs, n_cycle, wds, n, use_clr_beta, start_epoch, reset_opt)
-    first_plan,again = plan(cycle_len),on_diverge == 'lengthen'
-    own = [_SaveBest(best_save_name, best_save_lower, self)] if best_save_name else []
-    guards = (cbs+self.cbs).filter(risinstance(DivergenceGuard)) or L(DivergenceGuard() if on_diverge else None)
-    own += [o for o in guards if o not in cbs+self.cbs]
-    others = [*cbs, *own, use_clr_beta]
-    kept = None
+    """Train `n_cycle` cycles of `cycle_len` epochs with the schedule of fastai 0.7's `use_clr_beta`.
+    Raises `ValueError` if an argument is invalid, before anything is changed, and `FitDiverged` if the fit
+    diverges and `on_diverge` says so."""
+    # Plan: check everything, change nothing.
+    cbs,keep = _check_callbacks(cbs),check_keep(keep)
+    names = dict(cycle_save_name=cycle_save_name, best_save_name=best_save_name, checkpoint=checkpoint)
+    starts_over = on_diverge == 'lengthen'
+    _check_saving(self, names, best_save_lower, every_iter, resume)
+    _check_diverging(on_diverge, lengthen)
+    _check_learner(self, cbs, is_saved=checkpoint or starts_over)
+    plan = _plan_fit(self, lrs, n_cycle, wds, cycle_len, use_clr_beta, start_epoch, reset_opt)
+    if best_save_name: cbs.append(_SaveBest(best_save_name, best_save_lower, self))
+    guards = [o for o in (*cbs, *self.cbs) if isinstance(o, DivergenceGuard)]
+    if on_diverge and not guards:
+        guards = [DivergenceGuard()]
+        cbs += guards
+
+    # Open the checkpoint, and note the beginning of a run that may start over.
+    callbacks,saver = [plan.schedule, *cbs],None
     if checkpoint:
-        run  = _describe(self, first_plan) | dict(lengthen=lengthen if again else None)
-        kept = checkpointing(self, checkpoint, every_iter, resume, first_plan.opt, run, cbs, again and others, keep)
-    def fit(plan):
-        saving = [_SaveCycles(cycle_save_name, plan.cycle_len)] if cycle_save_name else []
-        with valid_or_empty(self.dls), without_cuda(), autocast_left(), resuming(self, kept):
-            self.fit(cbs=[plan.sched, *cbs, *saving, *own, *L(kept)], **plan.call)
-    if on_diverge: _act(self, on_diverge, lengthen, guards, fit, plan, cycle_len, others, kept, keep)
-    else: fit(plan(cycle_len))
+        schedule = _describe_schedule(self, plan) | dict(lengthen=lengthen if starts_over else None)
+        at_begin = callbacks if starts_over else []
+        saver = checkpointing(self, checkpoint, every_iter, resume, plan.opt, schedule, callbacks,
+                              at_begin, keep)
+    longer = _LongerCycles(self, callbacks, keep, saver, lengthen) if starts_over else None
+    if longer and longer.tried: cycle_len = longer.next_len()
+
+    # Train, until an attempt does not diverge.
+    while True:
+        guard = _train(self, plan, cycle_len, cbs, guards, cycle_save_name, saver)
+        if guard is None or on_diverge is None: return
+        if on_diverge == 'raise': raise FitDiverged(f"{guard.report}.", guard.report)
+        if on_diverge == 'stop': return tell(f"Stopped: {guard.report}")
+        cycle_len = longer.start_over(guard, cycle_len)
 
 # %% ../nbs/13_fit.ipynb #1021883e
 @patch
 def plot_clr_beta(self:Learner,
-    lrs:float|slice|list|tuple|np.ndarray, # Peak learning rate: a number, a `slice`, or one per parameter group
+    lrs:float|slice|list|tuple|np.ndarray, # Peak learning rate: a number, a `slice`, or one per group
     n_cycle:int=1,                       # Number of cycles
     wds:float|list|None=None,            # Weight decay, for the title
     cycle_len:int=1,                     # Epochs in a cycle
-    use_clr_beta:tuple|CLRBeta=default_clr_beta, # (div, pct) or (div, pct, mom_max, mom_min); or a `CLRBeta`
+    use_clr_beta:tuple|CLRBeta=default_clr_beta, # (div, pct), (div, pct, mom_max, mom_min), or a `CLRBeta`
     axs=None,                            # Two axes to draw on, for learning rate and momentum
 ) -> np.ndarray: # The two axes
-    "Call `plot_clr_beta` with this Learner's number of batches and parameter groups, after the checks of `fit_clr_beta`."
-    sched = _plan(self, lrs, n_cycle, wds, cycle_len, use_clr_beta).sched
-    return plot_clr_beta(sched.lrs, n_cycle, wds, cycle_len, use_clr_beta, n_iter=len(self.dls.train), axs=axs)
+    "Call `plot_clr_beta` for this Learner's batches and parameter groups, with the checks of `fit_clr_beta`."
+    peaks = _plan_fit(self, lrs, n_cycle, wds, cycle_len, use_clr_beta).schedule.lrs
+    n_iter = len(self.dls.train)
+    return plot_clr_beta(peaks, n_cycle, wds, cycle_len, use_clr_beta, n_iter=n_iter, axs=axs)

@@ -12,16 +12,20 @@ def digits(n=256):
     dls.train.n = n
     return dls
 
-def model(): return nn.Sequential(ConvLayer(3,8), nn.Sequential(ConvLayer(8,8,stride=2), nn.Flatten()), nn.Linear(8*16,10))
+def model():
+    body = nn.Sequential(ConvLayer(8, 8, stride=2), nn.Flatten())
+    return nn.Sequential(ConvLayer(3, 8), body, nn.Linear(8*16, 10))
 
 def learner(dls=None, **kwargs):
-    return Learner(dls or digits(), model(), **{'loss_func':CrossEntropyLossFlat(), 'opt_func':sgd, 'metrics':accuracy, **kwargs})
+    "A small network on digits, with 8 batches in an epoch"
+    kwargs = dict(loss_func=CrossEntropyLossFlat(), opt_func=sgd, metrics=accuracy) | kwargs
+    return Learner(dls or digits(), model(), **kwargs)
 
 def quiet(learn, *args, **kwargs):
     with learn.no_bar(), learn.no_logging(): learn.fit_clr_beta(*args, **kwargs)
 
 def check(learn, lrs=0.05, n_cycle=1, cycle_len=2, **kwargs):
-    "Train, and see that every batch had its learning rate, that the weights moved and that the loss is a number"
+    "Train; check the learning rate of every batch, and that the loss is a number. Return which weights moved"
     before = [p.detach().clone() for p in learn.model.parameters()]
     quiet(learn, lrs, n_cycle, cycle_len=cycle_len, **kwargs)
     nb = len(learn.dls.train)*cycle_len
@@ -55,8 +59,9 @@ def test_beside(change):
 @pytest.mark.parametrize('to,dtype', [(Learner.to_fp16, torch.float16), (Learner.to_bf16, torch.bfloat16)])
 @pytest.mark.filterwarnings('ignore:.*CUDA is not available:UserWarning')
 def test_half_precision(to, dtype, monkeypatch):
-    "fastai asks for CUDA's autocast: here the CPU's stands in for it, so that the layers really compute in half precision"
-    monkeypatch.setattr('fastai.callback.fp16.autocast', lambda device,dtype: torch.autocast('cpu', dtype=dtype))
+    "The CPU's autocast takes the place of CUDA's, which fastai asks for"
+    autocast = lambda device, dtype: torch.autocast('cpu', dtype=dtype)
+    monkeypatch.setattr('fastai.callback.fp16.autocast', autocast)
     learn,seen = learner(),set()
     to(learn)
     learn.model[0][0].register_forward_hook(lambda m,i,o: seen.add(o.dtype))
@@ -77,7 +82,8 @@ def test_frozen_body_with_slice():
     moved = check(learn, slice(1e-4,1e-1))
     n = len(params(learn.model[2]))
     assert moved == [False]*(len(moved)-n) + [True]*n
-    np.testing.assert_allclose([h['lr']/learn.opt.hypers[-1]['lr'] for h in learn.opt.hypers], [1e-3,10**-1.5,1], rtol=1e-6)
+    lrs = [h['lr'] for h in learn.opt.hypers]
+    np.testing.assert_allclose(np.array(lrs)/lrs[-1], [1e-3, 10**-1.5, 1], rtol=1e-6)
     learn.unfreeze()
     assert all(check(learn, slice(1e-4,1e-1)))
 
@@ -110,7 +116,8 @@ def test_without_recorder():
 def test_tabular():
     df = pd.DataFrame(dict(a=np.random.randn(320), b=np.random.choice(list('xyz'), 320)))
     df['y'] = (df.a > 0).astype(int)
-    dls = TabularDataLoaders.from_df(df, procs=[Categorify,Normalize], cat_names=['b'], cont_names=['a'], y_names='y', y_block=CategoryBlock(), bs=32)
+    dls = TabularDataLoaders.from_df(df, procs=[Categorify,Normalize], cat_names=['b'], cont_names=['a'],
+                                     y_names='y', y_block=CategoryBlock(), bs=32)
     check(tabular_learner(dls, layers=[10], metrics=accuracy), 0.01)
 
 def test_text():
@@ -127,7 +134,110 @@ def test_reset_opt():
     with pytest.raises(ValueError, match='without momentum'): quiet(learn, 0.1, reset_opt=True)
 
 def test_a_fraction_for_a_percentage():
-    with pytest.warns(UserWarning, match='pct=0.3 is 0.3 % of the cycle. Was pct=30 meant'): learner().plot_clr_beta(0.1, use_clr_beta=(10,0.3))
+    with pytest.warns(UserWarning, match='pct=0.3 is 0.3 % of the cycle. Was pct=30 meant'):
+        learner().plot_clr_beta(0.1, use_clr_beta=(10,0.3))
+
+# invalid arguments
+
+bad_schedules = {
+    (0,10): 'div=0', (-1,10): 'div=-1', ('10',10): "div='10'",
+    (10,100): 'pct=100', (10,-1): 'pct=-1', (10,nan): 'pct=nan',
+    (10,10,0.95): 'give both', (10,10,1.,0.8): 'mom_max=1.0',
+    (10,10,0.8,0.95): 'mom_min=0.95', (10,10,0.9,-0.1): 'mom_min=-0.1',
+    (10,10,None,None,0): 'cycle_len=0', (10,10,None,None,1.5): 'cycle_len=1.5'}
+
+@pytest.mark.parametrize('args,msg', bad_schedules.items(), ids=str)
+def test_a_schedule_is_checked_when_it_is_made(args, msg):
+    with pytest.raises(ValueError, match=msg): CLRBeta(*args)
+
+@pytest.mark.parametrize('lrs', ['0.1', b'1', True, [0.1,0.2], -0.5, slice(-1,0.1)])
+def test_peaks_are_checked_before_the_first_batch(lrs):
+    learn = learner()
+    before = [o.clone() for o in learn.model.parameters()]
+    with pytest.raises(ValueError, match='lrs='), learn.no_bar(): learn.fit(1, 0.01, cbs=CLRBeta(lrs=lrs))
+    assert all(a.equal(b) for a,b in zip(before, learn.model.parameters()))
+
+bad_arguments = [
+    (dict(use_clr_beta=(10,10,0.95)),    'use_clr_beta=(10, 10, 0.95)'),
+    (dict(use_clr_beta=10),              'use_clr_beta=10'),
+    (dict(use_clr_beta=slice(10)),       'use_clr_beta=slice'),
+    (dict(use_clr_beta=(10,100)),        'pct=100'),
+    (dict(use_clr_beta=(0,10)),          'div=0'),
+    (dict(use_clr_beta=(10,10,0.8,0.9)), 'mom_min=0.9'),
+    (dict(use_clr_beta=(10,10,1.1,0.9)), 'mom_max=1.1'),
+    (dict(use_clr_beta=(10,95)),         'at least 40 steps'),
+    (dict(cycle_len=0),                  'cycle_len=0'),
+    (dict(n_cycle=0),                    'n_cycle=0'),
+    (dict(n_cycle=1.5),                  'n_cycle=1.5'),
+    (dict(n_cycle=0.1),                  'The learning rate comes first'),
+    (dict(lrs=None),                     'lrs=None'),
+    (dict(lrs=None),                     'its why says'),
+    (dict(lrs=SimpleNamespace(peak=0.1)),'Its peak would do'),
+    (dict(lrs=SimpleNamespace(peak=None)), 'its why says'),
+    (dict(lrs=-1),                       'lrs=-1'),
+    (dict(lrs=nan),                      'lrs=nan'),
+    (dict(lrs='0.1'),                    "lrs='0.1'"),
+    (dict(lrs=True),                     'lrs=True'),
+    (dict(lrs=slice(0.1,None)),          'lrs=slice'),
+    (dict(lrs=[0.1,0.2]),                '2 values for 1 parameter group'),
+    (dict(wds=-1),                       'wds=-1')]
+
+bad_options = [
+    (dict(cbs=42),                       'cbs: 42'),
+    (dict(cbs=[CLRBeta,'x']),            'is no Callback'),
+    (dict(best_save_name=3),             'best_save_name=3'),
+    (dict(cycle_save_name='x/y'),        'there is no folder'),
+    (dict(start_epoch=1),                'start_epoch=1'),
+    (dict(start_epoch=-1),               'start_epoch=-1'),
+    (dict(on_diverge='no'),              "on_diverge='no'"),
+    (dict(on_diverge=True),              'on_diverge=True'),
+    (dict(on_diverge='lengthen', lengthen=1.5),     'lengthen=1.5'),
+    (dict(on_diverge='stop', lengthen=(1,3)),       'lengthen=1'),
+    (dict(on_diverge='lengthen', lengthen=(1.5,0)), 'lengthen=0'),
+    (dict(on_diverge='lengthen', cycle_len=0),      'cycle_len=0'),
+    (dict(on_diverge='lengthen', cycle_len='3'),    "cycle_len='3'"),
+    (dict(keep=[1]),                     'keep=')]
+
+def everything_of(learn):
+    "What a call that fails must not touch"
+    hypers = learn.opt and [dict(h) for h in learn.opt.hypers]
+    weights = [p.tolist() for p in learn.model.parameters()]
+    return id(learn.opt), learn.lr, hypers, [*map(id, (*learn.cbs, *learn.dls.loaders))], weights
+
+def refuses(learn, msg, **kwargs):
+    before = everything_of(learn)
+    with pytest.raises(ValueError, match=re.escape(msg)): learn.fit_clr_beta(**dict(lrs=0.1) | kwargs)
+    assert everything_of(learn) == before
+
+def few_steps(**kwargs): return learner(DataLoaders(batches(128), batches(64)), **kwargs)
+
+@pytest.mark.parametrize('trained', [False, True])
+def test_a_bad_call_changes_nothing(trained):
+    learn = few_steps()
+    if trained: quiet(learn, 0.01)
+    for kwargs,msg in bad_arguments + bad_options: refuses(learn, msg, **kwargs)
+
+@pytest.mark.parametrize('opt_func,msg', [
+    (torch.optim.SGD, 'opt=torch.optim.SGD'), (SGD, 'without momentum'), (RMSProp, 'without momentum'),
+    (partial(OptimWrapper, opt=torch.optim.Adagrad), 'no momentum')])
+def test_an_optimiser_that_cannot_run_the_schedule_is_refused(opt_func, msg):
+    learn = learner(opt_func=opt_func)
+    refuses(learn, msg)
+    with pytest.raises(ValueError, match=msg): learn.plot_clr_beta(0.1)
+
+@pytest.mark.parametrize('opt_func', [SGD, partial(OptimWrapper, opt=torch.optim.Adagrad)])
+def test_an_optimiser_without_momentum_runs_a_schedule_without_it(opt_func):
+    learn = learner(opt_func=opt_func)
+    quiet(learn, 0.01, use_clr_beta=(10,10))
+    assert len(learn.recorder.hps['lr']) == 8
+
+def test_a_plot_refuses_what_the_fit_refuses():
+    n,learn = len(plt.get_fignums()),few_steps()
+    for kwargs,msg in bad_arguments:
+        with pytest.raises(ValueError, match=re.escape(msg)): learn.plot_clr_beta(**dict(lrs=0.1) | kwargs)
+    assert len(plt.get_fignums()) == n
+
+# beside export
 
 def test_export_and_pickle(tmp_path):
     learn = learner(path=tmp_path, cbs=CLRBeta(5, 20))
@@ -165,7 +275,8 @@ def test_cycles_are_saved_after_their_last_step(tmp_path):
     ('rmse',       [.5,.2,.1,.2,.6], [1.,2.,3.,1.,4.], 2),
     (None,         None,             [3.,nan,1.,2.,1.], 2)])
 def test_best(tmp_path, name, metric, loss, best):
-    learn = learner(path=tmp_path, metrics=[] if name is None else [ValueMetric(lambda: metric[learn.epoch], name), accuracy])
+    score = ValueMetric(lambda: metric[learn.epoch], name)
+    learn = learner(path=tmp_path, metrics=[] if name is None else [score, accuracy])
     kept = {}
     class Script(Callback):
         "Give the epochs scripted losses, and remember their weights"
@@ -186,7 +297,8 @@ def test_what_a_callback_validates_is_not_the_epochs(tmp_path):
             self.learn.dl = self.dls.train
             self.model.train()
             self.learn.training = True
-    learn = learner(path=tmp_path, metrics=ValueMetric(lambda: asked.append(1) or scores[len(asked)-1], 'score'))
+    score = ValueMetric(lambda: asked.append(1) or scores[len(asked)-1], 'score')
+    learn = learner(path=tmp_path, metrics=score)
     saves = []
     learn.save = lambda *args, **kwargs: saves.append(learn.epoch)
     quiet(learn, 0.05, 1, cycle_len=3, best_save_name='best', cbs=Before())
@@ -216,14 +328,27 @@ def test_stopped_cycle_is_not_saved(tmp_path):
     quiet(learn, 0.05, cycle_save_name='run', cbs=Explode())
     assert not (tmp_path/'models').exists()
 
-@pytest.mark.parametrize('name,lower', [(o,True) for o in (
-    'hausdorff_distance fid false_positive_rate EER MASE bpc wer cer error_rate mse exp_rmspe perplexity kl_div hamming_loss FPR hd95 '
-    'rmse2 FID50k logloss cross_entropy BCE l1 lpips MedAE nrmse false_negative_rate neg_log_likelihood negative_log_likelihood').split()] +
-    [(o,False) for o in ('power dice_cancer accuracy dice officer_score lossless_rate lr dice_smooth f1_score answer_acc r2_score '
-    'neg_mean_squared_error neg_log_loss true_negative_rate negative_predictive_value log_likelihood inception_score').split()])
-def test_the_better_way_is_told_by_words(name, lower):
-    from fastai_clrbeta.fit import lower_is_better
-    assert lower_is_better(name) == lower
+of_fastai = {
+    True:  [mse, rmse, mae, msle, exp_rmspe, Perplexity(), error_rate, BrierScore(), HammingLoss()],
+    False: [accuracy, accuracy_multi, top_k_accuracy, foreground_acc, BalancedAccuracy(), PrecisionMulti(),
+            Recall(), F1Score(), F1ScoreMulti(), FBeta(2), Jaccard(), RocAuc(), APScoreBinary(), CohenKappa(),
+            MatthewsCorrCoef(), ExplainedVariance(), R2Score(), PearsonCorrCoef(), SpearmanCorrCoef(),
+            Dice(), DiceMulti(), JaccardCoeff(), JaccardCoeffMulti(), CorpusBLEUMetric()]}
+
+@pytest.mark.parametrize('lower', [True, False])
+def test_the_direction_of_metrics_of_fastai_is_known(lower):
+    names = [mk_metric(o).name for o in of_fastai[lower]]
+    assert {o:lower_is_better(o) for o in names} == dict.fromkeys(names, lower)
+
+@pytest.mark.parametrize('name,lower', [
+    ('focal_loss', True), ('absolute_error', True), ('power', None), ('fid', None), ('my_accuracy', None)])
+def test_the_direction_of_other_metrics_is_asked_for(name, lower, tmp_path, capsys, recwarn):
+    assert lower_is_better(name) is lower
+    learn = learner(path=tmp_path, metrics=ValueMetric(lambda: learn.epoch, name))
+    quiet(learn, 0.05, best_save_name='best')
+    assert f"the epoch with the {'lowest' if lower else 'highest'} {name}" in capsys.readouterr().out
+    asks = 'Pass best_save_lower=True or best_save_lower=False'
+    assert sum(asks in str(o.message) for o in recwarn) == (lower is None)
 
 @pytest.mark.parametrize('lower,best', [(None,1), (True,2), (False,1)])
 def test_the_better_way_can_be_said_and_is_told(lower, best, tmp_path, capsys):
@@ -234,7 +359,8 @@ def test_the_better_way_can_be_said_and_is_told(lower, best, tmp_path, capsys):
     save,learn.save = learn.save,lambda *args, **kwargs: (kept.append(learn.epoch), save(*args, **kwargs))
     quiet(learn, 0.05, 1, cycle_len=3, best_save_name='best', best_save_lower=lower)
     assert kept[-1] == best
-    with pytest.raises(ValueError, match="best_save_lower='yes'"): quiet(learn, 0.05, best_save_name='best', best_save_lower='yes')
+    with pytest.raises(ValueError, match="best_save_lower='yes'"):
+        quiet(learn, 0.05, best_save_name='best', best_save_lower='yes')
 
 def test_a_metric_that_is_no_number_leaves_it_to_the_loss(tmp_path):
     learn = learner(path=tmp_path, metrics=F1Score(average=None))
@@ -244,16 +370,19 @@ def test_a_metric_that_is_no_number_leaves_it_to_the_loss(tmp_path):
 
 def test_a_metric_that_is_never_finite_is_warned_of(tmp_path, recwarn):
     learn = learner(path=tmp_path, metrics=ValueMetric(lambda: nan, 'score'))
-    quiet(learn, 0.05, 1, cycle_len=2, best_save_name='best')
+    quiet(learn, 0.05, 1, cycle_len=2, best_save_name='best', best_save_lower=False)
     assert not (tmp_path/'models').exists()
     assert [str(o.message) for o in recwarn if 'best_save_name' in str(o.message)] == [
         'best_save_name: best was not saved: no epoch ended with a finite score from a whole validation.']
 
-@pytest.mark.parametrize('names,kw', [(('lr','lr'), dict(train_metrics=True)), (('train_loss','valid_loss'), {}), (('score','score'), {}),
-    (('valid_loss','time'), dict(add_time=False)), (('a/b: {c} \u00e9\n%s','epoch'), {}), (('loss','loss'), dict(train_metrics=True))])
+@pytest.mark.parametrize('names,kw', [
+    (('lr','lr'), dict(train_metrics=True)), (('loss','loss'), dict(train_metrics=True)),
+    (('valid_loss','time'), dict(add_time=False)), (('train_loss','valid_loss'), {}), (('score','score'), {}),
+    (('a/b: {c} \u00e9\n%s','epoch'), {})])
 def test_the_first_metric_decides_whatever_its_name(names, kw, tmp_path):
     saves,vals = [],dict(zip(range(4), [.2,.5,.4,.6]))
-    learn = learner(path=tmp_path, metrics=[ValueMetric(lambda: vals[learn.epoch], names[0]), ValueMetric(lambda: -learn.epoch, names[1])])
+    scores = [ValueMetric(lambda: vals[learn.epoch], names[0]), ValueMetric(lambda: -learn.epoch, names[1])]
+    learn = learner(path=tmp_path, metrics=scores)
     learn.remove_cb(Recorder)
     learn.add_cb(Recorder(**kw))
     learn.save = lambda *args, **kwargs: saves.append(learn.epoch)
@@ -280,47 +409,81 @@ def test_an_epoch_without_validation_is_not_the_best(tmp_path):
         quiet(learner(path=tmp_path), 0.05, 1, best_save_name='best', cbs=ShortEpochCallback(0.5))
 
 def test_names_under_which_nothing_can_be_saved_are_refused_at_once(tmp_path):
-    learn,no_name = learner(path=tmp_path, model_dir='.'),'must be a name'
+    learn = learner(path=tmp_path, model_dir='.')
     (tmp_path/'d').mkdir()
     (tmp_path/'file').touch()
-    for name,msg in (('x'*300, "='x+…': this name is too long"), ('x'*300+'/y', 'too long'), ('a'+'/b'*3000, 'there is no folder'),
-                     *((o, no_name) for o in ('a\0b', '\ud800', '..', 'd/..', 'a/', 'd/.', '', b'a')),
-                     ('no/a', 'there is no folder'), ('file/a', 'there is no folder')):
+    bad = {'x'*300: "='x+…': this name is too long", 'x'*300+'/y': 'too long'}
+    bad |= dict.fromkeys(('a'+'/b'*3000, 'no/a', 'file/a'), 'there is no folder')
+    bad |= dict.fromkeys(('a\0b', '\ud800', '..', 'd/..', 'a/', 'd/.', '', b'a'), 'must be a name')
+    for name,msg in bad.items():
         for k in 'cycle_save_name','best_save_name','checkpoint':
             with pytest.raises(ValueError, match=f"{k}.*{msg}"): quiet(learn, 0.05, **{k:name})
     assert learn.opt is None and sorted(o.name for o in tmp_path.iterdir()) == ['d','file']
     quiet(learn, 0.05, checkpoint='a', best_save_name='d/a', cycle_save_name=tmp_path/'d/b')
-    assert (tmp_path/'a.ckpt').exists() and sorted(o.name for o in (tmp_path/'d').iterdir()) == ['a.pth','b_cyc_0.pth']
+    assert (tmp_path/'a.ckpt').exists()
+    assert sorted(o.name for o in (tmp_path/'d').iterdir()) == ['a.pth','b_cyc_0.pth']
 
 def test_a_folder_that_is_none_is_refused_at_once(tmp_path):
     learn = learner(path=tmp_path)
     (tmp_path/'models').touch()
     for k in 'cycle_save_name','best_save_name','checkpoint':
-        with pytest.raises(ValueError, match=f"{k}='a': can't write in .*models"): quiet(learn, 0.05, **{k:'a'})
+        msg = f"{k}='a': can't write in .*models"
+        with pytest.raises(ValueError, match=msg): quiet(learn, 0.05, **{k:'a'})
     assert learn.opt is None
 
 class Power(CLRBeta):
-    "A schedule as a user writes it: it keeps what it is made with elsewhere, or in a function"
+    "A schedule as a user writes it in a notebook"
     def __init__(self, power, **kwargs):
         super().__init__(**kwargs)
         self.curve = lambda i, nb: max(0.01, 1-i/nb)**power
     def lr_at(self, i, nb): return self.curve(i, nb)
 
+def saved(path, schedule, lr=0.5, n_cycle=1, **kwargs):
+    "Train cycles of 16 steps with a checkpoint in `path`, and return the learning rates"
+    learn = learner(path=path)
+    quiet(learn, lr, n_cycle, cycle_len=2, use_clr_beta=schedule, checkpoint='run', **kwargs)
+    return learn.recorder.lrs
+
+def refused(path, schedule, msg, **kwargs):
+    with pytest.raises(ValueError, match=f'schedule: {msg}'): saved(path, schedule, resume=True, **kwargs)
+
 def test_a_schedule_is_known_by_its_values(tmp_path):
-    def fit(sched, **kwargs):
-        learn = learner(path=tmp_path)
-        learn.fit_clr_beta(0.01, cycle_len=2, use_clr_beta=sched, checkpoint='run', **kwargs)
-        return learn.recorder.lrs
     class Other(Power): pass
-    lrs = fit(Power(2))
-    assert fit(Other(2), resume=True) == lrs  # another class with the same values
-    for sched in Power(3), (10,10), Power(2, mom_max=0.95, mom_min=0.85):
-        with pytest.raises(ValueError, match='schedule: .* there, .* here'): fit(sched, resume=True)
-    with pytest.raises(ValueError, match='schedule: rate at step 1 0.* there, 0.* here'): fit(Power(3), resume=True)
+    lrs = saved(tmp_path, Power(2))
+    assert lrs[:3] == [0.5, 0.5*(15/16)**2, 0.5*(14/16)**2]
+    assert saved(tmp_path, Other(2), resume=True) == lrs
+
+class Later(Power):
+    "Like `Power`, until step 5"
+    def lr_at(self, i, nb): return super().lr_at(i, nb) if i < 5 else 0.8
+
+def test_the_first_step_of_another_schedule_is_named(tmp_path):
+    saved(tmp_path, Power(2))
+    differs = 'learning rate differs from step'
+    refused(tmp_path, Power(3), f'{differs} 1 on: 0.439453 there, 0.411987 here')
+    refused(tmp_path, Later(2), f'{differs} 5 on: 0.236328 there, 0.4 here')
+    with_momentum = Power(2, mom_max=0.95, mom_min=0.85)
+    refused(tmp_path, with_momentum, r"the optimiser's momentum \[0.9\] there, None here")
+
+def test_the_first_step_of_another_momentum_is_named(tmp_path):
+    saved(tmp_path, (10,0,0.9,0.8))
+    refused(tmp_path, (10,0,0.9,0.7), 'momentum differs from step 0 on: 0.8875 there, 0.875 here')
+
+class Falls(CLRBeta):
+    "A schedule may change from cycle to cycle"
+    def __init__(self, last):
+        super().__init__()
+        self.last = last
+    def lr_at(self, i, nb): return 1. if i < nb else self.last
+
+def test_values_are_compared_in_every_cycle(tmp_path):
+    saved(tmp_path, Falls(0.5), n_cycle=2)
+    refused(tmp_path, Falls(0.2), 'learning rate differs from step 16 on: 0.25 there, 0.1 here', n_cycle=2)
 
 def test_titles_of_schedules():
     assert 'Power' in plot_clr_beta(.1, use_clr_beta=Power(2))[0].get_title()
-    assert 'use_clr_beta=(10, 10, 0.9, 0.8)' in plot_clr_beta(.1, use_clr_beta=(10, 10, 0.9, 0.8))[0].get_title()
+    axs = plot_clr_beta(.1, use_clr_beta=(10, 10, 0.9, 0.8))
+    assert 'use_clr_beta=(10, 10, 0.9, 0.8)' in axs[0].get_title()
 
 def test_a_report_is_kept_and_can_be_sent(tmp_path):
     class Explode(Callback):
@@ -370,13 +533,15 @@ def test_losses_below_zero(f, step):
     quiet(learn, 0., 1, cycle_len=10, cbs=guard)
     assert guard.report is None if step is None else 40 < guard.report.step < step, guard.report
     r = learn.lr_find_val(1e-9, 1e-8, num_it=80, show_plot=False, suggest_funcs=None)
-    assert 'finished' in r.stopped if step is None else 'diverged' in r.stopped and 30 < len(r.df) < step, r.stopped
+    if step is None: assert 'finished' in r.stopped
+    else: assert 'diverged' in r.stopped and 30 < len(r.df) < step, r.stopped
 
 def test_a_guard_of_the_users_is_the_guard():
     class Mine(DivergenceGuard): pass
     seen = []
     class See(Callback):
-        def before_train(self): seen.append([type(o) for o in self.learn.cbs if isinstance(o, DivergenceGuard)])
+        def before_train(self):
+            seen.append([type(o) for o in self.learn.cbs if isinstance(o, DivergenceGuard)])
     for cbs in Mine,Mine(),[Mine,See]:
         quiet(learner(), 0.05, on_diverge='raise', cbs=L(cbs)+L(See()))
         assert seen.pop() == [Mine]
@@ -409,6 +574,49 @@ def test_a_longer_attempt_begins_where_the_first_did(tmp_path, capsys):
     assert saves == [(4,0), *((8,i) for i in range(8))]
     assert capsys.readouterr().out.count('best will hold') == 1
 
+class ShortFitsExplode(Callback):
+    "Stand in for a learning rate that only a fit of `enough` epochs survives"
+    order = TrainEvalCallback.order+1
+    def __init__(self, enough): self.enough = enough
+    def after_pred(self):
+        if self.training and self.train_iter == 5 and self.n_epoch < self.enough:
+            self.learn.pred = self.pred*math.inf
+
+def seeded(**kwargs):
+    set_seed(0, reproducible=True)
+    return learner(**kwargs)
+
+def test_a_start_over_is_a_start():
+    "It ends like a fit of that length alone"
+    a,b = seeded(cbs=ShortFitsExplode(3)),seeded()
+    for learn,cycle_len in ((a,2),(b,3)): quiet(learn, 0.01, cycle_len=cycle_len, on_diverge='lengthen')
+    assert a.recorder.losses == b.recorder.losses
+    assert all(x.equal(y) for x,y in zip(a.model.parameters(), b.model.parameters()))
+
+@pytest.mark.parametrize('cbs', [[], [DivergenceGuard]])
+def test_if_all_attempts_diverge_the_learner_is_as_before(cbs):
+    learn = seeded(cbs=[ShortFitsExplode(99), *cbs])
+    before = [p.clone() for p in learn.model.parameters()]
+    with pytest.raises(FitDiverged, match='diverged with cycle_len=2, 3, 5; the Learner is as it was') as e:
+        quiet(learn, 0.01, cycle_len=2, on_diverge='lengthen', lengthen=(1.5,2))
+    assert learn.opt is None and all(x.equal(y) for x,y in zip(before, learn.model.parameters()))
+    assert e.value.report.step == 5 and all(learn.divergence_guard.report.step == 5 for _ in cbs)
+
+def test_raise_and_stop(capsys):
+    learn = learner(cbs=ShortFitsExplode(99))
+    with pytest.raises(FitDiverged, match='step 5 in epoch 0'): quiet(learn, 0.01, on_diverge='raise')
+    assert all(p.isfinite().all() for p in learn.model.parameters())
+    quiet(learn, 0.01, on_diverge='stop')
+    assert 'Stopped: the loss was nan at step 5 in epoch 0' in capsys.readouterr().out
+
+def test_a_schedule_with_a_memory_starts_over_too():
+    class Counts(CLRBeta):
+        def __init__(self): super().__init__(); self.epochs_seen = []
+        def before_epoch(self): self.epochs_seen.append(self.epoch)
+    schedule = Counts()
+    quiet(learner(cbs=ShortFitsExplode(3)), 0.01, cycle_len=2, use_clr_beta=schedule, on_diverge='lengthen')
+    assert schedule.epochs_seen == [0,1,2]
+
 def test_which_callbacks_only_observe():
     from fastai_clrbeta.learner import observes
     class Regularises(HookCallback):
@@ -435,6 +643,9 @@ def test_which_callbacks_only_observe():
         def before_step(self): pass
     Stranger = type('ActivationStats', (Callback,), {'after_pred': lambda self: None})
     assert observes(LogsMore()) and observes(type('Quiet', (DivergenceGuard,), {})())
-    for o in BarAndHooks(),ActingGuard(),Stranger(),Recorder(),TrainEvalCallback(): assert not observes(o), o
-    for o in Regularises(),HooksOnly(),Freezes(),Acts(),HookCallback(),MixUp(),GradientClip(),BnFreeze(),Callback(): assert not observes(o), o
-    for o in Logs(),MySave(),Bar(),ActivationStats(),CSVLogger(),EarlyStoppingCallback(),DivergenceGuard(),ProgressCallback(): assert observes(o), o
+    acting = [BarAndHooks(), ActingGuard(), Stranger(), Recorder(), TrainEvalCallback(), Regularises(),
+              HooksOnly(), Freezes(), Acts(), HookCallback(), MixUp(), GradientClip(), BnFreeze(), Callback()]
+    observing = [Logs(), MySave(), Bar(), ActivationStats(), CSVLogger(), EarlyStoppingCallback(),
+                 DivergenceGuard(), ProgressCallback()]
+    assert not [o for o in acting if observes(o)]
+    assert not [o for o in observing if not observes(o)]

@@ -9,7 +9,8 @@ class Watch(Callback):
     def before_fit(self): self.lrs,self.moms,self.raw = [],[],[]
     def before_step(self):
         groups = self.opt.hypers
-        self.lrs.append([h['lr'] for h in groups]); self.moms.append([h['mom'] for h in groups])
+        self.lrs.append([h['lr'] for h in groups])
+        self.moms.append([h['mom'] for h in groups])
     def after_batch(self):
         if self.training: self.raw.append(self.loss.item())
 
@@ -20,7 +21,8 @@ def learner(n_batches, n_groups=1, opt_func=sgd):
     ds = list(zip(x, y))
     dls = DataLoaders(DataLoader(ds, bs=4), DataLoader(ds[:8], bs=4), device='cpu')
     model = nn.Sequential(*[nn.Linear(5,5) for _ in range(n_groups)])
-    return Learner(dls, model, loss_func=MSELossFlat(), opt_func=opt_func, splitter=lambda m: [list(o.parameters()) for o in m])
+    layers = lambda m: [list(o.parameters()) for o in m]
+    return Learner(dls, model, loss_func=MSELossFlat(), opt_func=opt_func, splitter=layers)
 
 def fit(learn, *args, **kwargs):
     watch = Watch()
@@ -30,7 +32,7 @@ def fit(learn, *args, **kwargs):
 torch_adam = partial(OptimWrapper, opt=torch.optim.Adam)
 
 def test_golden_schedules():
-    "Two schedules as fastai 0.7 itself produced them: learning rate and momentum of every step and parameter group"
+    "Two schedules as fastai 0.7 produced them: learning rate and momentum of every step and parameter group"
     cases = json.loads((Path(__file__).parent/'golden/schedules.json').read_text())
     assert len(cases) == 2
     for c in cases:
@@ -67,7 +69,8 @@ def reference(nb, div, pct, moms, peaks, cycles):
     (3,  0.5, 33,   (0.95,0.85), np.array([1.,2.]),[1.,2.],           1, 1)])
 @pytest.mark.parametrize('opt_func', [sgd, partial(SGD, mom=0.9), Adam, torch_adam, ranger])
 def test_every_step(nb, div, pct, moms, lrs, peaks, cycles, cycle_len, opt_func):
-    watch = fit(learner(nb, len(peaks), opt_func), lrs, cycles, cycle_len=cycle_len, use_clr_beta=(div, pct, *moms))
+    learn = learner(nb, len(peaks), opt_func)
+    watch = fit(learn, lrs, cycles, cycle_len=cycle_len, use_clr_beta=(div, pct, *moms))
     lr,mom = reference(nb*cycle_len, div, pct, moms, peaks, cycles)
     np.testing.assert_allclose(watch.lrs,  lr,  rtol=1e-9)
     np.testing.assert_allclose(watch.moms, mom, rtol=1e-9, atol=1e-12)
@@ -79,13 +82,16 @@ def test_resumed_fit_is_the_tail(start):
     assert tail.lrs == whole.lrs[6*start:] and tail.moms == whole.moms[6*start:]
 
 def test_training_run():
-    "Losses, batch by batch, beside a bare training loop with the optimiser and schedule of 2018: BatchNorm, dropout, L2 on all parameters"
+    """Losses, batch by batch, beside a bare training loop with the optimiser and schedule of 2018: BatchNorm,
+    dropout, L2 on all parameters"""
     dls = digits_dls(bs=32, size=8, seed=0)
     batches = [(x.as_subclass(Tensor), y.as_subclass(Tensor)) for x,y in dls.train][:32]
     def model():
         torch.manual_seed(1)
-        return nn.Sequential(nn.Conv2d(3,8,3,padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.1), nn.Linear(8*64,10))
-    learn = Learner(DataLoaders(batches, batches[:1]), model(), loss_func=F.cross_entropy, opt_func=sgd, metrics=accuracy)
+        return nn.Sequential(nn.Conv2d(3,8,3,padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+                             nn.Flatten(), nn.Dropout(0.1), nn.Linear(8*64,10))
+    dls = DataLoaders(batches, batches[:1])
+    learn = Learner(dls, model(), loss_func=F.cross_entropy, opt_func=sgd, metrics=accuracy)
     torch.manual_seed(2)
     got = fit(learn, 0.8, 1, wds=1e-2, use_clr_beta=(10, 13.68, 0.95, 0.8)).raw
 

@@ -214,7 +214,7 @@ def test_other_runs_are_refused(tmp_path):
     with pytest.raises(ValueError, match='precision fp32 there, bf16 here'): train(learner(tmp_path).to_precision('bf16'), resume=True)
     with pytest.raises(ValueError, match='kinds MixedPrecision there'): train(learner(tmp_path), resume=True)
     train(learner(tmp_path))
-    with pytest.raises(ValueError, match='schedule: rate at step 0 0.1 there, 0.5 here'):
+    with pytest.raises(ValueError, match='schedule: learning rate differs from step 0 on: .* there, .* here'):
         train(learner(tmp_path), resume=True, use_clr_beta=Mine(10,13.68,0.95,0.8))
     def augmented(*tfms):
         learn = learner(tmp_path)
