@@ -10,6 +10,7 @@ __all__ = ['device_of', 'precision_of', 'autocast_state', 'leave_autocast', 'lea
 from fastai.basics import *
 from fastai.callback.fp16 import MixedPrecision
 from .core import *
+from .learner import *
 from torch.amp import GradScaler, autocast
 import platform
 from contextlib import contextmanager
@@ -125,7 +126,7 @@ def to_precision(self:Learner,
     native,why = native_bf16(device)
     if precision == 'auto':
         precision = 'bf16' if native else 'fp32'
-        print(f"precision: {precision}, since {why}")
+        tell(f"precision: {precision}, since {why}")
     elif precision == 'bf16' and not native: warn(f"precision='bf16': {why}.")
     self.to_fp32()  # removes fastai's, too
     return self if precision == 'fp32' else self.add_cb(Precision(precision))
