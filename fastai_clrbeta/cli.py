@@ -395,7 +395,7 @@ def clrbeta(
     options = AttrDict(locals())
     out = Path(out)
     if is_cli() and hasattr(sys.stdout, 'reconfigure'):
-        sys.stdout.reconfigure(errors='backslashreplace')  # the name of a folder may be more than it can print
+        sys.stdout.reconfigure(errors='backslashreplace')  # for the name of a folder
 
     with _for_its_user(options), _connected(), ExitStack() as stack:
         _check(options)
