@@ -34,10 +34,11 @@ def run(*cmd, cwd, ok=True):
 
 @pytest.fixture(scope='module')
 def installed(venv, tmp_path_factory):
-    "What pip said. It finds the requirements, and theirs, and fails where one is missing or of another version"
+    "What pip said. It finds all requirements, and fails if one is missing or has another version"
     run(venv/'bin/python', '-c', 'import fastai_clrbeta', cwd=venv, ok=False)
     d = tmp_path_factory.mktemp('wheel')
-    shutil.copytree(root/'fastai_clrbeta', d/'src/fastai_clrbeta', ignore=shutil.ignore_patterns('__pycache__'))
+    no_cache = shutil.ignore_patterns('__pycache__')
+    shutil.copytree(root/'fastai_clrbeta', d/'src/fastai_clrbeta', ignore=no_cache)
     for o in root.iterdir():
         if o.is_file(): shutil.copy(o, d/'src')
     (d/'dist').mkdir()
@@ -59,7 +60,7 @@ print(*[o.name for o in reqs if o.marker is None])"""
     for o in names: assert f'Requirement already satisfied: {o}' in installed
 
 def test_recipe(installed, venv, tmp_path):
-    "README's first block, from the installed package; its cycle is shorter, since the index runs the long one"
+    "README's first block, from the installed package; the cycle is shorter: the index runs the long one"
     recipe = re.search(r'```python\n(.*?)```', (root/'README.md').read_text(encoding='utf-8'), re.S)[1]
     assert 'fit_clr_beta' in recipe
     assert recipe.count('cycle_len=15') == 1
@@ -74,7 +75,7 @@ print(fastai_clrbeta.__file__, learn.recorder.metric_names[3], *losses)"""
 
 def test_command(installed, venv, tmp_path):
     out = run(venv/'bin/clrbeta', '--help', cwd=tmp_path)
-    assert '--cycle' in out and 'use_clr_beta' in out and not list(tmp_path.iterdir())
+    assert '--cycle-len' in out and 'use_clr_beta' in out and not list(tmp_path.iterdir())
 
 def test_import_brings_only_ours(installed, venv, tmp_path):
     """Nothing is imported that `fastai.vision.all` has not imported already.
