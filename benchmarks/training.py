@@ -11,7 +11,7 @@ within each, since a machine's speed drifts; figures are medians over rounds, of
 Accuracy in both precisions, CIFAR-10, ResNet-20, 8 epochs at learning rate 0.4, batch 128, seed 0:
 
     for p in fp32 bf16; do
-        clrbeta --data cifar10 --lr 0.4 --cycle_len 8 --bs 128 --seed 0 --precision $p --out accuracy_$p
+        clrbeta --data cifar10 --lr 0.4 --cycle-len 8 --bs 128 --seed 0 --precision $p --out accuracy_$p
     done
 """
 from fastai.vision.all import *

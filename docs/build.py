@@ -52,7 +52,8 @@ def directive(kind, name, sym, members=()):
     plain_error = kind == 'exception' and '__init__' not in vars(sym) # a message is all that it takes
     dm = {} if kind == 'property' or plain_error else docments(sym, full=True)
     head = 'Attribute' if name in results else 'Option and default' if name == 'clrbeta' else 'Parameter'
-    word = lambda k,o: k if name != 'clrbeta' else f'--{k}' if o.default is False else f'--{k} {o.default}'
+    option = lambda k,o: '--' + k.replace('_', '-') + ('' if o.default is False else f' {o.default}')
+    word = option if name == 'clrbeta' else lambda k,o: k
     rows = [(f'`{word(k, o)}`', o.docment) for k,o in dm.items() if k not in ('self','return')]
     rows = [(k, escape(v.replace('\n', ' '))) for k,v in [*rows, ('returns', getattr(dm.get('return'), 'docment', None))] if v]
     table = [f'{{.params}}\n| {head} | Meaning |\n|---|---|', *(f'| {k} | {v} |' for k,v in rows)] if rows else []

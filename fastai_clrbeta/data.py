@@ -6,6 +6,9 @@
 __all__ = ['MemoryDL', 'FlipCrop', 'cifar10_dls', 'digits_dls']
 
 # %% ../nbs/04_data.ipynb #7a2da7fe
+from fastai.data.all import *
+from fastai.vision.augment import Resize, ResizeMethod
+from fastai.vision.core import *
 from fastai.vision.data import *
 from fastprogress import progress_bar
 from PIL import Image, ImageOps
@@ -15,17 +18,14 @@ from contextlib import suppress
 from numbers import Integral
 from .core import check_integer
 import hashlib
-from fastai.vision.augment import Resize, ResizeMethod
-from fastai.vision.core import *
-from fastai.data.all import *
 
 # %% ../nbs/04_data.ipynb #93d92e27
 class MemoryDL(TfmdDL):
-    "Serve batches that are rows of tensors in memory. Without `mem`, as in a `test_dl`, this is an ordinary `TfmdDL`."
+    "Serve batches that are rows of tensors in memory; without `mem`, as in a `test_dl`, be a plain `TfmdDL`."
     def __init__(self,
         dataset,             # What `TfmdDL` takes: items with their transforms
         mem:tuple|None=None, # Inputs (n,…) and targets (n,): row i is item i of `dataset`
-        num_workers:int=0,   # A batch is one indexing, too little for a worker
+        num_workers:int=0,   # Processes that make batches. A batch is one indexing, too little for a process
         **kwargs
     ):
         self.mem = mem
@@ -38,12 +38,19 @@ class MemoryDL(TfmdDL):
         TfmdDL.device.fset(self, device)
         if self.mem is not None: self.mem = _near(self.mem, self.device)
 
-    def do_item(self, i):  return super().do_item(i)  if self.mem is None else i or 0
-    def do_batch(self, b): return super().do_batch(b) if self.mem is None else self.rows(b)
+    def do_item(self, i):
+        if self.mem is None: return super().do_item(i)
+        return i or 0  # fastai asks for the first item by None
+
+    def do_batch(self, b):
+        if self.mem is None: return super().do_batch(b)
+        return self.rows(b)
+
     def rows(self, idxs):
-        x,y = self.mem
-        idxs = tensor(idxs).to(x.device, non_blocking=True)
-        return TensorImage(x[idxs]),TensorCategory(y[idxs])
+        "Return the batch of these rows."
+        inputs,targets = self.mem
+        idxs = tensor(idxs).to(inputs.device, non_blocking=True)
+        return TensorImage(inputs[idxs]),TensorCategory(targets[idxs])
 
     def new(self, dataset=None, cls=None, **kwargs):
         if dataset is None: kwargs = {'mem':self.mem, **kwargs}
@@ -51,187 +58,174 @@ class MemoryDL(TfmdDL):
 
 # %% ../nbs/04_data.ipynb #da000002
 def _room(device):
-    "Bytes that are free on the GPU `device`; 0 where there is none."
+    "Return the number of free bytes of the GPU `device`, 0 if it is none."
     if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0]
     if device.type == 'mps':  return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return 0
 
 def _near(mem, device):
-    "The tensors `mem`, on `device` where they fit, else on the CPU."
+    "Return the tensors `mem` on `device` if they fit, otherwise on the CPU."
     if device is None: return mem
-    fits = sum(o.nbytes for o in mem if o.device != device) <= _room(device)/2
-    there = device if fits else torch.device('cpu')
-    return mem if all(o.device == there for o in mem) else tuple(o.to(there) for o in mem)
+    n_bytes = sum(o.nbytes for o in mem if o.device != device)
+    there = device if n_bytes <= _room(device)/2 else torch.device('cpu')
+    if all(o.device == there for o in mem): return mem
+    return tuple(o.to(there) for o in mem)
 
 # %% ../nbs/04_data.ipynb #98398240
 class FlipCrop(DisplayedTransform):
-    "Flip each training image with probability ½; shift it by up to `pad` pixels each way, reflecting at the border."
+    "Mirror each training image with probability ½; shift it by up to `pad` pixels, reflecting at the border."
     order,split_idx = 5,0
     def __init__(self,
-        pad:int=4, # Pixels
+        pad:int=4, # Pixels in each direction
     ): store_attr()
+
     def encodes(self, x:TensorImage):
-        n,_,h,w = x.shape
-        row,col = (self._source(n, o, x.device) for o in (h,w))
-        col = torch.where(torch.rand(n, 1, device=x.device) < 0.5, w-1-col, col)
-        return x[torch.arange(n, device=x.device)[:,None,None], :, row[:,:,None], col[:,None,:]].permute(0,3,1,2)
+        n,_,height,width = x.shape
+        image = torch.arange(n, device=x.device)[:,None,None]
+        row = self._source(n, height, x.device)
+        col = self._source(n, width, x.device)
+        mirrored = torch.rand(n, 1, device=x.device) < 0.5
+        col = torch.where(mirrored, width-1-col, col)
+        return x[image, :, row[:,:,None], col[:,None,:]].permute(0,3,1,2)
 
     def _source(self, n, size, device):
-        "Where each pixel along an axis comes from, in shape (n,`size`)."
-        i = torch.arange(size, device=device) + torch.randint(-self.pad, self.pad+1, (n,1), device=device)
-        return (size-1) - ((size-1) - i.abs()).abs()
+        "Return from where each pixel along an axis comes, in shape (n,`size`)."
+        shift = torch.randint(-self.pad, self.pad+1, (n,1), device=device)
+        at = torch.arange(size, device=device) + shift
+        last = size-1
+        return last - (last - at.abs()).abs()
 
 # %% ../nbs/04_data.ipynb #0e01bb58
-def _scan(d): return sorted((o for o in os.scandir(d) if not o.name.startswith('.')), key=lambda o: o.name)
+def _scan(folder):
+    "Return what is in `folder`, by name, without hidden files."
+    return sorted((o for o in os.scandir(folder) if not o.name.startswith('.')), key=lambda o: o.name)
+
+def _images_of(class_folder):
+    "Return the images in a class folder."
+    images = [o for o in _scan(class_folder) if os.path.splitext(o.name)[1].lower() in image_extensions]
+    if not images: raise ValueError(f"class folder {class_folder.path} holds no images.")
+    return images
 
 def _image_files(split):
-    "The images in the class folders of `split`, the class of each, and a stamp that changes when any of them does."
-    files,classes,stamp = [],[],hashlib.sha256(b'2')  # 2: images are read as since 0.2
-    for d in _scan(split):
-        if not d.is_dir(): continue
-        imgs = [o for o in _scan(d) if os.path.splitext(o.name)[1].lower() in image_extensions]
-        if not imgs: raise ValueError(f"class folder {d.path} holds no images.")
-        for o in imgs:
-            st = o.stat()
-            stamp.update(f'{d.name}/{o.name} {st.st_size} {st.st_mtime_ns} {st.st_ctime_ns}\n'.encode())
-        files   += [o.path for o in imgs]
-        classes += [d.name]*len(imgs)
+    "Return the images in the class folders of `split`, their classes, and a stamp that changes with a file."
+    files,classes = [],[]
+    stamp = hashlib.sha256(b'2')  # 2: images are read as since 0.2
+    for folder in _scan(split):
+        if not folder.is_dir(): continue
+        for image in _images_of(folder):
+            st = image.stat()
+            line = f'{folder.name}/{image.name} {st.st_size} {st.st_mtime_ns} {st.st_ctime_ns}\n'
+            stamp.update(line.encode())
+            files.append(image.path)
+            classes.append(folder.name)
     if not files: raise ValueError(f"{split} has no class folders: expected {split}/<class>/<images>.")
     return files,classes,stamp.hexdigest()
 
 # %% ../nbs/04_data.ipynb #28eae7a3
-def _rgb(o:Path|str|Tensor|ndarray|bytes|Image.Image):
-    "An RGB image with 8 bits per channel, turned the way its EXIF data say."
-    if isinstance(o, bytes): o = io.BytesIO(o)
-    if isinstance(o, (Tensor,ndarray)): o = PILImage.create(o)
-    elif not isinstance(o, Image.Image): o = Image.open(o)
-    if o.mode[0] in 'IF': o = _grey8(o)
-    with suppress(Exception): o = ImageOps.exif_transpose(o)  # EXIF data may be damaged where the image is not
-    return PILImage(o.convert('RGB'))
+def _rgb(image:Path|str|Tensor|ndarray|bytes|Image.Image):
+    "Return an RGB image with 8 bits per channel, turned as its EXIF data say."
+    if isinstance(image, bytes): image = io.BytesIO(image)
+    if isinstance(image, (Tensor, ndarray)): image = PILImage.create(image)
+    elif not isinstance(image, Image.Image): image = Image.open(image)
+    if image.mode[0] in 'IF': image = _grey8(image)
+    with suppress(Exception): image = ImageOps.exif_transpose(image)  # only the EXIF data may be damaged
+    return PILImage(image.convert('RGB'))
 
-def _grey8(o):
-    "Grey of 16 bits as grey of 8 bits, which Pillow would cut off at 255."
-    if not (o.mode.startswith('I;16') or o.mode=='I' and o.format in ('PNG','PPM')):
-        raise ValueError(f"its pixels have 32 bits (mode {o.mode}), so white is unknown: save it with 8 or 16.")
-    res = Image.fromarray(((np.asarray(o).astype(np.int64)*255 + 32767)//65535).astype(np.uint8))
-    res.info = {k:v for k,v in o.info.items() if k=='exif'}
+def _grey8(image):
+    "Return grey of 16 bits as grey of 8 bits; Pillow would cut it off at 255."
+    has_16_bits = image.mode.startswith('I;16') or image.mode == 'I' and image.format in ('PNG', 'PPM')
+    if not has_16_bits:
+        raise ValueError(f"its pixels have 32 bits (mode {image.mode}), so white is unknown: "
+                         "save it with 8 or 16.")
+    grey = (np.asarray(image).astype(np.int64)*255 + 32767) // 65535  # rounded
+    res = Image.fromarray(grey.astype(np.uint8))
+    res.info = {k:v for k,v in image.info.items() if k == 'exif'}
     return res
 
-def _read(f):
-    try: return np.asarray(_rgb(f)).transpose(2,0,1)
-    except Exception as e: raise ValueError(f"cannot read image {f}: {e}") from e
+def _read(file):
+    "Return the image in shape (3,h,w)."
+    try: return np.asarray(_rgb(file)).transpose(2,0,1)
+    except Exception as e: raise ValueError(f"cannot read image {file}: {e}") from e
 
 def _decode(files):
-    "Images of one size as uint8, in shape (n,3,h,w)."
-    res = np.empty((len(files), *_read(files[0]).shape), np.uint8)
-    for i,f in enumerate(progress_bar(files, leave=False)):
-        im = _read(f)
-        if im.shape != res.shape[1:]:
-            (_,h,w),(_,h0,w0) = im.shape,res.shape[1:]
-            raise ValueError(f"image {f} has {w}×{h} pixels, where {files[0]} has {w0}×{h0}: all must have one size.")
-        res[i] = im
-    return res
+    "Return images of one size as uint8, in shape (n,3,h,w)."
+    shape = _read(files[0]).shape
+    images = np.empty((len(files), *shape), np.uint8)
+    for i,file in enumerate(progress_bar(files, leave=False)):
+        image = _read(file)
+        if image.shape != shape:
+            raise ValueError(f"image {file} has {_size(image)} pixels, where {files[0]} has {_size(images)}: "
+                             "all must have one size.")
+        images[i] = image
+    return images
+
+def _size(images):
+    "Return width and height in words."
+    height,width = images.shape[-2:]
+    return f'{width}×{height}'
 
 # %% ../nbs/04_data.ipynb #8c99e865
 def _cached(cache, split, stamp, n):
-    "Images of `split` from the file `cache`, or None if it does not hold exactly what `stamp` stands for."
+    "Return the images of `split` from the file `cache`, or None if it does not hold those of `stamp`."
     try:
-        with np.load(cache) as z:
-            if z[f'{split}_stamp'] != stamp: return None
-            x = z[split]
-        return x if len(x)==n and x.ndim==4 and x.dtype==np.uint8 else None
-    except Exception: return None  # absent, truncated, altered (zip checks a CRC), of another kind: decode again
+        with np.load(cache) as arrays:
+            if arrays[f'{split}_stamp'] != stamp: return
+            images = arrays[split]
+        is_whole = len(images) == n and images.ndim == 4 and images.dtype == np.uint8
+        return images if is_whole else None
+    except Exception: return  # missing, cut short, altered (zip checks a CRC) or something else
 
 def _save_cache(cache, arrays):
     tmp = cache.with_name(f'{cache.stem}.{os.getpid()}.npz')
     try:
         np.savez(tmp, **arrays)
         os.replace(tmp, cache)
-    except OSError as e: warn(f"could not write the cache {cache}, so the images will be decoded again next time: {e}")
+    except OSError as e:
+        warn(f"could not write the cache {cache}, so the images will be decoded again next time: {e}")
     finally:
         with suppress(OSError): tmp.unlink()
 
 def _load_splits(path, splits):
-    "Files, classes and images of the folders `path/split`; images come from a cache beside `path`, renewed if need be."
-    cache = path.resolve().with_name(path.resolve().name+'.clrbeta.npz')
-    found = {s:_image_files(path/s) for s in splits}
-    images = {s:_cached(cache, s, stamp, len(files)) for s,(files,_,stamp) in found.items()}
-    if any(o is None for o in images.values()):
-        images = {s:_decode(found[s][0]) if o is None else o for s,o in images.items()}
-        _save_cache(cache, {**images, **{f'{s}_stamp':o[2] for s,o in found.items()}})
-    return {s:(*found[s][:2], images[s]) for s in splits}
+    "Return files, classes and images of each split, from the cache beside `path` if it is valid."
+    folder = path.resolve()
+    cache = folder.with_name(folder.name+'.clrbeta.npz')
+    found = {o:_image_files(path/o) for o in splits}
+    images = {o:_cached(cache, o, stamp, len(files)) for o,(files,_,stamp) in found.items()}
+    missing = [o for o in splits if images[o] is None]
+    images |= {o:_decode(found[o][0]) for o in missing}
+    if missing:
+        stamps = {f'{o}_stamp':stamp for o,(_,_,stamp) in found.items()}
+        _save_cache(cache, images | stamps)
+    return [(files, classes, images[o]) for o,(files,classes,_) in found.items()]
 
 # %% ../nbs/04_data.ipynb #540c1bce
-def _within(name, v, n):
+def _check_up_to(name, v, n):
+    "Return `v` as an int; raise `ValueError` if it is not a whole number from 1 to `n`."
     if isinstance(v, Integral) and not isinstance(v, bool) and 0 < v <= n: return int(v)
     raise ValueError(f"{name}={v!r}: must be a whole number from 1 to {n}, the number of training images.")
 
-def _memory_dls(items, tfms, splits, mems, stats, bs, batch_tfms=(), path='.', device=None, seed=None):
-    "`DataLoaders` over `items` whose batches come from `mems`, the training and the validation `(images, targets)`."
-    n,_,h,w = mems[0][0].shape
-    bs = _within('bs', bs, n)
+def _memory_dls(items, tfms, train, valid, stats, bs, batch_tfms=(), path='.', device=None, seed=None):
+    "Return `DataLoaders` over `items`; batches come from the images and targets in `train` and `valid`."
+    n = len(train[0])
+    bs = _check_up_to('bs', bs, n)
+    size = tuple(train[0].shape[-2:])
+    splits = [range(n), range(n, len(items))]
     dls = Datasets(items, tfms, splits=splits).dataloaders(
-        bs=bs, dl_type=MemoryDL, dl_kwargs=[{'mem':m} for m in mems], path=path, device=device,
-        after_item=[Resize((h,w), method=ResizeMethod.Squish), ToTensor()],
+        bs=bs, dl_type=MemoryDL, dl_kwargs=[dict(mem=train), dict(mem=valid)], path=path, device=device,
+        after_item=[Resize(size, method=ResizeMethod.Squish), ToTensor()],
         after_batch=[*batch_tfms, IntToFloatTensor(), Normalize.from_stats(*stats)])
     if seed is not None: dls.train.rng = random.Random(seed)
     return dls
 
 # %% ../nbs/04_data.ipynb #aca12374
-def cifar10_dls(
-    path:str|Path|None=None, # Folder of `train/<class>/*` and `{valid}/<class>/*`. None: `untar_data(URLs.CIFAR)`
-    bs:int=512,              # Batch size
-    valid:str|float='test',  # Folder to validate on, in a fixed mixed order; or the fraction of images to hold out
-    augment:bool=False,      # Train with `FlipCrop`: mirror, and crop after reflection padding by 4
-    device:torch.device|str|None=None, # None: fastai's default device
-    seed:int|None=None,      # Seed for the order of batches and for drawing images, not for `augment`. None: random
-    n_train:int|None=None,   # Train on this many images, drawn evenly from the classes. None: on all
-) -> DataLoaders: # Batches of (bs,3,32,32) normalised images and (bs,) classes
-    """Load CIFAR-10, or another folder of small images of one size, as `DataLoaders` that hold it in memory as uint8.
-
-    The first call decodes the images into one file beside the folder, `{path}.clrbeta.npz`.
-    If that does not match the folder, it is made anew. Grey images of 16 bits are scaled to 8.
-    Raises `FileNotFoundError` if a folder is missing, and `ValueError` if a class is empty,
-    an image is broken or an argument is invalid."""
-    path = _cifar10_path() if path is None else Path(path)
-    hold_out = not isinstance(valid, (str,Path))
-    if hold_out and not (isinstance(valid, float) and 0 < valid < 1):
-        raise ValueError(f"valid={valid!r}: must be the name of a folder or a fraction between 0 and 1.")
-    names = ['train'] if hold_out else ['train', str(valid)]
-    for s in names:
-        if not (path/s).is_dir(): raise FileNotFoundError(f"no folder {path/s}: expected {path/s}/<class>/<images>.")
-    data = _load_splits(path, names)
-    files,classes,x = data['train']
-    vocab = sorted(set(classes))
-    y = _targets(classes, vocab, path)
-    if hold_out:
-        try: itrain,ivalid = train_test_split(np.arange(len(y)), test_size=valid, stratify=y, random_state=seed)
-        except ValueError as e: raise ValueError(f"valid={valid}: {e}.") from e
-        vfiles,vx,vy = L(files)[ivalid],x[ivalid],y[ivalid]
-    else:
-        vfiles,vclasses,vx = data[str(valid)]
-        if vx.shape[2:] != x.shape[2:]:
-            (h,w),(h0,w0) = vx.shape[2:],x.shape[2:]
-            raise ValueError(f"images of {path/valid} have {w}×{h} pixels, those of {path/'train'} {w0}×{h0}: "
-                             "all must have one size.")
-        mix = np.random.default_rng(0).permutation(len(vx))  # files lie class by class; a search needs mixed ones
-        vfiles,vx,vy = L(vfiles)[mix],vx[mix],_targets(vclasses, vocab, path/valid)[mix]
-        itrain = np.arange(len(y))
-    if n_train is not None:
-        n = _within('n_train', n_train, len(itrain))
-        itrain = resample(itrain, replace=False, n_samples=n, stratify=y[itrain], random_state=seed)
-    if len(itrain) < len(y): files,x,y = L(files)[itrain],x[itrain],y[itrain]
-    n,nv = len(y),len(vy)
-    mems = [tuple(map(torch.from_numpy, o)) for o in ((x,y), (vx,vy))]
-    return _memory_dls([*files, *vfiles], [_rgb, [parent_label, Categorize(vocab)]], [range(n), range(n, n+nv)],
-                       mems, cifar_stats, bs, [FlipCrop()] if augment else [], path, device, seed)
-
 def _targets(classes, vocab, folder):
+    "Return the number of each class in `vocab`."
     unknown = set(classes) - set(vocab)
     if unknown:
-        raise ValueError(f"{folder} has classes that the training images do not have: {', '.join(sorted(unknown))}.")
-    o2i = {o:i for i,o in enumerate(vocab)}
-    return np.array([o2i[o] for o in classes])
+        names = ', '.join(sorted(unknown))
+        raise ValueError(f"{folder} has classes that the training images do not have: {names}.")
+    numbers = {o:i for i,o in enumerate(vocab)}
+    return np.array([numbers[o] for o in classes])
 
 def _cifar10_path():
     try: return untar_data(URLs.CIFAR)
@@ -240,7 +234,91 @@ def _cifar10_path():
         raise FileNotFoundError(f"CIFAR-10 is not in {where} and could not be downloaded ({e}). "
                                 "Pass the folder that holds it as `path`.") from e
 
+def _check_sizes(train, train_folder, valid, valid_folder):
+    "Raise `ValueError` if the images to validate on have another size."
+    if _size(train) == _size(valid): return
+    raise ValueError(f"images of {valid_folder} have {_size(valid)} pixels, those of {train_folder} "
+                     f"{_size(train)}: all must have one size.")
+
+def _rows(split, idxs):
+    "Return the rows `idxs` of files, images and targets."
+    files,images,targets = split
+    return L(files)[idxs],images[idxs],targets[idxs]
+
+# %% ../nbs/04_data.ipynb #da000004
+def _hold_out(train, fraction, seed):
+    "Return `train` in two parts: to train on, and this fraction of each class to validate on."
+    targets = train[2]
+    idxs = np.arange(len(targets))
+    try:
+        parts = train_test_split(idxs, test_size=fraction, stratify=targets, random_state=seed)
+    except ValueError as e: raise ValueError(f"valid={fraction}: {e}.") from e
+    return [_rows(train, o) for o in parts]
+
+def _mixed(split):
+    "Return `split` in a fixed mixed order: files lie class by class, and a range test needs all classes."
+    return _rows(split, np.random.default_rng(0).permutation(len(split[0])))
+
+def _some(train, n_train, seed):
+    "Return `n_train` rows of `train`, drawn evenly from the classes."
+    targets = train[2]
+    n = _check_up_to('n_train', n_train, len(targets))
+    if n == len(targets): return train
+    idxs = np.arange(len(targets))
+    drawn = resample(idxs, replace=False, n_samples=n, stratify=targets, random_state=seed)
+    return _rows(train, drawn)
+
+def _check_valid(path, valid):
+    "Return the names of the folders to read. Raises `ValueError` for a wrong `valid` or a missing folder."
+    if isinstance(valid, (str, Path)): names = ['train', str(valid)]
+    elif isinstance(valid, float) and 0 < valid < 1: names = ['train']
+    else: raise ValueError(f"valid={valid!r}: must be the name of a folder or a fraction between 0 and 1.")
+    for o in names:
+        if (path/o).is_dir(): continue
+        raise FileNotFoundError(f"no folder {path/o}: expected {path/o}/<class>/<images>.")
+    return names
+
+# %% ../nbs/04_data.ipynb #da000005
+def cifar10_dls(
+    path:str|Path|None=None, # Folder of `train/<class>/*` and `{valid}/<class>/*`. None: CIFAR-10
+    bs:int=512,              # Batch size
+    valid:str|float='test',  # Folder to validate on, in a fixed mixed order; or the fraction to hold out
+    augment:bool=False,      # Train with `FlipCrop`: mirror, and crop after reflection padding by 4
+    device:torch.device|str|None=None, # None: fastai's default device
+    seed:int|None=None,      # Seed for the order of batches and the choice of images; not for `augment`
+    n_train:int|None=None,   # Train on this many images, drawn evenly from the classes. None: on all
+) -> DataLoaders: # Batches of (bs,3,32,32) normalised images and (bs,) classes
+    """Load CIFAR-10, or another folder of small images of one size, as `DataLoaders` over images in memory.
+
+    The first call decodes the images into one file beside the folder, `{path}.clrbeta.npz`.
+    If that does not match the folder, it is made anew. Grey images of 16 bits are scaled to 8.
+    Raises `FileNotFoundError` if a folder is missing, and `ValueError` if a class is empty,
+    an image is broken or an argument is invalid."""
+    path = _cifar10_path() if path is None else Path(path)
+    names = _check_valid(path, valid)
+    (files,classes,images),*others = _load_splits(path, names)
+    vocab = sorted(set(classes))
+    train = files,images,_targets(classes, vocab, path)
+
+    if others:
+        files,classes,images = others[0]
+        _check_sizes(train[1], path/'train', images, path/valid)
+        valid = _mixed((files, images, _targets(classes, vocab, path/valid)))
+    else: train,valid = _hold_out(train, valid, seed)
+    if n_train is not None: train = _some(train, n_train, seed)
+
+    in_memory = [tuple(map(torch.from_numpy, split[1:])) for split in (train, valid)]
+    tfms = [_rgb, [parent_label, Categorize(vocab)]]
+    batch_tfms = [FlipCrop()] if augment else []
+    items = [*train[0], *valid[0]]
+    return _memory_dls(items, tfms, *in_memory, cifar_stats, bs, batch_tfms, path, device, seed)
+
 # %% ../nbs/04_data.ipynb #06ff8e4a
+def _digit(pixels, size):
+    "Return one of scikit-learn's digits, 8×8 numbers from 0 to 16, as an image."
+    grey = Image.fromarray((pixels*255/16).astype(np.uint8))
+    return _rgb(grey.resize((size,size), Image.BILINEAR))
+
 def digits_dls(
     bs:int=64,                # Batch size
     size:int=32,              # Height and width, in pixels; the originals have 8
@@ -253,11 +331,13 @@ def digits_dls(
     check_integer('size', size)
     from sklearn.datasets import load_digits  # here: it takes longer to import than all of this package
     digits = load_digits()
-    img = lambda o: Image.fromarray((o*255/16).astype(np.uint8)).resize((size,size), Image.BILINEAR)
-    imgs = [_rgb(img(o)) for o in digits.images]
-    x,y = torch.stack([image2tensor(o) for o in imgs]),torch.from_numpy(digits.target)
-    splits = train_test_split(np.arange(len(y)), test_size=0.2, stratify=digits.target, random_state=42)
-    std,mean = torch.std_mean(x[splits[0]]/255)
+    items = [(_digit(o, size), str(y)) for o,y in zip(digits.images, digits.target)]
+    idxs = np.arange(len(items))
+    parts = train_test_split(idxs, test_size=0.2, stratify=digits.target, random_state=42)
+    images = torch.stack([image2tensor(image) for image,_ in items])
+    targets = torch.from_numpy(digits.target)
+    train,valid = [(images[o], targets[o]) for o in parts]
+    std,mean = torch.std_mean(train[0]/255)
     tfms = [[ItemGetter(0), _rgb], [ItemGetter(1), Categorize([str(i) for i in range(10)])]]
-    return _memory_dls(list(zip(imgs, map(str, digits.target))), tfms, [list(o) for o in splits],
-                       [(x[i],y[i]) for i in splits], ([mean]*3,[std]*3), bs, device=device, seed=seed)
+    items = [items[i] for i in np.concatenate(parts)]
+    return _memory_dls(items, tfms, train, valid, ([mean]*3,[std]*3), bs, device=device, seed=seed)

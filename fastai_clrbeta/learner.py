@@ -88,8 +88,11 @@ def observes(cb):
 
 # %% ../nbs/01_learner.ipynb #le000007
 def tell(msg):
-    "Print `msg`, only once if there are several processes."
-    if not rank_distrib(): print(msg)
+    "Print `msg`, only once if there are several processes. If nobody reads any more, go on in silence."
+    if rank_distrib(): return
+    try: print(msg, flush=True)
+    except OSError:  # `| head -1` has closed the pipe, or the disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 def on_first(f):
     "Call `f` in the first process only. Return its result, or raise its error, in every process."

@@ -18,12 +18,19 @@ from .results import *
 from .lr_find import *
 
 # %% ../nbs/14_legacy.ipynb #c4411ca3
-def _cut(nb, cut_div):
-    if nb//cut_div: return nb//cut_div
-    raise ValueError(f"a cycle of {nb} steps has no room for a peak with cut_div={cut_div:g}: it needs at least "
-                     f"{math.ceil(cut_div)} steps. Use a longer cycle_len, a smaller cut_div or smaller batches.")
+def _steps_up(nb, cut_div):
+    "Return the number of steps up to the peak in a cycle of `nb` steps."
+    n = nb//cut_div
+    if n: return n
+    raise ValueError(f"a cycle of {nb} steps has no room for a peak with cut_div={cut_div:g}: "
+                     f"it needs at least {math.ceil(cut_div)} steps. "
+                     "Use a longer cycle_len, a smaller cut_div or smaller batches.")
 
-def _slanted(i, nb, cut): return i/cut if i <= cut else 1 - (i-cut)/(nb-cut)
+def _triangle(i, nb, cut_div):
+    "Return the height of the slanted triangle at step `i`: 0 at its start, 1 at its peak."
+    i = i%nb
+    up = _steps_up(nb, cut_div)
+    return i/up if i <= up else 1 - (i-up)/(nb-up)
 
 # %% ../nbs/14_legacy.ipynb #b6fb7410
 class CLR(CLRBeta):
@@ -32,21 +39,21 @@ class CLR(CLRBeta):
     def __init__(self,
         div:float=4,              # Peak learning rate / learning rate at step 0, above 0
         cut_div:float=8,          # Steps in the cycle / steps up to the peak, 1 or more
-        mom_max:float|None=None,  # Momentum while the learning rate is low, in [0,1). None: momentum is left alone
+        mom_max:float|None=None,  # Momentum while the learning rate is low, in [0,1). None: left alone
         mom_min:float|None=None,  # Momentum at the peak of the learning rate, in [0,`mom_max`]
         cycle_len:int|None=None,  # Epochs in a cycle. None: one cycle over the whole fit
-        lrs:float|slice|list|tuple|np.ndarray|None=None, # Peaks, as `fit_clr_beta` takes them. None: the optimiser's
+        lrs:float|slice|list|tuple|np.ndarray|None=None, # Peaks, as for `fit_clr_beta`. None: the optimiser's
     ):
         super().__init__(div, 0, mom_max, mom_min, cycle_len, lrs)
         self.cut_div = check_number('cut_div', cut_div, lambda o: o>=1, 'a number, 1 or more')
 
-    @property
-    def curve(self):
-        if type(self) is not CLR: return super().curve
-        return ('use_clr', self.div, self.cut_div, self.mom_max, self.mom_min)
+    def lr_at(self, i, nb):
+        height = _triangle(i, nb, self.cut_div)
+        return (1 + height*(self.div-1)) / self.div
 
-    def lr_at(self, i, nb): return (1 + _slanted(i%nb, nb, _cut(nb,self.cut_div)) * (self.div-1)) / self.div
-    def mom_at(self, i, nb): return self.mom_max + _slanted((i+1)%nb, nb, _cut(nb,self.cut_div)) * (self.mom_min-self.mom_max)
+    def mom_at(self, i, nb):
+        height = _triangle(i+1, nb, self.cut_div)  # 0.7 counted the step between rate and momentum
+        return self.mom_max + height*(self.mom_min-self.mom_max)
 
 # %% ../nbs/14_legacy.ipynb #72ccad69
 class Sched:
@@ -58,17 +65,18 @@ class Sched:
         epochs:list,       # Number of steps at the end of each epoch
         records:list,      # Validation loss and metrics: a list per epoch, or per step
     ):
-        self.lrs,self.momentums,self.losses,self.epochs,self.records = lrs,momentums,losses,epochs,records
+        store_attr()
         self.iterations = list(range(1, len(lrs)+1))
         self.val_losses = [o[0] for o in records if len(o)]
-        self.rec_metrics = [o[1] if len(o)==2 else list(o[1:]) for o in records if len(o) > 1]
+        self.rec_metrics = [o[1] if len(o) == 2 else list(o[1:]) for o in records if len(o) > 1]
 
     def plot_lr(self) -> np.ndarray: # The axes
         "Plot the learning rate, and the momentum if it was scheduled, against the iteration."
-        n = 1 + (len(set(self.momentums)) > 1)
-        axs = panels(n)
-        for ax,name,y in zip(axs, ('learning rate','momentum'), (self.lrs,self.momentums)):
-            ax.plot(self.iterations, y)
+        curves = {'learning rate':self.lrs}
+        if len(set(self.momentums)) > 1: curves['momentum'] = self.momentums
+        axs = panels(len(curves))
+        for ax,(name,values) in zip(axs, curves.items()):
+            ax.plot(self.iterations, values)
             ax.set(xlabel='iterations', ylabel=name)
         return axs
 
@@ -77,100 +85,132 @@ class Sched:
         n_skip_end:int=5,  # Steps left out at the end
     ) -> plt.Axes:
         "Plot the smoothed training loss against the iteration."
-        s = slice(n_skip, len(self.losses)-n_skip_end)
+        shown = slice(n_skip, len(self.losses)-n_skip_end)
         ax = panels(height=3)[0]
-        ax.plot(self.iterations[s], self.losses[s])
+        ax.plot(self.iterations[shown], self.losses[shown])
         ax.set(xlabel='iterations', ylabel='training loss (smoothed)')
         return ax
 
+# %% ../nbs/14_legacy.ipynb #le700001
 class FindSched(Sched):
     "The record of an `lr_find2`, as fastai 0.7 kept it in `learn.sched`."
     def __init__(self,
         found:LRFind, # What was measured
-        n_iter:int,   # Batches in an epoch, 0 where that is not known
+        n_iter:int,   # Batches in an epoch, 0 if that is not known
     ):
-        df,self.found = found.df,found
-        names = [o for o in found.names if o != 'train_loss']
+        self.found = found
+        df = found.df
+        measured = [o for o in found.names if o != 'train_loss']
         epochs = list(range(n_iter, len(df)+1, n_iter)) if n_iter else []
-        super().__init__(df.lr.tolist(), [], df.train_loss_smooth.tolist(), epochs, df[names].to_numpy().tolist())
+        records = df[measured].to_numpy().tolist()
+        super().__init__(df.lr.tolist(), [], df.train_loss_smooth.tolist(), epochs, records)
 
     def plot(self,
         n_skip:int=10,      # Steps left out at the start
         n_skip_end:int=5,   # Steps left out at the end
-        smoothed:bool=True, # Plot smoothed losses and metrics, or the raw ones?
+        smoothed:bool=True, # Plot smoothed losses and metrics? Otherwise the raw ones
     ) -> np.ndarray: # The axes
         "Plot training loss, validation loss and metrics against the learning rate."
         return self.found.plot(skip_start=n_skip, skip_end=n_skip_end, smooth='legacy' if smoothed else None)
 
 # %% ../nbs/14_legacy.ipynb #28b688af
 class _Constant(CLRBeta):
-    "A constant learning rate: a `fit` without any schedule"
-    curve = ('constant',)
+    "A constant learning rate: a `fit` without any schedule."
     def lr_at(self, i, nb): return 1.
 
-_gone = {**dict.fromkeys(('use_wd_sched','norm_wds','wds_sched_mult'), 'set wds'), 'all_val':'use lr_find2',
-         **dict.fromkeys(('use_swa','swa_start','swa_eval_freq'), 'see torch.optim.swa_utils')}
+# What 0.7 had and this package has not, and what to do
+_gone = dict(
+    use_wd_sched   = 'set wds',
+    norm_wds       = 'set wds',
+    wds_sched_mult = 'set wds',
+    all_val        = 'use lr_find2',
+    use_swa        = 'see torch.optim.swa_utils',
+    swa_start      = 'see torch.optim.swa_utils',
+    swa_eval_freq  = 'see torch.optim.swa_utils')
 
-def _curve(use_clr, use_clr_beta):
-    "The schedule that one of these tuples asks for, or None"
-    if use_clr is None: return use_clr_beta
-    if use_clr_beta is not None: raise ValueError(f"use_clr={use_clr}, use_clr_beta={use_clr_beta}: give one of them.")
-    if is_listy(use_clr) and len(use_clr) in (2,4): return CLR(*use_clr)
-    raise ValueError(f"use_clr={use_clr!r}: it must be (div, cut_div), which leaves momentum alone, or (div, cut_div, "
-                     f"mom_max, mom_min).")
-
-def _wds(learn, wds):
-    "In 0.7 `wds=None` meant no weight decay, which is not the default of today's optimisers"
-    if wds is None and learn.wd is None and 'wd' not in fresh_opt(learn, True).hypers[-1]: return
-    return ifnone(wds, ifnone(learn.wd, 0.))
-
-def _fit07(self, lrs, n_cycle, wds=None, cycle_len=None, cycle_mult=1, use_clr=None, use_clr_beta=None, metrics=None,
-           callbacks=None, cbs=None, reset_opt=True, **kwargs):
+def _check_keywords(learn, kwargs):
+    "Raise an error for keywords that `fit_clr_beta` does not have."
     for o in _gone.keys() & kwargs.keys():
         raise ValueError(f"{o} of fastai 0.7 has no counterpart here: leave it out ({_gone[o]}).")
-    for o in kwargs.keys() - inspect.signature(self.fit_clr_beta).parameters.keys():
-        raise TypeError(f"fit() got an unexpected keyword argument '{o}'" + (': weight decay is wds.' if o=='wd' else ''))
-    curve = _curve(use_clr, use_clr_beta)
-    if curve is not None:
-        if cycle_len is None:
-            raise ValueError(f"{'use_clr' if use_clr else 'use_clr_beta'} needs a cycle_len: the number of epochs in a cycle.")
-        if cycle_mult != 1:
-            raise ValueError(f"cycle_mult={cycle_mult}: its cycles are all of one length; use learn.fit_sgdr for growing ones.")
-    elif cycle_len is not None or cycle_mult != 1:
-        raise ValueError("cycle_len and cycle_mult without use_clr or use_clr_beta are cosine restarts, which fastai has as "
-                         f"learn.fit_sgdr({n_cycle}, {cycle_len or 1}, lr_max={lrs}, cycle_mult={cycle_mult}).")
-    rec,mets = getattr(self, 'recorder', None),self.metrics
-    if rec is None:
-        raise ValueError("0.7's fit keeps its figures at learn.sched and returns the last: for that it needs the "
-                         "Learner's Recorder.")
-    before = getattr(rec, 'lrs', None)
-    if metrics is not None: self.metrics = metrics
-    try:
-        self.fit_clr_beta(lrs, n_cycle, _wds(self,wds), ifnone(cycle_len,1), ifnone(curve,_Constant()), cbs=L(cbs)+L(callbacks),
-                           reset_opt=reset_opt, **kwargs)
-    finally:
-        self.metrics = mets
-        if getattr(rec, 'lrs', None) is not before: self.sched = _sched(rec)  # a fit has begun
-    return self.sched.records[-1] if self.sched.records else []
+    for o in kwargs.keys() - inspect.signature(learn.fit_clr_beta).parameters.keys():
+        hint = ': weight decay is wds.' if o == 'wd' else ''
+        raise TypeError(f"fit() got an unexpected keyword argument '{o}'{hint}")
 
-def _sched(rec):
+def _schedule07(use_clr, use_clr_beta):
+    "Return the schedule that one of these tuples of 0.7 asks for, None if there is none."
+    if use_clr is None: return use_clr_beta
+    if use_clr_beta is not None:
+        raise ValueError(f"use_clr={use_clr}, use_clr_beta={use_clr_beta}: give one of them.")
+    if is_listy(use_clr) and len(use_clr) in (2, 4): return CLR(*use_clr)
+    raise ValueError(f"use_clr={use_clr!r}: it must be (div, cut_div), which leaves momentum alone, or "
+                     "(div, cut_div, mom_max, mom_min).")
+
+def _check_cycles(use_clr, use_clr_beta, lrs, n_cycle, cycle_len, cycle_mult):
+    "Raise `ValueError` for cycles that this package does not have: cosine restarts, and cycles that grow."
+    given = dict(use_clr=use_clr, use_clr_beta=use_clr_beta)
+    name = first(k for k,v in given.items() if v is not None)
+    if name is None and (cycle_len is not None or cycle_mult != 1):
+        call = f"learn.fit_sgdr({n_cycle}, {cycle_len or 1}, lr_max={lrs}, cycle_mult={cycle_mult})"
+        raise ValueError("cycle_len and cycle_mult without use_clr or use_clr_beta are cosine restarts, "
+                         f"which fastai has as {call}.")
+    if name is None: return
+    if cycle_len is None: raise ValueError(f"{name} needs a cycle_len: the number of epochs in a cycle.")
+    if cycle_mult != 1:
+        raise ValueError(f"cycle_mult={cycle_mult}: its cycles are all of one length; "
+                         "use learn.fit_sgdr for growing ones.")
+
+# %% ../nbs/14_legacy.ipynb #le700002
+def _weight_decay(learn, wds):
+    "Return the weight decay of 0.7: `wds=None` meant none, which is not the default of today's optimisers."
+    if wds is not None: return wds
+    if learn.wd is not None: return learn.wd
+    if 'wd' in fresh_opt(learn, True).hypers[-1]: return 0.
+
+def _sched_of(rec):
+    "Return what the Recorder has kept, in a `Sched`. An epoch without a whole validation has no record."
     names = rec.metric_names[1:]
-    records = [o for r in rec.values if None not in (o := list(r)[names.index('valid_loss'):])] if 'valid_loss' in names else []
+    records = []
+    if 'valid_loss' in names:
+        at = names.index('valid_loss')
+        records = [list(o)[at:] for o in rec.values]
+        records = [o for o in records if None not in o]
     moms = getattr(rec, 'hps', {}).get('mom', [])
     return Sched(rec.lrs, moms, list(map(float, rec.losses)), rec.iters, records)
 
-# %% ../nbs/14_legacy.ipynb #9bff8824
-_words = {*'lrs n_cycle wds cycle_len cycle_mult cycle_save_name best_save_name use_clr use_clr_beta metrics'.split(),
-          'callbacks', *_gone}
+def _fit07(self, lrs, n_cycle, wds=None, cycle_len=None, cycle_mult=1, use_clr=None, use_clr_beta=None,
+           metrics=None, callbacks=None, cbs=None, reset_opt=True, **kwargs):
+    "Train as 0.7's `fit` did. Keep the figures in `learn.sched`, and return the last ones."
+    _check_keywords(self, kwargs)
+    schedule = _schedule07(use_clr, use_clr_beta)
+    _check_cycles(use_clr, use_clr_beta, lrs, n_cycle, cycle_len, cycle_mult)
+    rec = getattr(self, 'recorder', None)
+    if rec is None:
+        raise ValueError("0.7's fit keeps its figures at learn.sched and returns the last: "
+                         "for that it needs the Learner's Recorder.")
+    metrics_before,lrs_before = self.metrics,getattr(rec, 'lrs', None)
+    if metrics is not None: self.metrics = metrics
+    try:
+        self.fit_clr_beta(lrs, n_cycle, wds=_weight_decay(self, wds), cycle_len=ifnone(cycle_len, 1),
+                          use_clr_beta=ifnone(schedule, _Constant()), cbs=L(cbs)+L(callbacks),
+                          reset_opt=reset_opt, **kwargs)
+    finally:
+        self.metrics = metrics_before
+        has_begun = getattr(rec, 'lrs', None) is not lrs_before
+        if has_begun: self.sched = _sched_of(rec)
+    return self.sched.records[-1] if self.sched.records else []
 
-_scheds = WeakKeyDictionary()  # beside the Learners, so that an export of one needs nothing of this package
+# %% ../nbs/14_legacy.ipynb #9bff8824
+_keywords = set('lrs n_cycle wds cycle_len cycle_mult cycle_save_name best_save_name '
+                'use_clr use_clr_beta metrics callbacks'.split()) | _gone.keys()
+
+_scheds = WeakKeyDictionary()  # beside the Learners, so that the export of one needs nothing of this package
 
 def unpatch():
     "Restore fastai's own `Learner.fit`, and remove `Learner.lr_find2` and `Learner.sched`."
-    ours = vars(Learner).get('_clrbeta_fit')
-    if ours is None: return
-    ours.on = False
-    if Learner.fit is ours: Learner.fit = ours.__wrapped__
+    patched = vars(Learner).get('_clrbeta_fit')
+    if patched is None: return
+    patched.on = False
+    if Learner.fit is patched: Learner.fit = patched.__wrapped__
     del Learner._clrbeta_fit,Learner.lr_find2,Learner.sched
 
 def repatch():
@@ -178,36 +218,41 @@ def repatch():
     unpatch()
     @wraps(Learner.fit)
     def fit(self, *args, **kwargs):
-        if fit.on and _words & kwargs.keys(): return _fit07(self, *args, **kwargs)
-        if fit.on and args and not isinstance(args[0], (int,np.integer)):
-            raise TypeError(f"fit({', '.join(map(repr, args))}): without a keyword of 0.7's, such as wds, this is "
-                            f"fastai's own fit(n_epoch, lr).")
+        if fit.on and _keywords & kwargs.keys(): return _fit07(self, *args, **kwargs)
+        if fit.on and args and not isinstance(args[0], (int, np.integer)):
+            given = ', '.join(map(repr, args))
+            raise TypeError(f"fit({given}): without a keyword of 0.7's, such as wds, this is fastai's own "
+                            "fit(n_epoch, lr).")
         return fit.__wrapped__(self, *args, **kwargs)
     fit.on = True
     Learner.fit = Learner._clrbeta_fit = fit
     Learner.lr_find2 = lr_find2
-    Learner.sched = property(_scheds.get, _scheds.__setitem__, doc="What the last fit or search of 0.7's recorded, or None.")
+    doc = "What the last fit or search of 0.7's recorded, or None."
+    Learner.sched = property(_scheds.get, _scheds.__setitem__, doc=doc)
 
 # %% ../nbs/14_legacy.ipynb #89dacdaa
 def lr_find2(self:Learner,
     start_lr:float|slice|list=1e-5,         # First learning rate; a linear search starts at 0, as in 0.7
-    end_lr:float=10,                        # Learning rate that step `num_it` would have
+    end_lr:float=10,                        # The learning rate at the end; the last step stays just below it
     num_it:int=100,                         # Optimiser steps, 10 or more
     wds:float|list|None=None,               # Weight decay: a number, or one per parameter group
-    linear:bool=False,                      # Grow linearly? Else exponentially
+    linear:bool=False,                      # Grow linearly? Otherwise exponentially
     stop_dv:bool=True,                      # Stop when the loss explodes?
     metrics:Callable|Metric|list|None=None, # Measured on each validation mini-batch. None: the Learner's
 ):
-    """Run `lr_find_val` with the arguments of fastai 0.7's `lr_find2`; the result is in `learn.sched`, which has a `plot`
-    method. Raises `ValueError` if an argument is invalid, before anything runs."""
+    """Run `lr_find_val` with the arguments of fastai 0.7's `lr_find2`. The result is in `learn.sched`, which
+    has a `plot` method. Raises `ValueError` if an argument is invalid, before anything runs."""
     if linear:
-        starts = per_group('start_lr', start_lr, len(fresh_opt(self, False).param_lists))
+        n_groups = len(fresh_opt(self, False).param_lists)
+        starts = per_group('start_lr', start_lr, n_groups)
         if starts[-1]: end_lr = [end_lr*o/starts[-1] for o in starts]
         start_lr = 0
-    before,n_iter = self.lr_find_result,0
+    n_iter = 0
     with suppress(TypeError): n_iter = len(self.dls.train)
+    before = self.lr_find_result
     try:
-        self.lr_find_val(start_lr, end_lr, num_it, linear, wd=_wds(self, wds), stop_div=stop_dv, metrics=metrics, show_plot=False)
+        self.lr_find_val(start_lr, end_lr, num_it, linear, wd=_weight_decay(self, wds), stop_div=stop_dv,
+                         metrics=metrics, show_plot=False)
     finally:
         found = self.lr_find_result
         if found is not before: self.sched = FindSched(found, n_iter)

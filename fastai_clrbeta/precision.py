@@ -10,6 +10,7 @@ __all__ = ['device_of', 'precision_of', 'autocast_state', 'leave_autocast', 'lea
 from fastai.basics import *
 from fastai.callback.fp16 import MixedPrecision
 from .core import *
+from .learner import *
 from torch.amp import GradScaler, autocast
 import platform
 from contextlib import contextmanager
@@ -20,36 +21,42 @@ def device_of(learn):
     return torch.device(getattr(learn.dls, 'device', None) or next(learn.model.parameters()).device)
 
 def precision_of(learn, cbs=(), tell=False):
-    """Return what `learn` computes in: 'fp32', 'bf16' or 'fp16'. fastai's half precision works on CUDA alone; `tell` warns
-    where it does nothing."""
-    cb,device = first([*learn.cbs, *L(cbs)], risinstance(MixedPrecision)),device_of(learn).type
-    idle = type(cb) is MixedPrecision and device != 'cuda'
-    if idle and tell:
-        warn(f"fastai's {cb.amp_mode.value} is for CUDA and does nothing on {device}: "
+    """Return what `learn` computes in: 'fp32', 'bf16' or 'fp16'. With `tell`, warn if it asks for half
+    precision that does nothing, as fastai's does on all devices but CUDA."""
+    half = first([*learn.cbs, *L(cbs)], risinstance(MixedPrecision))
+    if half is None: return 'fp32'
+    device = device_of(learn).type
+    if type(half) is not MixedPrecision or device == 'cuda': return half.amp_mode.value
+    if tell:
+        warn(f"fastai's {half.amp_mode.value} is for CUDA and does nothing on {device}: "
              "learn.to_precision('bf16') takes its place.")
-    return 'fp32' if cb is None or idle else cb.amp_mode.value
+    return 'fp32'
 
 # %% ../nbs/05_precision.ipynb #aa08cd45
 def _nesting():
+    "Return how deeply `autocast` is nested."
     n = torch.autocast_increment_nesting()
     torch.autocast_decrement_nesting()
     return n
 
-def autocast_state():
-    "Return how deeply `autocast` is nested, and its setting on each device."
-    return _nesting(),[(o, torch.is_autocast_enabled(o), torch.get_autocast_dtype(o)) for o in ('cpu','cuda','mps')]
+_device_types = 'cpu','cuda','mps'
 
-def leave_autocast(nesting, states):
-    "Leave every `autocast` above `nesting`, which a batch cut off between forward pass and loss leaves open."
+def autocast_state():
+    "Return how deeply `autocast` is nested, and its setting on each type of device."
+    settings = [(o, torch.is_autocast_enabled(o), torch.get_autocast_dtype(o)) for o in _device_types]
+    return _nesting(),settings
+
+def leave_autocast(nesting, settings):
+    "Leave each `autocast` above `nesting`, which a batch that ended before its loss has left open."
     if _nesting() <= nesting: return
     while _nesting() > nesting: torch.autocast_decrement_nesting()
     torch.clear_autocast_cache()
-    for o,on,dtype in states:
-        torch.set_autocast_enabled(o, on)
-        torch.set_autocast_dtype(o, dtype)
+    for device,is_on,dtype in settings:
+        torch.set_autocast_enabled(device, is_on)
+        torch.set_autocast_dtype(device, dtype)
 
 def leave_later():
-    "Return a function that leaves every `autocast` and `no_grad` that an interrupt leaves open from now on."
+    "Return a function that leaves each `autocast` and `no_grad` which is opened after this call."
     autocast,with_grad = autocast_state(),torch.is_grad_enabled()
     def leave():
         torch.set_grad_enabled(with_grad)
@@ -58,74 +65,87 @@ def leave_later():
 
 @contextmanager
 def autocast_left():
-    "At the end of the block, leave every `autocast` and `no_grad` that an interrupt left open inside it."
+    "At the end of the block, leave each `autocast` and `no_grad` that was left open inside it."
     leave = leave_later()
     try: yield
     finally: leave()
 
 # %% ../nbs/05_precision.ipynb #pr000010
 def _check_fp16(precision, device):
-    if precision == 'fp16' and device != 'cuda':
-        raise ValueError(f"precision='fp16': only CUDA has it, with gradients that are scaled, and this Learner is on "
-                         f"{device}: use 'bf16'.")
+    "Raise `ValueError` for 'fp16' on a device other than CUDA."
+    if precision != 'fp16' or device == 'cuda': return
+    raise ValueError("precision='fp16': only CUDA has it, with gradients that are scaled, and this Learner "
+                     f"is on {device}: use 'bf16'.")
 
 class Precision(MixedPrecision):
-    """Train in mixed precision on any device: fastai's `MixedPrecision`, which works on CUDA only, with the same arguments.
+    """Train in mixed precision on any device, with the arguments of fastai's `MixedPrecision`.
     Raises `ValueError` for 'fp16' on a device other than CUDA."""
-    name,outer = 'mixed_precision',None  # by its name fastai knows that half precision is there
+    name = 'mixed_precision'  # by which fastai knows that there is half precision
+    outside = None            # the state of autocast outside the fit
 
     def before_fit(self):
         self.leave()
-        device,fp16 = device_of(self.learn).type,self.amp_mode.value == 'fp16'
-        _check_fp16(self.amp_mode.value, device)
-        self.outer,self.autocast = autocast_state(),autocast(device, torch.float16 if fp16 else torch.bfloat16)
-        self.learn.scaler,self.scales = GradScaler(device, **self.kwargs | dict(enabled=fp16)),L()
+        precision,device = self.amp_mode.value,device_of(self.learn).type
+        _check_fp16(precision, device)
+        self.outside = autocast_state()
+        self.autocast = autocast(device, torch.float16 if precision == 'fp16' else torch.bfloat16)
+        scaling = self.kwargs | dict(enabled=precision == 'fp16')
+        self.learn.scaler,self.scales = GradScaler(device, **scaling),L()
 
     def leave(self):
-        "Leave `autocast`, even if a batch that was cut short left it open."
-        if self.outer: leave_autocast(*self.outer)
+        "Leave `autocast`, also if the last batch was cut short and left it open."
+        if self.outside: leave_autocast(*self.outside)
 
     def before_batch(self):
         self.leave()
         super().before_batch()
 
     def after_loss(self): self.leave()
+
     def after_fit(self):
         self.leave()
-        self.outer = None
+        self.outside = None
         super().after_fit()
 
 # %% ../nbs/05_precision.ipynb #pr000015
-_flags = ('avx512_bf16','amx_bf16','bf16','sve_bf16')
+_bf16_flags = 'avx512_bf16','amx_bf16','bf16','sve_bf16'  # of a CPU that has instructions for bf16
+
+def _cpu_capabilities():
+    "Return what torch knows of the CPU; older versions of torch know one flag."
+    if hasattr(torch.cpu, 'get_capabilities'): return torch.cpu.get_capabilities()
+    has_avx512_bf16 = getattr(torch.cpu, '_is_avx512_bf16_supported', bool)
+    return dict(avx512_bf16=has_avx512_bf16())
 
 def native_bf16(
     device:str, # Type of a device: 'cpu', 'cuda', 'mps' …
 ) -> tuple: # True or False, and the reason as text
     "Tell whether the processor computes bf16 in hardware, and how that is known."
     if device == 'cuda':
-        ok = torch.cuda.is_bf16_supported(including_emulation=False)
-        return ok, f"{torch.cuda.get_device_name()} {'computes' if ok else 'only emulates'} bf16"
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+        verb = 'computes' if is_native else 'only emulates'
+        return is_native, f"{torch.cuda.get_device_name()} {verb} bf16"
     if device != 'cpu': return False, f"torch can't tell whether {device} computes bf16 itself"
-    older = lambda: {'avx512_bf16':getattr(torch.cpu, '_is_avx512_bf16_supported', bool)()}
-    caps = getattr(torch.cpu, 'get_capabilities', older)()
-    has,name = [o for o in _flags if caps.get(o)],caps.get('cpu_name') or platform.machine()
-    if has: return True, f"this CPU ({name}) has {', '.join(has)}"
-    return False, f"this CPU ({name}) has no instructions for bf16: it would be slower than fp32"
+    known = _cpu_capabilities()
+    cpu = f"this CPU ({known.get('cpu_name') or platform.machine()})"
+    flags = [o for o in _bf16_flags if known.get(o)]
+    if flags: return True, f"{cpu} has {', '.join(flags)}"
+    return False, f"{cpu} has no instructions for bf16: it would be slower than fp32"
 
+# %% ../nbs/05_precision.ipynb #pr000022
 @patch
 def to_precision(self:Learner,
-    precision:str='auto', # 'bf16', 'fp16' (CUDA only), 'fp32', or 'auto': bf16 if the hardware computes it, else fp32
+    precision:str='auto', # 'bf16', 'fp16' (CUDA only), 'fp32', or 'auto': bf16 if the hardware has it
 ) -> Learner: # The Learner itself
-    """Train in this precision from now on, on whatever device the Learner uses; replaces any precision set before.
-    Warns if bf16 would be slower. Raises `ValueError`, before anything is changed, if the device can't do it."""
-    if precision not in ('bf16','fp16','fp32','auto'):
+    """Train in this precision from now on, on the device of the Learner, in place of any set before.
+    Warns if bf16 would be slower. Raises `ValueError`, before any change, if the device can't do it."""
+    if precision not in ('bf16', 'fp16', 'fp32', 'auto'):
         raise ValueError(f"precision={precision!r}: must be 'bf16', 'fp16', 'fp32' or 'auto'.")
     device = device_of(self).type
     _check_fp16(precision, device)
-    native,why = native_bf16(device)
+    is_native,reason = native_bf16(device)
     if precision == 'auto':
-        precision = 'bf16' if native else 'fp32'
-        print(f"precision: {precision}, since {why}")
-    elif precision == 'bf16' and not native: warn(f"precision='bf16': {why}.")
-    self.to_fp32()  # removes fastai's, too
+        precision = 'bf16' if is_native else 'fp32'
+        tell(f"precision: {precision}, since {reason}")
+    elif precision == 'bf16' and not is_native: warn(f"precision='bf16': {reason}.")
+    self.to_fp32()  # removes fastai's half precision, too
     return self if precision == 'fp32' else self.add_cb(Precision(precision))

@@ -14,42 +14,46 @@ from .core import check_integer
 
 # %% ../nbs/03_resnet.ipynb #478f468c
 class ZeroChannels(Module):
-    "Add channels of zeros, `before` in front and `after` behind: (N,C,H,W) → (N,`before`+C+`after`,H,W)."
+    "Add channels of zeros: (N,C,H,W) → (N,`before`+C+`after`,H,W)."
     def __init__(self,
         before:int=0, # Zero channels in front
         after:int=0,  # Zero channels behind
     ): store_attr()
+
     def forward(self, x): return F.pad(x, (0,0, 0,0, self.before,self.after))
     def extra_repr(self): return f'{self.before}, {self.after}'
 
 # %% ../nbs/03_resnet.ipynb #a7cf8431
 def _conv(ni, nf, stride=1, act=True, preact=False):
-    "3×3 conv, BN, ReLU; with `preact`, BN, ReLU, 3×3 conv."
+    "Return a 3×3 conv, BN, ReLU; with `preact`, BN, ReLU, 3×3 conv."
     if not preact: return ConvLayer(ni, nf, stride=stride, act_cls=defaults.activation if act else None)
     conv = ConvLayer(ni, nf, stride=stride, bias=False, norm_type=None, act_cls=None)
     return nn.Sequential(BatchNorm(ni), defaults.activation(), conv)
 
 def _shortcut(ni, nf, kind, preact):
-    "What the shortcut does where the image halves and `ni` channels become `nf`."
-    if kind=='pool': return AvgPool(3, stride=2, ceil_mode=True)
-    every_second_pixel = AvgPool(1, stride=2)
-    if kind=='pad':  return nn.Sequential(every_second_pixel, ZeroChannels((nf-ni)//2, (nf-ni)//2))
-    return ConvLayer(ni, nf, 1, stride=2, bias=False, norm_type=None if preact else NormType.Batch, act_cls=None)
+    "Return the shortcut of a block that halves the image and makes `nf` channels of `ni`."
+    if kind == 'pool': return AvgPool(3, stride=2, ceil_mode=True)
+    if kind == 'pad':
+        every_second_pixel = AvgPool(1, stride=2)
+        n_zeros = (nf-ni)//2
+        return nn.Sequential(every_second_pixel, ZeroChannels(n_zeros, n_zeros))
+    norm = None if preact else NormType.Batch
+    return ConvLayer(ni, nf, 1, stride=2, bias=False, norm_type=norm, act_cls=None)
 
 # %% ../nbs/03_resnet.ipynb #ad481b9b
 class CifarBlock(Module):
-    "Two 3×3 convs and a shortcut: (N,`ni`,H,W) → (N,`nf`,H,W), or (N,`nf`,H/2,W/2) if `nf` is more than `ni`."
+    "Two 3×3 convs and a shortcut: (N,`ni`,H,W) → (N,`nf`,H,W), or half the size if `nf` is more than `ni`."
     def __init__(self,
         ni:int,                # Channels in
         nf:int,                # Channels out
         shortcut:str='pool',   # 'pool', 'pad' or 'conv', see `cifar_resnet`
-        preact:bool=False,     # BN–ReLU–conv in place of conv–BN–ReLU, and nothing after the sum
+        preact:bool=False,     # BN–ReLU–conv in place of conv–BN–ReLU, with nothing after the sum
     ):
         down = nf != ni
-        width = ni if shortcut=='pool' else nf
-        self.convs = nn.Sequential(
-            _conv(ni, width, 2 if down else 1, preact=preact),
-            _conv(width, width, act=False, preact=preact))
+        width = ni if shortcut == 'pool' else nf  # 'pool' widens after the sum
+        conv1 = _conv(ni, width, stride=2 if down else 1, preact=preact)
+        conv2 = _conv(width, width, act=False, preact=preact)
+        self.convs = nn.Sequential(conv1, conv2)
         self.shortcut = _shortcut(ni, nf, shortcut, preact) if down else nn.Identity()
         self.act = nn.Identity() if preact else defaults.activation()
         self.widen = ZeroChannels(after=nf-width) if nf > width else nn.Identity()
@@ -61,6 +65,18 @@ class CifarBlock(Module):
         return self.widen(x)
 
 # %% ../nbs/03_resnet.ipynb #2aa49ca2
+def _n_blocks(depth):
+    "Return the number of blocks in a stage of a network of `depth` layers."
+    n = (int(depth)-2)//6 if isinstance(depth, Integral) else 0
+    if n < 1 or depth != 6*n+2: raise ValueError(f"depth={depth!r}: must be 6n+2, such as 8, 20, 56 or 110.")
+    return n
+
+def _stage(ni, nf, n_blocks, shortcut, preact):
+    "Return `n_blocks` blocks, of which the first makes `nf` channels of `ni`."
+    widths = [ni] + [nf]*(n_blocks-1)
+    return nn.Sequential(*[CifarBlock(o, nf, shortcut, preact) for o in widths])
+
+# %% ../nbs/03_resnet.ipynb #re000001
 def cifar_resnet(
     depth:int=56,        # Layers with weights: 6n+2 for n blocks a stage, so 8, 14, 20, 32, 44, 56, 110 …
     n_out:int=10,        # Classes
@@ -72,20 +88,19 @@ def cifar_resnet(
 
     Weights are Kaiming normal, fan in. Raises `ValueError` if an argument is invalid.
     Sources: Smith & Topin, arXiv:1708.07120; He et al., arXiv:1512.03385 and 1603.05027."""
-    for k,v in dict(n_out=n_out, c_in=c_in).items(): check_integer(k, v)
-    n = (int(depth)-2)//6 if isinstance(depth, Integral) else 0
-    if n < 1 or depth != 6*n+2: raise ValueError(f"depth={depth!r}: must be 6n+2, such as 8, 20, 56 or 110.")
-    if shortcut not in ('pool','pad','conv'):
+    check_integer('n_out', n_out)
+    check_integer('c_in', c_in)
+    n = _n_blocks(depth)
+    if shortcut not in ('pool', 'pad', 'conv'):
         raise ValueError(f"shortcut={shortcut!r}: must be 'pool', 'pad' or 'conv'.")
-    stage = lambda ni,nf: nn.Sequential(*[CifarBlock(ni if i==0 else nf, nf, shortcut, preact) for i in range(n)])
     stem = ConvLayer(c_in, 16, bias=False, norm_type=None, act_cls=None) if preact else ConvLayer(c_in, 16)
-    last = [BatchNorm(64), defaults.activation()] if preact else []
+    last_act = [BatchNorm(64), defaults.activation()] if preact else []
     model = nn.Sequential(OrderedDict(
         stem   = stem,
-        stage1 = stage(16, 16),
-        stage2 = stage(16, 32),
-        stage3 = stage(32, 64),
-        head   = nn.Sequential(*last, AdaptiveAvgPool(), Flatten(), nn.Linear(64, n_out))))
+        stage1 = _stage(16, 16, n, shortcut, preact),
+        stage2 = _stage(16, 32, n, shortcut, preact),
+        stage3 = _stage(32, 64, n, shortcut, preact),
+        head   = nn.Sequential(*last_act, AdaptiveAvgPool(), Flatten(), nn.Linear(64, n_out))))
     init_cnn(model)
     return model
 

@@ -205,7 +205,7 @@ def given_to(o):
     return {k:attrs[k] for k in args if k in attrs and is_plain(attrs[k])}
 
 _of_learner = set(inspect.signature(Learner.__init__).parameters) | set('''opt n_epoch epoch dl it
-    xb yb x y loss_grad lock _metrics _do_fit all_batches _call_one'''.split())
+    xb yb x y loss_grad lock logger _metrics _do_fit all_batches _call_one'''.split())
 _of_batch = 'xb','yb','x','y','pred','loss','loss_grad'
 _largest = 2**26  # bytes of a prediction
 

@@ -28,8 +28,8 @@ def workers(p):
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='needs /proc')
 def test_the_command_is_started_anew(tmp_path):
     "One process of two is killed, torchrun starts both again, and all is as if nothing had happened"
-    (tmp_path/'clrbeta.py').write_text('from fastai_clrbeta.cli import main; main()')
-    run = 'clrbeta.py --depth 8 --cycle_len 3 --lr 0.1 --bs 128 --checkpoint --resume --out'.split()
+    (tmp_path/'clrbeta.py').write_text('from fastai_clrbeta.cli import clrbeta; clrbeta()')
+    run = 'clrbeta.py --depth 8 --cycle-len 3 --lr 0.1 --bs 128 --checkpoint --resume --out'.split()
     p = start(*run, 'killed', cwd=tmp_path, restarts=1)
     history = tmp_path/'killed/history.csv'
     deadline = time.time()+240

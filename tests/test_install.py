@@ -5,38 +5,46 @@ import pytest
 from conftest import root
 from test_packaging import build
 
+pytestmark = pytest.mark.slow  # a new venv
+
 @pytest.fixture(scope='module')
 def venv(tmp_path_factory):
-    "An empty venv, to which everything is at hand that is installed here, but for this package: its requirements are gigabytes"
+    """A new venv that sees all that is installed here, except this package and pip:
+    to download the requirements would take gigabytes."""
     d = tmp_path_factory.mktemp('install')
     subprocess.run([sys.executable, '-m', 'venv', '--without-pip', d/'venv'], check=True)
     (d/'others').mkdir()
-    for folder in dict.fromkeys([sysconfig.get_path('purelib'), sysconfig.get_path('platlib'), *site.getsitepackages()]):
+    not_seen = r'(__editable__.*|fastai_clrbeta\b.*|.*\.pth|__pycache__|pip\b.*)$'
+    folders = [sysconfig.get_path('purelib'), sysconfig.get_path('platlib'), *site.getsitepackages()]
+    for folder in dict.fromkeys(folders):
         for o in Path(folder).glob('*'):
-            if re.match(r'(__editable__.*|fastai_clrbeta\b.*|.*\.pth|__pycache__|pip\b.*)$', o.name) or (d/'others'/o.name).exists(): continue
-            (d/'others'/o.name).symlink_to(o)
+            link = d/'others'/o.name
+            if not re.match(not_seen, o.name) and not link.exists(): link.symlink_to(o)
     libs = next((d/'venv').glob('lib/python*/site-packages'))
     (libs/'others.pth').write_text(str(d/'others'))
     return d/'venv'
 
 def run(*cmd, cwd, ok=True):
     env = {k:v for k,v in os.environ.items() if not k.startswith(('PYTHON','PIP_'))}
-    env |= {'MPLBACKEND':'agg', 'PIP_CONFIG_FILE':os.devnull, 'OMP_NUM_THREADS':'1'}  # more threads would wait for whatever else runs here
+    env |= {'MPLBACKEND':'agg', 'PIP_CONFIG_FILE':os.devnull}
+    env |= {'OMP_NUM_THREADS':'1'}  # more threads would wait for whatever else runs here
     p = subprocess.run([*map(str, cmd)], cwd=cwd, env=env, capture_output=True, text=True)
     assert (p.returncode==0) == ok, p.stdout[-1000:] + p.stderr[-3000:]
     return p.stdout
 
 @pytest.fixture(scope='module')
 def installed(venv, tmp_path_factory):
-    "What pip said. It finds the requirements, and theirs, and fails where one is missing or of another version"
+    "What pip said. It finds all requirements, and fails if one is missing or has another version"
     run(venv/'bin/python', '-c', 'import fastai_clrbeta', cwd=venv, ok=False)
     d = tmp_path_factory.mktemp('wheel')
-    shutil.copytree(root/'fastai_clrbeta', d/'src/fastai_clrbeta', ignore=shutil.ignore_patterns('__pycache__'))
+    no_cache = shutil.ignore_patterns('__pycache__')
+    shutil.copytree(root/'fastai_clrbeta', d/'src/fastai_clrbeta', ignore=no_cache)
     for o in root.iterdir():
         if o.is_file(): shutil.copy(o, d/'src')
     (d/'dist').mkdir()
     whl = build(d/'src', d/'dist', 'wheel')
-    return run(sys.executable, '-m', 'pip', '--python', venv/'bin/python', 'install', '--no-index', '--disable-pip-version-check', whl, cwd=venv)
+    pip = [sys.executable, '-m', 'pip', '--python', venv/'bin/python']
+    return run(*pip, 'install', '--no-index', '--disable-pip-version-check', whl, cwd=venv)
 
 def test_requirements_are_enough(installed, venv):
     assert re.search('^Successfully installed fastai.clrbeta-[0-9a-z.]+$', installed, re.M)  # that alone
@@ -52,23 +60,26 @@ print(*[o.name for o in reqs if o.marker is None])"""
     for o in names: assert f'Requirement already satisfied: {o}' in installed
 
 def test_recipe(installed, venv, tmp_path):
-    "README's first block, from the installed package, in a folder of its own; with a short cycle, since the index runs the long one"
+    "README's first block, from the installed package; the cycle is shorter: the index runs the long one"
     recipe = re.search(r'```python\n(.*?)```', (root/'README.md').read_text(encoding='utf-8'), re.S)[1]
     assert 'fit_clr_beta' in recipe
     assert recipe.count('cycle_len=15') == 1
-    res = run(venv/'bin/python', '-W', 'ignore', '-c', recipe.replace('cycle_len=15', 'cycle_len=3') + """
+    code = recipe.replace('cycle_len=15', 'cycle_len=3') + """
 import fastai_clrbeta
-print(fastai_clrbeta.__file__, learn.recorder.metric_names[3], *[o[0] for o in learn.recorder.values])""", cwd=tmp_path)
+losses = [o[0] for o in learn.recorder.values]
+print(fastai_clrbeta.__file__, learn.recorder.metric_names[3], *losses)"""
+    res = run(venv/'bin/python', '-W', 'ignore', '-c', code, cwd=tmp_path)
     file,name,*losses = res.splitlines()[-1].split()
     assert Path(file).is_relative_to(venv) and name == 'accuracy'
     assert len(losses) == 3 and float(losses[-1]) < float(losses[0])  # the training losses
 
 def test_command(installed, venv, tmp_path):
     out = run(venv/'bin/clrbeta', '--help', cwd=tmp_path)
-    assert '--cycle' in out and 'use_clr_beta' in out and not list(tmp_path.iterdir())
+    assert '--cycle-len' in out and 'use_clr_beta' in out and not list(tmp_path.iterdir())
 
 def test_import_brings_only_ours(installed, venv, tmp_path):
-    "Nothing is imported that `fastai.vision.all` has not imported already: that keeps the import fast, see benchmarks/import_time.py"
+    """Nothing is imported that `fastai.vision.all` has not imported already.
+    That keeps the import fast, see benchmarks/import_time.py"""
     code = """
 import sys, fastai.vision.all
 theirs = set(sys.modules)

@@ -32,7 +32,7 @@ def check_wheel(whl):
     assert meta['Description-Content-Type'] == 'text/markdown' and meta.get_payload().strip() == (root/'README.md').read_text().strip()
     points = ConfigParser(delimiters=['='])
     points.read_string(info['entry_points.txt'].decode())
-    assert points['console_scripts']['clrbeta'] == 'fastai_clrbeta.cli:main'
+    assert points['console_scripts']['clrbeta'] == 'fastai_clrbeta.cli:clrbeta'
     assert points['nbdev']['fastai_clrbeta'] == 'fastai_clrbeta._modidx:d'
     assert 'LICENSE' in info
     assert modules == {f'fastai_clrbeta/{o.name}' for o in (root/'fastai_clrbeta').glob('*.py')} | {'fastai_clrbeta/py.typed'}
