@@ -1,21 +1,25 @@
 "Every notebook runs, and README is the index"
-import subprocess, sys
-import pytest
-from conftest import root
-
-code = '''
 import sys
-from nbdev.test import test_nb
-ok,_ = test_nb(sys.argv[1], skip_flags=['notest','slow'], basepath=sys.argv[2])
-sys.exit(not ok)'''
+import pytest
+import processes
+from conftest import root
 
 notebooks = sorted((root/'nbs').glob('*.ipynb'))
 assert notebooks
+long = 'index', 'tutorial_choose_a_learning_rate', 'tutorial_runs_that_survive'
 
-@pytest.mark.parametrize('nb', notebooks, ids=lambda o: o.stem)
+def run_notebook(nb):
+    "Exit with an error if a cell of the notebook `nb` raises one."
+    from nbdev.test import test_nb
+    ok,_ = test_nb(nb, skip_flags=['notest','slow'], basepath=root)
+    sys.exit(not ok)
+
+def notebook_param(nb): return pytest.param(nb, id=nb.stem, marks=[pytest.mark.slow]*(nb.stem in long))
+
+@pytest.mark.parametrize('nb', map(notebook_param, notebooks))
 def test_notebook(nb):
-    p = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, str(nb), str(root)], cwd=root, capture_output=True, text=True)
-    assert p.returncode == 0, p.stderr[-3000:]
+    code,output = processes.run(run_notebook, nb, folder=root)
+    assert code == 0, output[-3000:]
 
 def test_readme_is_the_index(monkeypatch):
     monkeypatch.syspath_prepend(root/'.ci')

@@ -1,0 +1,42 @@
+"Run functions in new processes that are forked from one process, which has imported fastai already"
+import multiprocessing, os, sys, warnings
+from multiprocessing.connection import Connection
+
+forks = 'forkserver' in multiprocessing.get_all_start_methods()
+context = multiprocessing.get_context('forkserver' if forks else 'spawn')
+imported = 'fastai.vision.all', 'fastai.tabular.all', 'fastai.text.all', 'fastai_clrbeta.all', 'nbdev.test'
+if forks: context.set_forkserver_preload([*imported])
+
+def call(f, args, folder, output):
+    "Call `f(*args)` in this new process, in `folder`, and write what it prints to `output`"
+    for fd in 1,2: os.dup2(output.fileno(), fd)
+    sys.stdout,sys.stderr = (open(fd, 'w', buffering=1, closefd=False) for fd in (1,2))
+    if folder: os.chdir(folder)
+    warnings.simplefilter('ignore')
+    f(*args)
+
+def ends(terminal):
+    "The two ends of a pipe, or of a terminal: the one to read from and the one to write to"
+    if not terminal: return context.Pipe(duplex=False)
+    import pty
+    return map(Connection, pty.openpty())
+
+def read_all(connection):
+    "Return all that is written at the other end until it is closed."
+    text = b''
+    while True:
+        try: new = os.read(connection.fileno(), 65536)
+        except OSError: break  # the other end of a terminal is closed
+        if not new: break
+        text += new
+    return text.decode(errors='replace')
+
+def run(f, *args, folder=None, terminal=False):
+    "Call `f(*args)` in a new process, in a terminal or a pipe. Return its exit code and what it wrote."
+    reader,writer = ends(terminal)
+    process = context.Process(target=call, args=(f, args, folder, writer))
+    process.start()
+    writer.close()
+    text = read_all(reader)
+    process.join()
+    return process.exitcode,text
