@@ -1,39 +1,75 @@
 "A small task, and runs of it that are whole, or killed and resumed"
-import contextlib, io, warnings
+import contextlib, itertools, os, signal, warnings
 import pytest
 from fastai.callback.all import *
 from fastai_clrbeta.all import *
 
 TorchDL = torch.utils.data.DataLoader
-x,y = torch.linspace(-2, 2, 128*6).view(128, 6).sin(),torch.arange(128)%3
 
-def Kill(at, event='after_batch'):
-    """A callback that presses Ctrl-C when `event` happens in training step `at`, after all other callbacks,
-    also that of the checkpoint. It has no attributes, since a resumed run
-    would get those of the run before it."""
-    def strike(self):
-        if self.training and self.train_iter == at: raise KeyboardInterrupt
-    return type('Kill', (Callback,), {'order':3000, event:strike})()
+# The task: 6 batches in an epoch
+n_rows = 96
+x,y = torch.linspace(-2, 2, n_rows*6).view(n_rows, 6).sin(),torch.arange(n_rows)%3
+images = torch.linspace(-1, 1, n_rows*3*8*8).view(n_rows, 3, 8, 8)
 
-def mlp(): return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+def two_layers(middle): return nn.Sequential(nn.Linear(6, 16), middle, nn.Dropout(0.3), nn.Linear(16, 3))
+def mlp(): return two_layers(nn.ReLU())
+def normed(): return two_layers(nn.BatchNorm1d(16))
+def conv():
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.1), nn.Linear(144, 3)
+    return nn.Sequential(*layers)
 
-def learner(path, cbs=(), train=None, model=mlp, **kwargs):
-    "A Learner with 8 batches in an epoch"
-    set_seed(1, reproducible=True)
-    items = list(zip(x, y))
+kinds = dict(rows=(x, mlp), normed=(x, normed), images=(images, conv))
+
+def learner(path, cbs=(), kind='rows', train=None, model=None, seed=1, **kwargs):
+    "A Learner with the model and the inputs of its kind; `train` and `model` make others."
+    inputs,model_of_kind = kinds[kind]
+    items = list(zip(inputs, y))
+    set_seed(seed, reproducible=True)
     train = train() if train else DataLoader(items, bs=16, shuffle=True)
     dls = DataLoaders(train, DataLoader(items, bs=64), device='cpu')
     kwargs = dict(loss_func=CrossEntropyLossFlat(), opt_func=sgd, metrics=accuracy) | kwargs
-    return Learner(dls, model(), path=path, cbs=cbs, **kwargs)
+    return Learner(dls, (model or model_of_kind)(), path=path, cbs=cbs, **kwargs)
 
-def fit(learn, **kwargs):
-    "Train for 3 epochs, in silence"
-    with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(io.StringIO()):
-        learn.fit_clr_beta(0.1, **dict(cycle_len=3) | kwargs)
+# What ends a run
+def interrupt(): signal.raise_signal(signal.SIGINT)
+def sigkill(): os.kill(os.getpid(), signal.SIGKILL)
+
+def nth(n, f):
+    "Return a function that calls `f` when it is called for the `n`th time."
+    count = itertools.count(1)
+    def call():
+        if next(count) == n: f()
+    return call
+
+in_both = 'before_batch','after_pred','after_loss','after_batch'
+
+def CrashAt(event, step=0, how=interrupt, order=3000, valid=False):
+    """A callback that ends the run when `event` happens after `step` steps or more. An event of both training
+    and validation counts in training only or, if `valid`, in validation only. By default the callback
+    acts after all others, also that of the checkpoint. It has no attributes, since a resumed run
+    would get those of the run before it."""
+    def crash(self):
+        if event in in_both and self.training == valid: return
+        if self.train_iter >= step: how()
+    return type('CrashAt', (Callback,), {'order':order, event:crash})()
+
+class Explode(Callback):
+    "Diverge at the fifth step of a run of fewer epochs than these, on the last process alone"
+    order = -11
+    def __init__(self, fewer_than): self.fewer_than = fewer_than
+    def after_loss(self):
+        last = rank_distrib() == max(num_distrib(), 1) - 1
+        if not last or not self.training or self.n_epoch >= self.fewer_than: return
+        if self.train_iter == 4: self.learn.loss = self.learn.loss*float('nan')
+
+# Runs
+def fit(learn, lrs=0.1, **kwargs):
+    "Train for 3 epochs, without a bar and a table"
+    with learn.no_bar(), learn.no_logging(): learn.fit_clr_beta(lrs, **dict(cycle_len=3) | kwargs)
     return learn
 
 def killed(learn, **kwargs):
-    "Train until the `Kill` of `learn` strikes"
+    "Train until the `CrashAt` of `learn` strikes"
     with pytest.raises(KeyboardInterrupt): fit(learn, **dict(checkpoint='run', every_iter=1) | kwargs)
     return learn
 
@@ -43,17 +79,22 @@ def search(learn, **kwargs): return learn.lr_find_val(num_it=12, show_plot=False
 
 @contextlib.contextmanager
 def told():
-    "The list of the warnings of the block, as texts, without those of fastai and of a missing `Kill`"
+    "The list of the warnings of the block, as texts, without those of fastai and of a missing `CrashAt`"
     with warnings.catch_warnings(record=True) as w:
         warnings.simplefilter('always')
         res = []
         yield res
     texts = [str(o.message) for o in w if issubclass(o.category, UserWarning)]
-    res += [o for o in texts if 'shadowing an attribute' not in o and 'the state of Kill' not in o]
+    res += [o for o in texts if 'shadowing an attribute' not in o and 'the state of CrashAt' not in o]
 
-def weights(learn): return [o.tolist() for o in learn.model.parameters()]
+# What must be the same in two runs
+def weights(learn): return {k:v.tolist() for k,v in learn.model.state_dict().items()}
 
-def outcome(learn):
-    "All that must be the same in two runs, except for the times of the epochs"
+def history(learn):
+    "Values of epochs, and losses, rates, settings and epochs of steps, as text: nan is equal to nan there"
     rec = learn.recorder
-    return weights(learn),[list(o)[:-1] for o in rec.values],list(map(float, rec.losses)),rec.hps
+    return str([[[*o] for o in rec.values], [*map(float, rec.losses)], rec.lrs, rec.hps, rec.iters])
+
+def outcome(learn): return weights(learn),history(learn)
+
+def assert_same_run(a, b): assert outcome(a) == outcome(b)

@@ -1,7 +1,6 @@
 """Runs of many kinds that are killed or interrupted again and again: `python kills.py folder case …`.
-Everything is imported once, and each run is a fork of that.
+Each run is a fork of one process, which has imported everything.
 What came of them is in `results.json` in the folder."""
-import functools
 from faults import *
 from fastai.collab import *
 from fastai.tabular.all import *
@@ -13,22 +12,20 @@ from torch.utils.data import DataLoader as TorchDataLoader
 defaults.cpus = 0  # texts are split into words in the process itself
 
 # Learners, with six batches in an epoch or a few more
-def images(folder, cbs=None, cls=DataLoader, workers=0):
+def noisy_images(folder, cbs=(), cls=DataLoader, workers=0):
     "Items that are different at each look, also by random numbers that the data set holds itself"
     kw = dict(batch_size=16, num_workers=workers)
-    dls = DataLoaders(cls(OwnNoise(), shuffle=True, **kw), cls(OwnNoise(), **kw))
-    cbs = [SaveModelCallback(fname='best_loss'), EarlyStoppingCallback(patience=10), *L(cbs)]
-    return Learner(dls, Net(), loss_func=CrossEntropyLossFlat(), opt_func=sgd, metrics=accuracy,
-                   path=folder, cbs=cbs)
+    def dls(): return DataLoaders(cls(OwnNoise(), shuffle=True, **kw), cls(OwnNoise(), **kw))
+    return learner(folder, cbs, dls)
 
 def half(folder, cbs, change):
-    learn = images(folder, cbs)
+    learn = noisy_images(folder, cbs)
     getattr(learn, change[0])(*change[1:])
     return learn
 
 def three_groups(folder, cbs):
     "The first of the groups is frozen"
-    learn = images(folder, cbs)
+    learn = noisy_images(folder, cbs)
     learn.opt_func,learn.splitter = Adam,lambda m: [params(m.conv), params(m.bn), params(m.head)]
     learn.freeze_to(1)
     return learn
@@ -61,8 +58,8 @@ def language_model(folder, cbs):
                                   path=folder, cbs=cbs)
 
 def unet(folder, cbs):
-    images = torch.randn(96, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    items = [(TensorImage(o), TensorMask((o[0] > 0).long())) for o in images]
+    pictures = torch.randn(96, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    items = [(TensorImage(o), TensorMask((o[0] > 0).long())) for o in pictures]
     dls = DataLoaders(DataLoader(items, bs=16, shuffle=True), DataLoader(items, bs=32))
     encoder = nn.Sequential(ConvLayer(3, 8, stride=2), ConvLayer(8, 8), ConvLayer(8, 16, stride=2))
     model = DynamicUnet(encoder, 2, (16,16))
@@ -89,18 +86,6 @@ class Scale(Callback):
     def step(self, *args, **kwargs): self.skip = False
 
 # What ends a run
-plan = SimpleNamespace(event=None, left=0, how=None)  # not in an attribute, which a checkpoint would hold
-class Strike(Callback):
-    "End this process at the event that the plan names, before a checkpoint is written"
-    order = 900
-    def strike(self, event):
-        if event != plan.event or not self.training and event.endswith('batch'): return
-        plan.left -= 1
-        if plan.left == 0: plan.how()
-for o in 'after_loss after_backward after_batch after_train before_validate'.split():
-    setattr(Strike, o, functools.partialmethod(Strike.strike, o))
-
-def sigkill(): os.kill(os.getpid(), signal.SIGKILL)
 def ctrl_c(): os.killpg(0, signal.SIGINT)  # a terminal sends it to all processes
 INTERRUPTED = 130
 
@@ -113,11 +98,11 @@ def case(make, strikes=five, how=sigkill, n=1, lrs=0.1, **kwargs):
     return SimpleNamespace(make=make, strikes=strikes, how=how, n=n, lrs=lrs, kwargs=kwargs)
 
 cases = {
-    'fastai, no worker':      case(images),
-    'fastai, two workers':    case(partial(images, workers=2)),
-    'torch, no worker':       case(partial(images, cls=TorchDataLoader)),
-    'torch, two workers':     case(partial(images, cls=TorchDataLoader, workers=2)),
-    'at each step':           case(images, each_step),
+    'fastai, no worker':      case(noisy_images),
+    'fastai, two workers':    case(partial(noisy_images, workers=2)),
+    'torch, no worker':       case(partial(noisy_images, cls=TorchDataLoader)),
+    'torch, two workers':     case(partial(noisy_images, cls=TorchDataLoader, workers=2)),
+    'at each step':           case(noisy_images, each_step),
     'tabular':                case(tabular),
     'collab':                 case(collab, lrs=0.05),
     'language model':         case(language_model, lrs=0.02),
@@ -125,52 +110,60 @@ cases = {
     'to_fp16':                case(partial(half, change=['to_fp16'])),
     'bf16':                   case(partial(half, change=['to_precision','bf16'])),
     'three groups':           case(three_groups, lrs=[1e-3,1e-2,3e-2]),
-    'gradient scaler':        case(lambda folder, cbs: images(folder, [Scale(), *cbs])),
-    'two processes':          case(images, n=2),
-    'two processes, workers': case(partial(images, cls=TorchDataLoader, workers=2), five[:2], n=2),
-    'Ctrl-C':                 case(images, how=ctrl_c),
-    'Ctrl-C, two workers':    case(partial(images, cls=TorchDataLoader, workers=2), how=ctrl_c),
+    'gradient scaler':        case(lambda folder, cbs: noisy_images(folder, [Scale(), *cbs])),
+    'two processes':          case(noisy_images, n=2),
+    'two processes, workers': case(partial(noisy_images, cls=TorchDataLoader, workers=2), five[:2], n=2),
+    'Ctrl-C':                 case(noisy_images, how=ctrl_c),
+    'Ctrl-C, two workers':    case(partial(noisy_images, cls=TorchDataLoader, workers=2), how=ctrl_c),
     'Ctrl-C, language model': case(language_model, how=ctrl_c, lrs=0.02),
-    'Ctrl-C, two processes':  case(images, five[::2], how=ctrl_c, n=2)}
+    'Ctrl-C, two processes':  case(noisy_images, five[::2], how=ctrl_c, n=2)}
 
-def train(c, folder, seed=0, strike=(None,0,None), **kwargs):
+def crash(c, event, left, one):
+    "A callback that ends this process at the event, before a checkpoint is written, if this rank is struck"
+    struck = c.n == 1 or one in (None, rank_distrib())
+    if c.how is ctrl_c: struck = rank_distrib() == 0  # it reaches the others, too
+    return CrashAt(event, how=nth(left if struck else None, c.how), order=900)
+
+def of_package(warning):
+    "Does the warning come from this package?"
+    return Path(warning.filename).parent.name == 'fastai_clrbeta'
+
+def train(c, folder, seed=0, strike=('after_batch',None,None), **kwargs):
     "Run, or resume, the case `c` in this process, with fastai's progress bar"
-    event,left,one = strike
     rank = rank_distrib()
-    alone = one is None if c.how is sigkill else rank == 0
-    if alone or c.n == 1 or rank == one: plan.event,plan.left,plan.how = event,left,c.how
     signal.signal(signal.SIGINT, signal.default_int_handler)
     set_seed(100*seed, reproducible=True)  # another process has other weights and random numbers
-    learn = c.make(folder, [Strike()])
+    learn = c.make(folder, [crash(c, *strike)])
     set_seed(100*seed + rank)
     together = learn.distrib_ctx(sync_bn=False, cpu=True) if c.n > 1 else nullcontext()
     try:
         with warnings.catch_warnings(record=True) as told, together:
             warnings.simplefilter('always')
             learn.fit_clr_beta(c.lrs, cycle_len=2, use_clr_beta=(10,13.68,0.95,0.8), **c.kwargs, **kwargs)
-    except KeyboardInterrupt:
-        plan.event = None
-        os._exit(INTERRUPTED)
+    except KeyboardInterrupt: os._exit(INTERRUPTED)
     scales = learn.scale.scales if hasattr(learn, 'scale') else []
-    told = [str(o.message) for o in told if '/fastai_clrbeta/' in o.filename]
-    end = dict(outcome=[*outcome(learn), scales], told=told)
+    end = dict(outcome=[outcome(learn), scales], epochs=len(learn.recorder.values),
+               told=[str(o.message) for o in told if of_package(o)])
     (Path(folder)/f'outcome{rank}.json').write_text(json.dumps(end))
 
+def attempt(f, n):
+    "Call `f` in `n` forks, and again if one of them was hung"
+    for _ in range(3):
+        codes = forked(f, n=n, limit=150)
+        if HUNG not in codes: break
+    return codes
+
 def go(c, folder):
-    "Run the case `c` in peace and through its strikes. Return exit codes, and whether the end is the same"
-    peace,struck,codes = folder/'peace',folder/'struck',[]
-    def go_on(*args, **kwargs):
-        for _ in range(3):
-            if HUNG not in (res := forked(partial(train, c, *args, **kwargs), n=c.n, limit=150)): break
-        codes.append(res)
-    peace.mkdir(parents=True)
-    go_on(peace)
-    kept = dict(checkpoint='run', every_iter=1, resume=True)
-    for i,strike in enumerate(c.strikes): go_on(struck, seed=i, strike=strike, **kept)
-    go_on(struck, seed=len(c.strikes), **kept)
-    a,b = ([json.loads(o) for o in read(f)] for f in (peace,struck))
-    return dict(codes=codes, same=len(a) == c.n and [o['outcome'] for o in a] == [o['outcome'] for o in b],
-                epochs=[len(o['outcome'][1]) for o in b], told=[o['told'] for o in b])
+    "Run the case `c` as a whole and through its strikes. Return exit codes, and whether the end is the same"
+    whole,struck = folder/'whole',folder/'struck'
+    whole.mkdir(parents=True)
+    kept = partial(train, c, struck, checkpoint='run', every_iter=1, resume=True)
+    codes = [attempt(partial(train, c, whole), c.n)]
+    for i,strike in enumerate(c.strikes): codes.append(attempt(partial(kept, seed=i, strike=strike), c.n))
+    codes.append(attempt(partial(kept, seed=len(c.strikes)), c.n))
+    a,b = ([json.loads(o) for o in read(f)] for f in (whole,struck))
+    same = len(a) == c.n and [o['outcome'] for o in a] == [o['outcome'] for o in b]
+    return dict(codes=codes, same=same, epochs=[o['epochs'] for o in b], told=[o['told'] for o in b])
 
 def main(folder, *names):
     if os.getpgrp() != os.getpid(): os.setpgrp()  # a Ctrl-C is for this group alone

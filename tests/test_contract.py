@@ -238,8 +238,8 @@ def after_search(path, names):
 def after_kills(path, names):
     whole = fit(holding(path/'whole', names))
     with told() as texts:
-        killed(holding(path, names, [Kill(13)]))
-        killed(holding(path, names, [Kill(19)]), resume=True)
+        killed(holding(path, names, [CrashAt('after_batch', 10)]))
+        killed(holding(path, names, [CrashAt('after_batch', 15)]), resume=True)
         learn = resumed(holding(path, names))
     expected = {at:shown(o) for at,o in held(whole, names).items()}
     res = wrong(expected, learn, names, texts)
@@ -400,7 +400,7 @@ class InTensor(InPlace):
 class Noisy(torch.utils.data.Dataset):
     "With random numbers of its own, or of a transform, perhaps made at the first item"
     def __init__(self, tfm=None, rng=None): self.tfm,self.rng = tfm,rng
-    def __len__(self): return 128
+    def __len__(self): return n_rows
     def __getitem__(self, i):
         if self.tfm: return x[i] + self.tfm(i),y[i]
         self.rng = self.rng or np.random.default_rng(0)
@@ -417,24 +417,24 @@ class Jitter(Transform):
 class Reweights(Callback):
     "Other examples more often in each epoch"
     def after_epoch(self):
-        w = torch.where(torch.arange(128)%3 == self.epoch%3, 9., 1.)
+        w = torch.where(torch.arange(n_rows)%3 == self.epoch%3, 9., 1.)
         self.dls.train.sampler.weights = w.double()
 
 def torch_dl(ds=None, **kwargs): return TorchDL(ds or torch.utils.data.TensorDataset(x, y), 16, **kwargs)
 def in_batches():
-    sampler = torch.utils.data.BatchSampler(InPlace(128), 16, False)
+    sampler = torch.utils.data.BatchSampler(InPlace(n_rows), 16, False)
     return TorchDL(torch.utils.data.TensorDataset(x, y), batch_sampler=sampler)
-def weighted(): return torch_dl(sampler=torch.utils.data.WeightedRandomSampler([1.]*128, 128))
+def weighted(): return torch_dl(sampler=torch.utils.data.WeightedRandomSampler([1.]*n_rows, n_rows))
 
 data = dict(
-    list    = lambda: torch_dl(sampler=InPlace(128)),
-    array   = lambda: torch_dl(sampler=InArray(128)),
-    tensor  = lambda: torch_dl(sampler=InTensor(128)),
+    list    = lambda: torch_dl(sampler=InPlace(n_rows)),
+    array   = lambda: torch_dl(sampler=InArray(n_rows)),
+    tensor  = lambda: torch_dl(sampler=InTensor(n_rows)),
     batches = in_batches,
     made_late = lambda: torch_dl(Noisy(), shuffle=True),
     own     = lambda: torch_dl(Noisy(rng=np.random.default_rng(1)), shuffle=True),
     tfm     = lambda: torch_dl(Noisy(Noise()), shuffle=True),
-    subset  = lambda: torch_dl(torch.utils.data.Subset(Noisy(), list(range(128))[::-1]), shuffle=True),
+    subset  = lambda: torch_dl(torch.utils.data.Subset(Noisy(), list(range(n_rows))[::-1]), shuffle=True),
     fastai  = lambda: DataLoader(Noisy(rng=np.random.default_rng(1)), bs=16, shuffle=True),
     after_batch = lambda: TfmdDL(list(zip(x, y)), bs=16, shuffle=True, after_batch=Jitter()))
 
@@ -489,7 +489,6 @@ class Weighs(nn.Module):
         self.mean = 0.9*self.mean + 0.1*p.detach().abs().mean()
         return F.cross_entropy(p, y)*(1 + self.n/50)/self.mean
 
-def normed(): return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.Linear(16, 3))
 def scripted(f=normed):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -549,14 +548,14 @@ def test_killed_and_searched_runs_are_the_same(make, tmp_path):
     run = partial(fit, cycle_len=2)
     whole = outcome(run(make(tmp_path)))
     with told() as texts:
-        killed(make(tmp_path, [Kill(5)]), cycle_len=2, every_iter=3)
-        killed(make(tmp_path, [Kill(13)]), cycle_len=2, every_iter=3, resume=True)
+        killed(make(tmp_path, [CrashAt('after_batch', 4)]), cycle_len=2, every_iter=3)
+        killed(make(tmp_path, [CrashAt('after_batch', 10)]), cycle_len=2, every_iter=3, resume=True)
         assert outcome(resumed(make(tmp_path), cycle_len=2, every_iter=3)) == whole
     assert not texts
     searched = make(tmp_path)
     search(searched)
     with searched.no_trace():
-        searched.add_cb(Kill(3))
+        searched.add_cb(CrashAt('after_batch', 3))
         with pytest.raises(KeyboardInterrupt): fit(searched, cycle_len=1)
     assert outcome(run(searched)) == whole
 
@@ -571,19 +570,19 @@ def test_language_model(tmp_path):
         return language_model_learner(dls, AWD_LSTM, pretrained=False, config=config, path=tmp_path, cbs=cbs)
     whole = fit(make())
     n = len(whole.dls.train)
-    for at in n-1,n+3,2*n+1: killed(make(Kill(at)), every_iter=2, resume=True)
-    assert outcome(resumed(make(), every_iter=2)) == outcome(whole)
+    for at in n-1,n+3,2*n+1: killed(make(CrashAt('after_batch', at)), every_iter=2, resume=True)
+    assert_same_run(resumed(make(), every_iter=2), whole)
 
 def test_twice_in_one_learner(tmp_path):
     "In a notebook, the Learner that was interrupted is resumed itself, with settings that have changed"
     whole = fit(learner(tmp_path, Switch()))
     learn = learner(tmp_path, Switch())
-    for at in 12,20:
-        kill = Kill(at)
+    for at in 9,15:
+        kill = CrashAt('after_batch', at)
         learn.add_cb(kill)
         killed(learn, every_iter=2, resume=True)
         learn.remove_cb(kill)
-    assert outcome(resumed(learn, every_iter=2)) == outcome(whole)
+    assert_same_run(resumed(learn, every_iter=2), whole)
 
 def test_lazy_modules_are_refused(tmp_path):
     "A forward pass gives them their shapes, which could not be undone"
@@ -614,7 +613,7 @@ class Draws(Callback):
     "It has a figure from the start and makes another one on the way"
     def before_fit(self): self.first = figure()
     def after_step(self):
-        if self.train_iter == 9: self.second = figure()
+        if self.train_iter == 7: self.second = figure()
 
 def test_a_warning_names_each_attribute_once(tmp_path):
     with told() as texts: fit(learner(tmp_path, Draws()), checkpoint='run', every_iter=1)
@@ -658,13 +657,13 @@ def test_stock_callbacks_and_metrics_need_no_warning(name, tmp_path, capsys):
     whole.fit_clr_beta(0.1, cycle_len=2)
     with told() as texts:
         learn = stock_learner(tmp_path, name)
-        learn.add_cb(Kill(11))
+        learn.add_cb(CrashAt('after_batch', 8))
         run = dict(lrs=0.1, cycle_len=2, checkpoint='run', every_iter=1)
         with pytest.raises(KeyboardInterrupt): learn.fit_clr_beta(**run)
         learn = stock_learner(tmp_path, name)
         learn.fit_clr_beta(**run, resume=True)
     assert [o for o in texts if re.search('saved|replaced|does not have', o)] == []
-    assert outcome(learn)[0] == outcome(whole)[0] and str(outcome(learn)[1]) == str(outcome(whole)[1])
+    assert_same_run(learn, whole)
 
 def test_tensorboard_needs_no_warning(tmp_path):
     pytest.importorskip('tensorboard')
@@ -672,7 +671,7 @@ def test_tensorboard_needs_no_warning(tmp_path):
     cbs = lambda: TensorBoardCallback(log_dir=tmp_path/'log', log_preds=False)
     with told() as texts:
         # Adam is fastai's own: the callback cannot log the settings of an optimiser of torch that are None
-        killed(learner(tmp_path, [cbs(), Kill(11)], opt_func=Adam))
+        killed(learner(tmp_path, [cbs(), CrashAt('after_batch', 8)], opt_func=Adam))
         resumed(learner(tmp_path, cbs(), opt_func=Adam))
     assert [o for o in texts if re.search('saved|replaced', o)] == []
 
@@ -699,13 +698,13 @@ def test_what_a_run_replaces_is_named(change, what, tmp_path):
     "A resumed run has what it begins with, and says so while it could still be helped"
     mixup = lambda: [MixUp()] if change is without_mixup else []
     make = lambda *cbs: learner(tmp_path, [after_first_epoch(change), *mixup(), *cbs])
-    with told() as texts: killed(make(Kill(20)))
+    with told() as texts: killed(make(CrashAt('after_batch', 15)))
     assert sum('replaced' in o and what in o for o in texts) == 1
     assert not any('cannot be saved' in o for o in texts)
     resumed(make())
 
 def test_a_pruned_model_is_not_resumed_as_another(tmp_path):
-    with told() as texts: killed(learner(tmp_path, [after_first_epoch(prune), Kill(20)]))
+    with told() as texts: killed(learner(tmp_path, [after_first_epoch(prune), CrashAt('after_batch', 15)]))
     assert sum('parameters or buffers' in o for o in texts) == 1
     learn = learner(tmp_path, after_first_epoch(prune))
     before = weights(learn)
@@ -737,16 +736,14 @@ in_a_step = [(o, 1) for o in in_a_step] + [('after_step', 3), ('after_loss', Non
 @pytest.mark.parametrize('event,every_iter', in_a_step)
 def test_no_event_is_sent_twice(event, every_iter, tmp_path, all_events):
     "To a callback of a user a resumed run looks like one that was not interrupted"
-    killed(learner(tmp_path, [noting_events(), Kill(12, event)]), every_iter=every_iter, cycle_len=2)
+    killed(learner(tmp_path, [noting_events(), CrashAt(event, 8)]), every_iter=every_iter, cycle_len=2)
     again = resumed(learner(tmp_path, noting_events()), every_iter=every_iter, cycle_len=2)
     assert again.events.noted == all_events
 
 @pytest.mark.parametrize('event', [o for o in events if re.search('epoch|train|validate', o)])
 def test_no_event_is_sent_twice_between_epochs(event, tmp_path, all_events):
-    def strike(self):
-        if self.learn.epoch == 1: raise KeyboardInterrupt
-    kill = type('Kill', (Callback,), {'order':3000, event:strike})()
-    killed(learner(tmp_path, [noting_events(), kill]), cycle_len=2)
+    step = 6 if event in ('before_epoch','before_train') else 12  # of the second epoch
+    killed(learner(tmp_path, [noting_events(), CrashAt(event, step)]), cycle_len=2)
     assert resumed(learner(tmp_path, noting_events()), cycle_len=2).events.noted == all_events
 
 class Todo(Callback):
@@ -757,15 +754,15 @@ class Todo(Callback):
 
 def test_values_that_are_used_up(tmp_path):
     whole = fit(learner(tmp_path, Todo()))
-    killed(learner(tmp_path, [Todo(), Kill(20)]))
-    assert outcome(resumed(learner(tmp_path, Todo()))) == outcome(whole)
+    killed(learner(tmp_path, [Todo(), CrashAt('after_batch', 15)]))
+    assert_same_run(resumed(learner(tmp_path, Todo())), whole)
 
 # Data are the user's
 class Labelled(torch.utils.data.Dataset):
     def __init__(self, y, file=None):
         self.y = y
         if file: self.tokens = np.memmap(file, np.int64)  # NumPy's default: it can be written to
-    def __len__(self): return 128
+    def __len__(self): return n_rows
     def __getitem__(self, i): return x[i],int(self.y[i])
 
 class Looks(Callback):
@@ -776,8 +773,8 @@ class Looks(Callback):
 class ByLabel(torch.utils.data.Sampler):
     "A sampler that knows the labels"
     def __init__(self, y): self.labels = y
-    def __len__(self): return 128
-    def __iter__(self): return iter(torch.randperm(128).tolist())
+    def __len__(self): return n_rows
+    def __iter__(self): return iter(torch.randperm(n_rows).tolist())
 
 @pytest.mark.parametrize('holder', ['nobody','callback','sampler'])
 @pytest.mark.parametrize('kind', [torch.tensor, np.array, list])
@@ -790,13 +787,13 @@ def test_corrected_labels_stay_corrected(kind, holder, tmp_path):
         order = dict(sampler=ByLabel(ds.y)) if holder == 'sampler' else dict(shuffle=True)
         dl = lambda: TorchDL(ds, 16, **order)
         return learner(tmp_path, [*([Looks()] if holder == 'callback' else []), *cbs], train=dl)
-    killed(make(old, Kill(12)), cycle_len=2)
+    killed(make(old, CrashAt('after_batch', 9)), cycle_len=2)
     learn = make(new)
     labels = learn.dls.train.dataset.y
     search(learn)
     resumed(learn, cycle_len=2)
     assert learn.dls.train.dataset.y is labels and list(labels) == new
-    if holder == 'callback': assert learn.looks.labels is labels and learn.looks.n == 20
+    if holder == 'callback': assert learn.looks.labels is labels and learn.looks.n == 16
     if holder == 'sampler': assert learn.dls.train.sampler.labels is labels
 
 def test_no_file_of_the_data_is_written_to(tmp_path):
@@ -804,7 +801,7 @@ def test_no_file_of_the_data_is_written_to(tmp_path):
     np.arange(1000).tofile(file)
     train = lambda: TorchDL(Labelled(y.clone(), file), 16, shuffle=True)
     def make(*cbs): return learner(tmp_path, cbs, train=train)
-    killed(make(Kill(12)))
+    killed(make(CrashAt('after_batch', 9)))
     tokens = np.arange(1000)
     tokens[500:] = 7
     tokens.tofile(file)
@@ -849,7 +846,7 @@ def test_an_error_prevents_no_other_restoring_after_a_search(run, tmp_path):
     assert weights(learn) == before and learn.holds.a == learn.holds.z == [0] and can_save(learn)
 
 def test_an_error_prevents_no_other_restoring_in_a_resumed_run(tmp_path):
-    dead = killed(learner(tmp_path, [Holds(), Kill(12)]))
+    dead = killed(learner(tmp_path, [Holds(), CrashAt('after_batch', 9)]))
     learn = learner(tmp_path, Holds())
     with pytest.raises((RuntimeError, ValueError), match='not willing'): resumed(learn)
     assert weights(learn) == weights(dead) and can_save(learn)
@@ -878,9 +875,10 @@ def kept_state(): return kept['meters'].n,kept['rng'].getstate(),kept['gen'].get
 def test_keep_saves_and_restores(tmp_path):
     whole = fit(keeping(tmp_path))
     end = kept_state()
-    killed(keeping(tmp_path, Kill(5)), keep=kept)
-    killed(keeping(tmp_path, Kill(12)), keep=kept, resume=True)
-    assert outcome(resumed(keeping(tmp_path), keep=kept)) == outcome(whole) and kept_state() == end
+    killed(keeping(tmp_path, CrashAt('after_batch', 4)), keep=kept)
+    killed(keeping(tmp_path, CrashAt('after_batch', 9)), keep=kept, resume=True)
+    assert_same_run(resumed(keeping(tmp_path), keep=kept), whole)
+    assert kept_state() == end
 
 @pytest.mark.parametrize('how', ['search','sweep','no_trace'])
 def test_keep_leaves_no_trace(how, tmp_path):
@@ -893,7 +891,7 @@ def test_keep_leaves_no_trace(how, tmp_path):
     assert kept_state() == before and all(a is b for a,b in zip(objects, kept.values()))
 
 def test_names_of_keep_must_be_those_of_the_checkpoint(tmp_path):
-    killed(keeping(tmp_path, Kill(5)), keep=kept)
+    killed(keeping(tmp_path, CrashAt('after_batch', 4)), keep=kept)
     learn = keeping(tmp_path)
     before = weights(learn)
     with pytest.raises(ValueError, match='The checkpoint holds meters, rng, gen.*keep='): resumed(learn)
@@ -932,11 +930,11 @@ class Scaler(Callback):
 
 def test_a_gradient_scaler_comes_back(tmp_path):
     whole = fit(learner(tmp_path, Scaler()))
-    killed(learner(tmp_path, [Scaler(), Kill(5)]))
-    killed(learner(tmp_path, [Scaler(), Kill(13)]), resume=True)
+    killed(learner(tmp_path, [Scaler(), CrashAt('after_batch', 4)]))
+    killed(learner(tmp_path, [Scaler(), CrashAt('after_batch', 10)]), resume=True)
     learn = resumed(learner(tmp_path, Scaler()))
-    assert outcome(learn) == outcome(whole) and learn.scaler.state_dict() == whole.scaler.state_dict()
-    assert learn.scaler.get_scale() == 4*2**4
+    assert_same_run(learn, whole)
+    assert learn.scaler.state_dict() == whole.scaler.state_dict() and learn.scaler.get_scale() == 4*2**3
     state = learn.scaler.state_dict()
     search(learn)
     assert learn.scaler.state_dict() == state

@@ -1,29 +1,29 @@
 "A run that is killed or interrupted again and again ends with the same weights, wherever it runs"
-import json, os, signal, subprocess, sys, time
+import json, os, signal, time
 from functools import partial
 import pytest
+import processes
 from conftest import root
-from test_as_used import in_a_terminal
 
 needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 
-def in_a_pipe(d, *args):
-    p = subprocess.run([sys.executable, *args], cwd=d, capture_output=True, text=True)
-    return p.stdout + p.stderr
+def run_cases(folder, names):
+    import kills  # it needs fork
+    kills.main(folder, *names)
 
 of_precision = 'does nothing on cpu', 'no instructions for bf16'
 
-def check(place, folder, *names):
+def check(folder, *names, terminal=False):
     "Run these cases of kills.py in one process, in a pipe or a terminal"
-    seen = place(root, str(root/'tests/kills.py'), str(folder), *names)
+    _,seen = processes.run(run_cases, folder, names, folder=root, terminal=terminal)
     assert (folder/'results.json').exists(), seen[-3000:]
     res = json.loads((folder/'results.json').read_text())
     assert [*res] == [*names] and '%' in seen  # the progress bar was there
     for name,o in res.items():
         done,*struck,resumed = o['codes']
         assert set(done+resumed) == {0} and o['same'] and set(o['epochs']) == {2}, (name, o, seen[-3000:])
-        if name.startswith('Ctrl-C'): assert all(130 in codes for codes in struck), (name, o)
-        else: assert all(-signal.SIGKILL in codes for codes in struck), (name, o)
+        how = 130 if name.startswith('Ctrl-C') else -signal.SIGKILL
+        assert all(how in codes for codes in struck), (name, o)
         told = [o for o in sum(o['told'], []) if not any(k in o for k in of_precision)]
         assert not told, (name, told)  # all that such runs hold is saved
     return res
@@ -31,30 +31,30 @@ def check(place, folder, *names):
 @needs_fork
 def test_loaders_of_fastai_and_of_torch_with_and_without_workers(tmp_path):
     "In a pipe, five kills each"
-    names = [f'{o}, {workers}' for o in ('fastai','torch') for workers in ('no worker','two workers')]
-    check(in_a_pipe, tmp_path, *names)
+    workers = 'no worker','two workers'
+    check(tmp_path, *(f'{lib}, {o}' for lib in ('fastai','torch') for o in workers))
 
 @needs_fork
 def test_kills_at_each_step(tmp_path):
-    res = check(in_a_terminal, tmp_path, 'at each step')
+    res = check(tmp_path, 'at each step', terminal=True)
     assert len(res['at each step']['codes']) == 13
 
 @needs_fork
 def test_learners_of_every_kind(tmp_path):
     "In a terminal, five kills each"
-    check(in_a_terminal, tmp_path, 'tabular', 'collab', 'language model', 'U-Net', 'to_fp16', 'bf16',
-          'three groups', 'gradient scaler')
+    kinds = 'tabular','collab','language model','U-Net','to_fp16','bf16','three groups','gradient scaler'
+    check(tmp_path, *kinds, terminal=True)
 
 @needs_fork
 def test_two_processes(tmp_path):
     "Both or one of them, five times in a row, and with loader workers"
-    check(in_a_pipe, tmp_path, 'two processes', 'two processes, workers')
+    check(tmp_path, 'two processes', 'two processes, workers')
 
 @needs_fork
 def test_ctrl_c(tmp_path):
     "It reaches all processes at once: loader workers, too, and the other process of a distributed run"
     kinds = 'two workers','language model','two processes'
-    check(in_a_terminal, tmp_path, 'Ctrl-C', *(f'Ctrl-C, {o}' for o in kinds))
+    check(tmp_path, 'Ctrl-C', *(f'Ctrl-C, {o}' for o in kinds), terminal=True)
 
 # What a notebook has in its cells
 setup = f'''
@@ -69,7 +69,7 @@ class Tell(Callback):
         if self.training:
             print('step', self.train_iter)
             time.sleep(0.05)
-def make(): return images('.', [Tell()], TorchDataLoader, workers=2)
+def make(): return noisy_images('.', [Tell()], TorchDataLoader, workers=2)
 def fit(learn, **kwargs):
     learn.fit_clr_beta(0.1, cycle_len=4, use_clr_beta=(10,13.68,0.95,0.8), **kwargs)
     print('The end:', hashlib.sha256(json.dumps(outcome(learn)).encode()).hexdigest())
@@ -129,6 +129,8 @@ def notebook(tmp_path):
     yield nb
     nb.close()
 
+@needs_fork  # as do the loaders of kills.py
+@pytest.mark.slow
 def test_a_kernel_that_is_interrupted_and_killed(notebook):
     "Five interrupts, each followed by the same cell again; and two kills, each followed by all cells again"
     nb = notebook
@@ -143,12 +145,10 @@ def test_a_kernel_that_is_interrupted_and_killed(notebook):
         assert i == 0 or 'Resuming from epoch' in seen
     assert nb.run(fit.format('interrupted'))[0].splitlines()[-1] == end
     for steps in 4,5:  # six make an epoch
-        nb.restart()
-        nb.run(setup)
         nb.run(start)
         assert 'The end' not in nb.run(fit.format('killed'), steps, nb.kill)[0]
-    nb.restart()
-    nb.run(setup)
+        nb.restart()
+        nb.run(setup)
     nb.run('learn = make()')  # with other weights and random numbers
     seen = nb.run(fit.format('killed'))[0]
     assert 'Resuming from epoch 1' in seen and seen.splitlines()[-1] == end
