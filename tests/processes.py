@@ -7,11 +7,12 @@ context = multiprocessing.get_context('forkserver' if forks else 'spawn')
 imported = 'fastai.vision.all', 'fastai.tabular.all', 'fastai.text.all', 'fastai_clrbeta.all', 'nbdev.test'
 if forks: context.set_forkserver_preload([*imported])
 
-def call(f, args, folder, output):
+def call(f, args, folder, output, start_method):
     "Call `f(*args)` in this new process, in `folder`, and write what it prints to `output`"
     for fd in 1,2: os.dup2(output.fileno(), fd)
     sys.stdout,sys.stderr = (open(fd, 'w', buffering=1, closefd=False) for fd in (1,2))
     if folder: os.chdir(folder)
+    multiprocessing.set_start_method(start_method, force=True)  # that of loader workers
     warnings.simplefilter('ignore')
     f(*args)
 
@@ -34,7 +35,8 @@ def read_all(connection):
 def run(f, *args, folder=None, terminal=False):
     "Call `f(*args)` in a new process, in a terminal or a pipe. Return its exit code and what it wrote."
     reader,writer = ends(terminal)
-    process = context.Process(target=call, args=(f, args, folder, writer))
+    start_method = multiprocessing.get_start_method()
+    process = context.Process(target=call, args=(f, args, folder, writer, start_method))
     process.start()
     writer.close()
     text = read_all(reader)
