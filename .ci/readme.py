@@ -14,7 +14,8 @@ def readme():
     nb.cells = [o for o in nb.cells if not o.source.startswith('#| hide')]
     alts = iter(re.findall(r'^#\| fig-alt: "(.*)"', '\n'.join(o.source for o in nb.cells), re.M))
     for o in nb.cells: o.source = re.sub(r'^#\|.*\n', '', o.source, flags=re.M)
-    text,res = MarkdownExporter().from_notebook_node(nb, resources={'output_files_dir':figures, 'unique_key':'index'})
+    resources = {'output_files_dir':figures, 'unique_key':'index'}
+    text,res = MarkdownExporter().from_notebook_node(nb, resources=resources)
     text = re.sub(r'!\[png\]', lambda _: f'![{next(alts)}]', text)
     return re.sub(r'\]\((\w+\.ipynb)', r'](nbs/\1', text).strip()+'\n', res['outputs']
 

@@ -20,10 +20,13 @@ html_copy_source = html_show_sourcelink = html_use_index = viewcode_follow_impor
 add_module_names = smartquotes = False # `--option` stays as it is
 
 def elsewhere(name):
-    "Where the docs of fastai, torch, pandas and the like have `name`, which may come with modules that they leave out"
+    """Return where the docs of fastai, torch, pandas and the like have `name`, which may come with modules
+    that they leave out."""
     *mods,last = name.split('.')
-    if mods[:1] == ['matplotlib']: return f'https://matplotlib.org/stable/api/_as_gen/matplotlib.{mods[1]}.{last}.html'
-    names = ['.'.join([*mods[:i], last]) for i in range(len(mods), -1, -1)] + ([] if mods else [f'Learner.{last}'])
+    if mods[:1] == ['matplotlib']:
+        return f'https://matplotlib.org/stable/api/_as_gen/matplotlib.{mods[1]}.{last}.html'
+    names = ['.'.join([*mods[:i], last]) for i in range(len(mods), -1, -1)]
+    if not mods: names.append(f'Learner.{last}')
     return next((o for o in map(NbdevLookup().doc, names) if o and o.startswith('http')), None)
 
 class Links(SphinxPostTransform):
@@ -34,36 +37,51 @@ class Links(SphinxPostTransform):
         ours = {k.removeprefix('Learner.'):o for k,o in ours.items()} | ours
         for o in list(self.document.findall(nodes.literal)):
             m = re.fullmatch(r'(learn\.)?([A-Za-z][\w.]+)(\(.*\))?', o.astext())
-            key = isinstance(e := o.parent.parent, nodes.entry) and not e.parent.index(e) # such as the name of a parameter
-            if not m or key or isinstance(o.parent, (nodes.reference,nodes.title)): continue
+            entry = o.parent.parent
+            # as the name of a parameter in the first column of a table
+            is_key = isinstance(entry, nodes.entry) and not entry.parent.index(entry)
+            if not m or is_key or isinstance(o.parent, (nodes.reference,nodes.title)): continue
             at = ours.get(f'Learner.{m[2]}' if m[1] else m[2])
-            url = f'{self.app.builder.get_relative_uri(self.env.docname, at.docname)}#{at.node_id}' if at else elsewhere(m[2])
+            url = self.url_of(at) if at else elsewhere(m[2])
             if url: o.replace_self(nodes.reference('', '', o.deepcopy(), refuri=url, internal=bool(at)))
-        raw = lambda s: nodes.raw('', s, format='html')
         for o in self.document.findall(nodes.section):
             if not o[0].astext().startswith('Inside'): continue
-            o[1:] = [raw('<details class="inside"><summary>Show the details</summary>'), *o[1:], raw('</details>')]
+            summary = '<summary>Show the details</summary>'
+            o[1:] = [raw(f'<details class="inside">{summary}'), *o[1:], raw('</details>')]
+
+    def url_of(self, at):
+        page = self.app.builder.get_relative_uri(self.env.docname, at.docname)
+        return f'{page}#{at.node_id}'
+
+def raw(html): return nodes.raw('', html, format='html')
 
 def missing(app, env, node, content):
-    return nodes.reference('', '', content, refuri=url) if (url := elsewhere(node['reftarget'])) else content
+    url = elsewhere(node['reftarget'])
+    return nodes.reference('', '', content, refuri=url) if url else content
 
 def anchors(app, domain, kind, content):
     "Anchors as nbdev has them, such as `#learner.fit_clr_beta`"
     content.parent[0]['ids'].append(content.parent[0]['fullname'].lower())
 
 def source(app, mod):
-    "The code of a module and where its names are, those of the Learner's methods among them, which viewcode takes for functions"
+    """Return the code of a module and where its names are, those of the Learner's methods among them, which
+    viewcode takes for functions."""
     a = ModuleAnalyzer.for_module(mod)
     return a.code,{f'Learner.{k}':v for k,v in a.find_tags().items()} | a.find_tags()
 
 def accessible(app, page, template, context, doctree):
-    "Headings of the sidebar say how deep they are, a signature is no list of definitions, and the keyboard scrolls code and tables"
-    context['furo_navigation_tree'] = context.get('furo_navigation_tree', '').replace('role="heading"', 'role="heading" aria-level="2"')
+    """Let headings of the sidebar say how deep they are, a signature be no list of definitions, and the
+    keyboard scroll code and tables."""
+    tree = context.get('furo_navigation_tree', '')
+    context['furo_navigation_tree'] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
     sig = lambda m: f'<span class="sig-list">{m[1]}</span>'.replace('dd>', 'span>')
     body = re.sub(r'<dl>(\s*<dd><em class="sig-param".*?)</dl>', sig, context.get('body', ''), flags=re.S)
-    context['body'] = re.sub('<pre|<div class="(output text_html|table-wrapper)[^"]*"', r'\g<0> tabindex="0"', body)
+    scrolls = '<pre|<div class="(output text_html|table-wrapper)[^"]*"'
+    context['body'] = re.sub(scrolls, r'\g<0> tabindex="0"', body)
 
 def setup(app):
     app.add_post_transform(Links)
-    app.connect('html-page-context', accessible, priority=900) # after furo's own
-    for event,f in ('missing-reference',missing),('object-description-transform',anchors),('viewcode-find-source',source): app.connect(event, f)
+    app.connect('html-page-context', accessible, priority=900)  # after furo's own
+    app.connect('missing-reference', missing)
+    app.connect('object-description-transform', anchors)
+    app.connect('viewcode-find-source', source)

@@ -1,6 +1,7 @@
 "Run functions in new processes that are forked from one process, which has imported fastai already"
-import multiprocessing, os, sys, warnings
+import multiprocessing, os, sys, tempfile, warnings
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 forks = 'forkserver' in multiprocessing.get_all_start_methods()
 context = multiprocessing.get_context('forkserver' if forks else 'spawn')
@@ -9,12 +10,18 @@ if forks: context.set_forkserver_preload([*imported])
 
 def call(f, args, folder, output, start_method):
     "Call `f(*args)` in this new process, in `folder`, and write what it prints to `output`"
-    for fd in 1,2: os.dup2(output.fileno(), fd)
-    sys.stdout,sys.stderr = (open(fd, 'w', buffering=1, closefd=False) for fd in (1,2))
+    fd = output.fileno() if hasattr(output, 'fileno') else os.open(output, os.O_WRONLY|os.O_CREAT)
+    for standard in 1,2: os.dup2(fd, standard)
+    sys.stdout,sys.stderr = (open(o, 'w', buffering=1, closefd=False) for o in (1,2))
     if folder: os.chdir(folder)
     multiprocessing.set_start_method(start_method, force=True)  # that of loader workers
     warnings.simplefilter('ignore')
     f(*args)
+
+def start(f, args, folder, output):
+    process = context.Process(target=call, args=(f, args, folder, output, multiprocessing.get_start_method()))
+    process.start()
+    return process
 
 def ends(terminal):
     "The two ends of a pipe, or of a terminal: the one to read from and the one to write to"
@@ -32,13 +39,21 @@ def read_all(connection):
         text += new
     return text.decode(errors='replace')
 
+def run_to_file(f, args, folder):
+    "As `run`, on Windows, where a new process can't be given a pipe to print to"
+    with tempfile.TemporaryDirectory() as tmp:
+        output = Path(tmp)/'output'
+        process = start(f, args, folder, output)
+        process.join()
+        return process.exitcode,output.read_text(errors='replace')
+
 def run(f, *args, folder=None, terminal=False):
     "Call `f(*args)` in a new process, in a terminal or a pipe. Return its exit code and what it wrote."
+    if not forks: return run_to_file(f, args, folder)
     reader,writer = ends(terminal)
-    start_method = multiprocessing.get_start_method()
-    process = context.Process(target=call, args=(f, args, folder, writer, start_method))
-    process.start()
+    process = start(f, args, folder, writer)
     writer.close()
     text = read_all(reader)
+    reader.close()
     process.join()
     return process.exitcode,text

@@ -8,13 +8,16 @@ def learner(path, cbs=None):
     set_seed(0, reproducible=True)
     dls = digits_dls(bs=64, size=8, seed=0)
     dls.train.n = 256
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.1), nn.Linear(144, 10))
-    learn = Learner(dls, model, loss_func=CrossEntropyLossFlat(), opt_func=sgd, metrics=accuracy, path=path, cbs=cbs)
+    convolution = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+    model = nn.Sequential(*convolution, nn.Flatten(), nn.Dropout(0.1), nn.Linear(144, 10))
+    loss_func = CrossEntropyLossFlat()
+    learn = Learner(dls, model, loss_func=loss_func, opt_func=sgd, metrics=accuracy, path=path, cbs=cbs)
     learn.remove_cb(learn.progress)
     learn.logger = noop
     return learn
 
-def fitted(learn): learn.fit_clr_beta(0.1, cycle_len=2, checkpoint='run', best_save_name='best', on_diverge='raise')
+def fitted(learn):
+    learn.fit_clr_beta(0.1, cycle_len=2, checkpoint='run', best_save_name='best', on_diverge='raise')
 def stock(learn): learn.fit(2, 0.05)
 def searched(learn):
     stock(learn)
@@ -37,15 +40,18 @@ def seen(learn, path):
     "What a user can see of a Learner"
     rec = learn.recorder
     return dict(
-        weights={k:v.clone() for k,v in learn.model.state_dict().items()}, modes=[m.training for m in learn.model.modules()],
+        weights={k:v.clone() for k,v in learn.model.state_dict().items()},
+        modes=[m.training for m in learn.model.modules()],
         hypers=[dict(o) for o in learn.opt.hypers], files=files(path), attributes=set(vars(learn)),
         history=[list(map(float, rec.lrs)), list(map(float, rec.losses)), [list(o) for o in rec.values]],
         cbs=[type(o) for o in learn.cbs])
 
 def changes(before, after):
     "The parts that a call has changed, with what they are now"
-    same = lambda a,b: all(torch.equal(a[k], b[k]) for k in a) if isinstance(a, dict) else a == b
-    return {k:after[k] if k in ('files','attributes','cbs','history') else 'changed' for k in before if not same(before[k], after[k])}
+    changed = [k for k in before if not same(before[k], after[k])]
+    return {k:after[k] if k in ('files','attributes','cbs','history') else 'changed' for k in changed}
+
+def same(a, b): return all(torch.equal(a[k], b[k]) for k in a) if isinstance(a, dict) else a == b
 
 def changed_by(call, path, prepare, cbs=None):
     learn = learner(path, cbs)

@@ -1,4 +1,5 @@
-"The site: it builds without a warning, says all, links to what is there, and looks right in a browser, on phone and desktop"
+"""The site: it builds without a warning, says all, links to what is there, and looks right in a browser, on
+phone and desktop"""
 import ast, inspect, importlib, io, re, shutil, subprocess, sys, threading
 from functools import partial
 from importlib.util import find_spec
@@ -20,9 +21,11 @@ notebooks = sorted((root/'nbs').glob('[!_]*.ipynb'))
 
 @pytest.fixture(scope='session')
 def build(tmp_path_factory):
-    "The folder of the site and what was said while it was built; by itself, for what nbdev runs must not reach this process"
+    """The folder of the site and what was said while it was built, in another process: what nbdev runs must
+    not reach this one"""
     out = tmp_path_factory.mktemp('docs')/'site'
-    return out,subprocess.run([sys.executable, '-W', 'ignore', str(root/'docs/build.py'), str(out)], capture_output=True, text=True)
+    command = [sys.executable, '-W', 'ignore', str(root/'docs/build.py'), str(out)]
+    return out,subprocess.run(command, capture_output=True, text=True)
 
 @pytest.fixture(scope='session')
 def site(build):
@@ -33,13 +36,16 @@ def site(build):
 @pytest.fixture(scope='session')
 def pages(site):
     "All pages, by their path"
-    return {o.relative_to(site).as_posix():BeautifulSoup(o.read_text(encoding='utf-8'), 'html.parser') for o in site.rglob('*.html')}
+    def parsed(path): return BeautifulSoup(path.read_text(encoding='utf-8'), 'html.parser')
+    return {o.relative_to(site).as_posix():parsed(o) for o in site.rglob('*.html')}
 
 @pytest.mark.parametrize('nb', notebooks, ids=lambda o: o.stem)
 def test_imports_have_cells_of_their_own(nb):
-    "nbdev runs each cell that imports when it makes the docs, hidden ones too, and the names that others define are missing then"
+    """nbdev runs each cell that imports when it makes the docs, hidden ones too, and the names that others
+    define are missing then"""
     cells = [o.source for o in nbformat.read(nb, 4).cells if o.cell_type=='code']
-    if not any(re.search(r'^#\|\s*export\b', o, re.M) for o in cells): return # nothing to document, nothing is run
+    # without an export there is nothing to document, and nothing is run
+    if not any(re.search(r'^#\|\s*export\b', o, re.M) for o in cells): return
     for o in cells:
         if re.search(r'^#\|\s*(export|eval: false)', o, re.M): continue
         body = ast.parse(re.sub(r'^[%!].*', '', o, flags=re.M)).body
@@ -62,18 +68,21 @@ def test_a_page_for_each_notebook(pages):
         assert url in sidebar or url == 'index.html'
     assert index.select('.sidebar-search') and index.select('.theme-toggle')
 
+def links_of(soup):
+    "What a page links to or loads"
+    for tag,attr in ('a','href'),('link','href'),('img','src'),('script','src'):
+        yield from (o[attr] for o in soup.select(f'{tag}[{attr}]'))
+
 def test_no_dead_link(pages, site):
     "Every link, picture, script and style within the site is there, and so is what its anchor names"
-    dead = []
-    for page,soup in pages.items():
-        for tag,attr in ('a','href'),('link','href'),('img','src'),('script','src'):
-            for o in soup.select(f'{tag}[{attr}]'):
-                url,anchor = urldefrag(urljoin('http://site/'+page, o[attr]))
-                if not url.startswith('http://site/'): continue
-                path = unquote(url.removeprefix('http://site/').split('?')[0]) or 'index.html'
-                if not (site/path).is_file(): dead.append((page, o[attr]))
-                elif anchor and path in pages and not pages[path].find(id=unquote(anchor)): dead.append((page, o[attr]))
-    assert not dead
+    ids = {page:{o['id'] for o in soup.select('[id]')} for page,soup in pages.items()}
+    def is_dead(page, link):
+        url,anchor = urldefrag(urljoin('http://site/'+page, link))
+        if not url.startswith('http://site/'): return False
+        path = unquote(url.removeprefix('http://site/').split('?')[0]) or 'index.html'
+        if not (site/path).is_file(): return True
+        return anchor and path in pages and unquote(anchor) not in ids[path]
+    assert not [(page, link) for page,soup in pages.items() for link in links_of(soup) if is_dead(page, link)]
 
 def public():
     "Public names and their objects: what modules export, and what they add to Learner"
@@ -83,7 +92,8 @@ def public():
         mod = importlib.import_module(f'fastai_clrbeta.{o.stem}')
         own = [(k,v) for k in mod.__all__ if callable(v := getattr(mod, k))]
         yield from ((o.stem,k,v) for k,v in own if v.__module__ == mod.__name__)  # not what it only passes on
-        for k in re.findall(r'^@patch.*?\ndef ([a-z]\w*)\(self: ?Learner\b', o.read_text(encoding='utf-8'), re.M|re.S):
+        patched = r'^@patch.*?\ndef ([a-z]\w*)\(self: ?Learner\b'
+        for k in re.findall(patched, o.read_text(encoding='utf-8'), re.M|re.S):
             yield o.stem,f'Learner.{k}',getattr(Learner, k)
 
 @pytest.mark.parametrize('mod,name,obj', list(public()), ids=lambda o: o if isinstance(o, str) else '')
@@ -98,7 +108,8 @@ def test_public_names_are_documented(pages, mod, name, obj):
         assert plain(v.docment or '') in table
     for k,v in vars(obj).items() if isinstance(obj, type) else ():
         if k[0] != '_' and v.__doc__ and (isinstance(v, property) or inspect.isfunction(v)):
-            assert docs_of(pages[page_of(mod)], f'{name}.{k}') # a method that is patched in has its docs beside those of the class
+            # a method that is patched in has its docs beside those of the class
+            assert docs_of(pages[page_of(mod)], f'{name}.{k}')
     page,anchor = dt.select_one('a[href^="_modules/"]')['href'].split('#')
     code = pages[page].find(id=anchor).get_text().replace('[docs]', '')
     assert re.search(rf"^(def|class) {name.split('.')[-1]}\b", code, re.M)
@@ -115,11 +126,13 @@ def plain(s): return re.sub(r'[`*\s]', '', s)
 
 def page_of(mod):
     "The page of module `mod`, by the notebook it comes from"
-    return next(nbpath2html(o).name for o in notebooks if re.search(rf'#\| default_exp {mod}\b', o.read_text(encoding='utf-8')))
+    def exports(nb): return re.search(rf'#\| default_exp {mod}\b', nb.read_text(encoding='utf-8'))
+    return nbpath2html(next(filter(exports, notebooks))).name
 
 def test_names_in_prose_are_links(pages):
     links = {o.get_text():o['href'] for o in pages['fit.html'].select('article a') if o.code}
-    assert links['fit_clr_beta'].endswith('fit_clr_beta') and links['plot_clr_beta'].startswith('schedule.html#')
+    assert links['fit_clr_beta'].endswith('fit_clr_beta')
+    assert links['plot_clr_beta'].startswith('schedule.html#')
     links = {o.get_text():o['href'] for o in pages['lr_find.html'].select('article a')}
     assert links['lr_find'].startswith('https://docs.fast.ai/')
     assert 'pandas.pydata.org' in str(pages['results.html']) or 'numpy.org' in str(pages['results.html'])
@@ -142,13 +155,15 @@ def test_figures_are_told_in_words(pages):
     for page,soup in pages.items():
         for o in soup.select('.cell_output img'):
             assert len(o.get('alt', '')) > 40, (page, o)
-            assert o.find_parent('figure') and len(o.find_parent('figure').figcaption.get_text()) > 15, (page, o)
+            figure = o.find_parent('figure')
+            assert figure and len(figure.figcaption.get_text()) > 15, (page, o)
         assert not any(o.get('alt') is None for o in soup.select('article img')), page
 
 def test_options_are_shown_as_they_are_typed(pages):
     from fastai_clrbeta.cli import clrbeta
-    shown = {o.get_text().split()[0] for o in docs_of(pages['cli.html'], 'clrbeta')[1].select('td:first-child code')}
-    assert shown == {f'--{k.replace("_", "-")}' for k in inspect.signature(clrbeta).parameters}
+    options = docs_of(pages['cli.html'], 'clrbeta')[1].select('td:first-child code')
+    shown = {o.get_text().split()[0] for o in options}
+    assert shown == {f'--{k}' for k in inspect.signature(clrbeta).parameters}
 
 reference = [o for o in notebooks if o.name[0].isdigit()]
 
@@ -156,7 +171,8 @@ reference = [o for o in notebooks if o.name[0].isdigit()]
 def test_recipes_run(nb, tmp_path, monkeypatch):
     "The code at the top of a page of the reference, pasted: the import, and what one does with it"
     monkeypatch.chdir(tmp_path)
-    code = [o for c in nbformat.read(nb, 4).cells if c.cell_type=='markdown' for o in re.findall(r'^```python\n(.*?)^```', c.source, re.M|re.S)]
+    texts = [c.source for c in nbformat.read(nb, 4).cells if c.cell_type == 'markdown']
+    code = [o for text in texts for o in re.findall(r'^```python\n(.*?)^```', text, re.M|re.S)]
     assert code[0].startswith('from fastai_clrbeta.'), code[0]
     names = {}
     for o in code: exec(o, names)
@@ -167,15 +183,18 @@ def test_names_of_examples_are_at_hand(nb):
     "What the code on a page uses is defined there, or comes with an import that it shows"
     import builtins
     cells = nbformat.read(nb, 4).cells
-    recipe = re.search(r'^```python\n((?:from.*\n)+)', '\n'.join(o.source for o in cells if o.cell_type=='markdown'), re.M)[1]
+    texts = '\n'.join(o.source for o in cells if o.cell_type == 'markdown')
+    recipe = re.search(r'^```python\n((?:from.*\n)+)', texts, re.M)[1]
     exec(recipe, names := {})
     known = {*names, *vars(builtins)}
     for o in cells:
-        if o.cell_type != 'code' or re.search(r'^#\|\s*(export|hide|default_exp|echo: false)', o.source, re.M): continue
+        unseen = re.search(r'^#\|\s*(export|hide|default_exp|echo: false)', o.source, re.M)
+        if o.cell_type != 'code' or unseen: continue
         nodes = list(ast.walk(ast.parse(re.sub('^[%!].*', '', o.source, flags=re.M))))
         known |= {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
         known |= {n.arg for n in nodes if isinstance(n, ast.arg)}
-        known |= {n.name for n in nodes if isinstance(n, (ast.FunctionDef,ast.ClassDef,ast.ExceptHandler)) and n.name}
+        named = ast.FunctionDef,ast.ClassDef,ast.ExceptHandler
+        known |= {n.name for n in nodes if isinstance(n, named) and n.name}
         for n in nodes:
             if isinstance(n, (ast.Import,ast.ImportFrom)): exec(ast.unparse(n), names)
         known |= names.keys()
@@ -187,19 +206,22 @@ def test_twins_and_notebooks(site, pages):
     for nb in notebooks:
         page = nbpath2html(nb).name
         twin = (site/f'{page}.md').read_text(encoding='utf-8')
-        assert twin.startswith('# ') and not re.findall(r'^:::.*|\{py:.*|<(?:IPython|pandas|Figure).*|^Show .*|\.html>', twin, re.M)
+        untranslated = r'^:::.*|\{py:.*|<(?:IPython|pandas|Figure).*|^Show .*|\.html>'
+        assert twin.startswith('# ') and not re.findall(untranslated, twin, re.M)
         article = pages[page].article
         assert twin.count('\n```python\n') == len(article.select('div.highlight-python'))
         back = BeautifulSoup(MarkdownIt('commonmark').enable('table').render(twin), 'html.parser')
-        links = {unquote(o['href']) for o in article.select('p:not(.download) a:not(.sd-stretched-link, .headerlink), td a')}
-        assert links <= {unquote(o['href']) for o in back('a')}
-        assert [' '.join(o.text.split()) for o in article.select('.sig-name')] == [
-            re.search(r'([\w.]+)\W*(\(|$)', o.text)[1].rpartition('.')[2] for o in back('h3') if o.contents[0].name == 'code']
+        in_prose = article.select('p:not(.download) a:not(.sd-stretched-link, .headerlink), td a')
+        assert {unquote(o['href']) for o in in_prose} <= {unquote(o['href']) for o in back('a')}
+        signatures = [o.text for o in back('h3') if o.contents[0].name == 'code']
+        names = [re.search(r'([\w.]+)\W*(\(|$)', o)[1].rpartition('.')[2] for o in signatures]
+        assert [' '.join(o.text.split()) for o in article.select('.sig-name')] == names
         copy = re.search(r'href="(_downloads/[^"]+)"', (site/page).read_text(encoding='utf-8'))[1]
         assert (site/copy).name == nb.name and (site/copy).read_bytes() == nb.read_bytes()
 
 def test_llms_txt_tells_the_modules(site):
-    "The notebooks' own list, which nbdev has from the index, and the site's: each module, with the line that its page begins with"
+    """The notebooks' own list, which nbdev has from the index, and the site's: each module, with the line
+    that its page begins with"""
     ours,sites = ((o/'llms.txt').read_text(encoding='utf-8') for o in (root/'nbs',site))
     for nb in reference:
         line = re.search('^> (.+)', nbformat.read(nb, 4).cells[0].source, re.M)[1]
@@ -215,7 +237,8 @@ def test_each_figure_is_shown_in_jupyter():
     "The first one loads the backend of Jupyter, which has to know of those after it"
     from nbclient import NotebookClient
     from nbformat.v4 import new_code_cell, new_notebook
-    code = ['import os; os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"', 'from fastai_clrbeta.all import *',
+    backend = 'import os; os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"'
+    code = [backend, 'from fastai_clrbeta.all import *',
             'plot_clr_beta(0.1);', 'plot_clr_beta(0.2);', 'plt.plot([1,2]);']
     nb = new_notebook(cells=[*map(new_code_cell, code)])
     NotebookClient(nb, kernel_name='python3').execute()
@@ -230,6 +253,9 @@ def url(site):
         yield f'http://127.0.0.1:{server.server_port}/'
         server.shutdown()
 
+switches = '''headless=new no-sandbox disable-gpu disable-quic no-first-run disable-background-networking
+disable-component-update disable-sync'''
+
 @pytest.fixture(scope='session')
 def browser(tmp_path_factory):
     from selenium import webdriver
@@ -237,58 +263,71 @@ def browser(tmp_path_factory):
     if not (chromium and driver): pytest.skip('no chromium and chromedriver here')
     opts = webdriver.ChromeOptions()
     opts.binary_location = chromium
-    for o in ('headless=new','no-sandbox','disable-gpu','disable-quic','no-first-run','disable-background-networking','disable-component-update',
-              'disable-sync',f'user-data-dir={tmp_path_factory.mktemp("chromium")}'): opts.add_argument(f'--{o}')
+    for o in switches.split(): opts.add_argument(f'--{o}')
+    opts.add_argument(f'--user-data-dir={tmp_path_factory.mktemp("chromium")}')
     opts.set_capability('goog:loggingPrefs', {'browser':'ALL'})
     res = webdriver.Chrome(options=opts, service=webdriver.ChromeService(driver))
     yield res
     res.quit()
 
 check = '''
-const width = document.documentElement.clientWidth, bad = [], html = o => o.outerHTML.slice(0,80);
+const root = document.documentElement, width = root.clientWidth;
+const bad = [], html = o => o.outerHTML.slice(0,80);
 for (const o of document.images) if (!o.complete || !o.naturalWidth) bad.push(`no picture: ${o.src}`);
-if (document.documentElement.scrollWidth > width) bad.push(`page is ${document.documentElement.scrollWidth} wide`);
+if (root.scrollWidth > width) bad.push(`page is ${root.scrollWidth} wide`);
 // what is wider than the article scrolls in a box of its own, and nothing hides
-const scrolls = o => o && o.tagName != 'ARTICLE' && (['auto','scroll'].includes(getComputedStyle(o).overflowX) || scrolls(o.parentElement));
+const overflow = o => getComputedStyle(o).overflowX;
+const scrolls = o => o && o.tagName != 'ARTICLE' &&
+    (['auto','scroll'].includes(overflow(o)) || scrolls(o.parentElement));
 for (const o of document.querySelectorAll('article *')) {
-    const box = o.getBoundingClientRect(), hides = ['hidden','clip'].includes(getComputedStyle(o).overflowX);
-    if (box.width && (box.right > width+1 || box.left < -1) && !scrolls(o)) bad.push(`sticks out: ${html(o)}`);
+    const box = o.getBoundingClientRect(), hides = ['hidden','clip'].includes(overflow(o));
+    const outside = box.width && (box.right > width+1 || box.left < -1);
+    if (outside && !scrolls(o)) bad.push(`sticks out: ${html(o)}`);
     if (hides && o.clientWidth > 1 && o.scrollWidth > o.clientWidth+1) bad.push(`is cut: ${html(o)}`);
 }
 // code is read whole on a desktop
-if (width > 1000 && !location.pathname.includes('_modules')) for (const o of document.querySelectorAll('article pre'))
-    if (o.checkVisibility() && o.scrollWidth > o.clientWidth+1) bad.push(`scrolls sideways: ${o.innerText.match(/.{90,}/)}`);
+const onDesktop = width > 1000 && !location.pathname.includes('_modules');
+for (const o of onDesktop ? document.querySelectorAll('article pre') : []) {
+    const sideways = o.checkVisibility() && o.scrollWidth > o.clientWidth+1;
+    if (sideways) bad.push(`scrolls sideways: ${o.innerText.match(/.{90,}/)}`);
+}
 return bad'''
 
 def show(browser, url, width):
     "The page as `width` pixels show it; a window can't be as narrow as a phone"
-    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=900, deviceScaleFactor=1, mobile=False))
+    size = dict(width=width, height=900, deviceScaleFactor=1, mobile=False)
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', size)
     browser.get(url)
     return [o['message'] for o in browser.get_log('browser') if o['level'] == 'SEVERE']
 
 axe = '''
 const done = arguments[1];
-axe.run({exclude: ['pre span']}, {resultTypes: ['violations'], runOnly: ['wcag2a','wcag2aa','wcag21aa','best-practice'],
-    rules: {'color-contrast': {enabled: arguments[0]}}}).then(res => {
+const rules = {'color-contrast': {enabled: arguments[0]}};
+const tags = ['wcag2a','wcag2aa','wcag21aa','best-practice'];
+axe.run({exclude: ['pre span']}, {resultTypes: ['violations'], runOnly: tags, rules}).then(res => {
     const grave = res.violations.filter(o => ['serious','critical'].includes(o.impact));
     done(grave.map(o => `${o.id}: ${o.nodes.map(n => n.html.slice(0,90)).slice(0,3)}`));
 })'''
 
 def unfit(browser, contrast=True):
     "What makes the page hard for people with disabilities, by axe-core, which a package of this name carries"
-    browser.execute_script((Path(find_spec('axe_playwright_python').origin).parent/'axe.min.js').read_text(encoding='utf-8'))
+    package = Path(find_spec('axe_playwright_python').origin).parent
+    browser.execute_script((package/'axe.min.js').read_text(encoding='utf-8'))
     return browser.execute_async_script(axe, contrast)
 
+@pytest.mark.slow
 @pytest.mark.parametrize('width', [390,1280])
 def test_pages_in_a_browser(browser, pages, url, width):
     bad = {}
     for o in pages:
         errors = show(browser, url+o, width)
         assert browser.execute_script('return innerWidth') == width
-        if width > 1000 and not o.startswith('_modules'): errors += unfit(browser, contrast=o in ('index.html','schedule.html')) # it takes seconds
+        if width > 1000 and not o.startswith('_modules'):
+            errors += unfit(browser, contrast=o in ('index.html','schedule.html'))  # contrast takes seconds
         if res := errors + browser.execute_script(check): bad[o] = res
     assert not bad
 
+@pytest.mark.slow
 def test_search(browser, url):
     from selenium.webdriver.support.ui import WebDriverWait
     assert not show(browser, url+'search.html?q=range+test', 1280)
@@ -303,6 +342,7 @@ def dark(browser, url):
     yield
     browser.execute_script('localStorage.clear()')
 
+@pytest.mark.slow
 def test_dark_mode(browser, url, pages, dark):
     "Paper and figures are dark, and all can still be read"
     ground = 'return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).every(o => o < 64)'
@@ -310,9 +350,10 @@ def test_dark_mode(browser, url, pages, dark):
     for o in ('tutorial_super_convergence.html','gallery.html','schedule.html'):
         show(browser, url+o, 1280)
         assert browser.execute_script(ground)
-        kept = f'return {figures}.filter(o => !getComputedStyle(o).filter.startsWith("invert(0.9")).map(o => o.className)'
-        photos = browser.execute_script(kept)
-        assert len(photos) == o.startswith('gallery') and all('photo' in c for c in photos), (o, photos) # photographs stay as they are
+        inverted = 'getComputedStyle(o).filter.startsWith("invert(0.9")'
+        photos = browser.execute_script(f'return {figures}.filter(o => !{inverted}).map(o => o.className)')
+        # photographs stay as they are
+        assert len(photos) == o.startswith('gallery') and all('photo' in c for c in photos), (o, photos)
     assert not unfit(browser)
     img = browser.execute_script(f'const o = {figures}[0]; o.scrollIntoView(); return o')
     corner = Image.open(io.BytesIO(img.screenshot_as_png)).convert('L').getpixel((3,3))

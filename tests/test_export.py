@@ -1,17 +1,12 @@
-"""A Learner whose model, data and loss come from elsewhere exports without anything of this package. One that holds our
-networks, loaders or callbacks needs the package"""
+"""A Learner whose model, data and loss come from elsewhere exports without anything of this package. One that
+holds this package's networks, loaders or callbacks needs the package"""
 import cloudpickle, json, pickle, pickletools, subprocess, sys, zipfile
 from copy import copy, deepcopy
 import pytest
 from fastai_clrbeta.all import *
 from fastai_clrbeta.cli import EpochCSV
 from fastai.tabular.all import CategoryBlock, Normalize, TabularDataLoaders, tabular_learner
-
-class Interrupt(Callback):
-    "Press Ctrl-C in the step `n` of training"
-    def __init__(self, n=3): self.n = n
-    def after_batch(self):
-        if self.training and self.train_iter == self.n: raise KeyboardInterrupt
+from helpers import CrashAt
 
 def learner(path, classes=False, **kwargs):
     "A network of fastai's for numbers or, with `classes`, for classes"
@@ -46,10 +41,10 @@ def with_everything(path):
     "A range test, and a run that saves what it can, is killed, and resumed"
     learn = learner(path, classes=True)
     learn.lr_find_val(num_it=12, show_plot=False)
-    run = partial(learn.fit_clr_beta, 0.01, 2, checkpoint='run', every_iter=1, best_save_name='best', cycle_save_name='c',
-                  on_diverge='lengthen')
-    cbs = lambda: [DivergenceGuard(5), EpochCSV(path/'epochs.csv')]
-    interrupted(run, cbs=[*cbs(), Interrupt(5)])
+    run = partial(learn.fit_clr_beta, 0.01, 2, checkpoint='run', every_iter=1, best_save_name='best',
+                  cycle_save_name='c', on_diverge='lengthen')
+    def cbs(): return [DivergenceGuard(5), EpochCSV(path/'epochs.csv')]
+    interrupted(run, cbs=[*cbs(), CrashAt('after_batch', 5)])
     run(cbs=cbs(), resume=True)
     return learn
 
@@ -58,26 +53,27 @@ def smoothed_labels(path):
     learn = learner(path, classes=True, loss_func=LabelSmoothingCrossEntropyFlat(eps=0.2))
     learn.lr_find_val(num_it=12, show_plot=False)
     run = partial(learn.fit_clr_beta, 0.01, 2, checkpoint='smoothed', every_iter=1, on_diverge='raise')
-    interrupted(run, cbs=Interrupt(5))
+    interrupted(run, cbs=CrashAt('after_batch', 5))
     run(resume=True)
     return learn
 
 def interrupted_fit(path):
     learn = learner(path)
     interrupted(learn.fit_clr_beta, 0.01, checkpoint='cut', best_save_name='best', on_diverge='stop',
-                cbs=[DivergenceGuard(5), Interrupt()])
+                cbs=[DivergenceGuard(5), CrashAt('after_batch', 3)])
     return learn
 
 def interrupted_search(path):
     learn = learner(path)
-    with learn.added_cbs(Interrupt()):
+    with learn.added_cbs(CrashAt('after_batch', 3)):
         interrupted(learn.lr_find_val, num_it=12)
         interrupted(learn.lr_find_sweep, wd=[0,1e-2], num_it=12)
     return learn
 
 def diverged(path):
     learn = learner(path)
-    with pytest.raises(FitDiverged): learn.fit_clr_beta(1e6, cycle_len=2, on_diverge='lengthen', lengthen=(2,1))
+    with pytest.raises(FitDiverged):
+        learn.fit_clr_beta(1e6, cycle_len=2, on_diverge='lengthen', lengthen=(2,1))
     learn.fit_clr_beta(1e-3)
     return learn
 
@@ -103,8 +99,8 @@ def legacy(path):
     finally: legacy.unpatch()
     return learn
 
-cases = [searched, searched_only, with_everything, smoothed_labels, interrupted_fit, interrupted_search, diverged, in_bf16,
-         with_schedule, legacy]
+cases = [searched, searched_only, with_everything, smoothed_labels, interrupted_fit, interrupted_search,
+         diverged, in_bf16, with_schedule, legacy]
 
 without = '''
 import json, sys
@@ -144,7 +140,8 @@ def modules(f):
 def network(path):
     "Our network on our data, with callbacks that stay"
     cbs = [DivergenceGuard(5), EpochCSV(path/'epochs.csv'), CLRBeta(5, 20)]
-    learn = Learner(digits_dls(bs=256, size=8, seed=0), cifar_resnet(8), opt_func=sgd, path=path, metrics=accuracy, cbs=cbs)
+    dls = digits_dls(bs=256, size=8, seed=0)
+    learn = Learner(dls, cifar_resnet(8), opt_func=sgd, path=path, metrics=accuracy, cbs=cbs)
     learn.to_precision('bf16')
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 0.01)
     return learn
@@ -177,8 +174,9 @@ def test_what_is_ours_loads_with_the_package(tmp_path):
 def test_what_is_ours_pickles():
     class Local(CLRBeta): pass
     report = Divergence(1, 2, 0.1, None, 3., 1.)
-    ours = [CLRBeta(5, 20, 0.9, 0.8, 2), DivergenceGuard(3), EpochCSV('f.csv'), Precision('bf16'), FlipCrop(2), CifarBlock(16, 32),
-            LRFind(), LRSweep(), report, FitDiverged('it did', report), sgd, partial(sgd, momentum=0.8)]
+    ours = [CLRBeta(5, 20, 0.9, 0.8, 2), DivergenceGuard(3), EpochCSV("f.csv"), Precision("bf16"),
+            FlipCrop(2), CifarBlock(16, 32), LRFind(), LRSweep(), report, FitDiverged('it did', report), sgd,
+            partial(sgd, momentum=0.8)]
     by_name = lambda o: pickle.loads(pickle.dumps(o))
     by_value = lambda o: cloudpickle.loads(cloudpickle.dumps(o, 2))
     for o in ours:
@@ -189,4 +187,5 @@ def test_what_is_ours_pickles():
     assert by_name(CLRBeta(5, 20)).lr_at(3, 40) == CLRBeta(5, 20).lr_at(3, 40)
     assert by_name(DivergenceGuard(3)).factor == 3 and by_name(FlipCrop(2)).pad == 2
     assert by_value(Local(7)).div == 7
-    for o in sgd,by_name(sgd),deepcopy(sgd): assert o.func is OptimWrapper and o.keywords == dict(opt=torch.optim.SGD, momentum=0.9)
+    for o in sgd,by_name(sgd),deepcopy(sgd):
+        assert o.func is OptimWrapper and o.keywords == dict(opt=torch.optim.SGD, momentum=0.9)

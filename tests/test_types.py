@@ -8,10 +8,12 @@ user = root/'tests/typed_user.py'
 
 @pytest.fixture(scope='module')
 def report(tmp_path_factory):
-    "Of pyright on `typed_user.py`: (line, rule) of the errors, with their messages, and by line the types that it reveals"
+    """Of pyright on `typed_user.py`: (line, rule) of the errors, with their messages, and by line the types
+    that it reveals"""
     d = tmp_path_factory.mktemp('types')
     shutil.copy(user, d)
-    (d/'pyrightconfig.json').write_text(json.dumps({'extraPaths': [str(root)]}))  # it can't follow the finder of an editable install
+    # it can't follow the finder of an editable install
+    (d/'pyrightconfig.json').write_text(json.dumps({'extraPaths': [str(root)]}))
     cmd = [sys.executable, '-m', 'pyright', '--outputjson', '--pythonpath', sys.executable, user.name]
     p = subprocess.run(cmd, cwd=d, capture_output=True, text=True)
     errs,types = {},{}
@@ -21,13 +23,18 @@ def report(tmp_path_factory):
         elif m := re.match('Type of ".*" is "(.*)"$', o['message'], re.S): types[line] = m[1]
     return errs,types
 
-def marked(pat): return {(i,m[1]) for i,o in enumerate(user.read_text().splitlines()) if (m := re.search(pat, o))}
+def marked(pat):
+    lines = enumerate(user.read_text().splitlines())
+    return {(i,m[1]) for i,o in lines if (m := re.search(pat, o))}
 
+@pytest.mark.slow
 def test_good_calls_pass_and_bad_ones_are_reported(report):
     want = marked(r'# error: (\w+)$')
     assert len(want) > 10
-    assert report[0].keys() == want, {k:v for k,v in report[0].items() if k not in want} or want - report[0].keys()
+    errors = report[0]
+    assert errors.keys() == want, {k:v for k,v in errors.items() if k not in want} or want - errors.keys()
 
+@pytest.mark.slow
 def test_types_are_known(report):
     want = marked(r'reveal_type\(.*\)\s+# (.+)$')
     assert len(want) > 10 and set(report[1].items()) == want
@@ -40,7 +47,8 @@ def test_checkers_see_every_method_of_ours():
     seen = defs.keys() | {o.targets[0].id for o in cls.body if isinstance(o, ast.Assign)}
     real = {k:getattr(v, 'fget', v) for k,v in vars(Learner).items()}  # a property is told by its function
     ours = {k for k,v in real.items() if inspect.isfunction(v) and v.__module__.startswith('fastai_clrbeta.')}
-    assert seen == ours - {'lr_find2'}  # `fastai_clrbeta.legacy`, where another test has imported it, is no part of `all`
+    # another test may have imported `fastai_clrbeta.legacy`, which is no part of `all`
+    assert seen == ours - {'lr_find2'}
     for k,v in defs.items(): assert [o.arg for o in v.args] == list(inspect.signature(real[k]).parameters)
 
 def test_none_is_in_the_hint_where_it_is_the_default():

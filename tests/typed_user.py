@@ -1,4 +1,5 @@
-"What a user may write, for a type checker: never run. `# error: RULE` marks what it must report; all else must pass. See test_types.py"
+"""What a user may write, for a type checker: never run. `# error: RULE` marks what it must report; all else
+must pass. See test_types.py"""
 from pathlib import Path
 from fastai_clrbeta.all import *
 
@@ -13,7 +14,8 @@ cifar_resnet(20, 100, c_in=1, shortcut='pad', preact=True)
 leslie_resnet56(n_out=100)
 
 learn = Learner(dls, cifar_resnet(56), opt_func=sgd, metrics=accuracy)
-Learner(dls, leslie_resnet56(), CrossEntropyLossFlat(), opt_func=partial(SGD, mom=0.9), metrics=[accuracy, error_rate], cbs=CLRBeta(10,10))
+Learner(dls, leslie_resnet56(), CrossEntropyLossFlat(), opt_func=partial(SGD, mom=0.9),
+        metrics=[accuracy, error_rate], cbs=CLRBeta(10,10))
 
 Learner(dls, leslie_resnet56(), opt_func=partial(sgd, momentum=0.8))
 
@@ -22,10 +24,12 @@ learn.fit_clr_beta(1, use_clr_beta=(10,10))
 learn.fit_clr_beta(slice(1e-3,1e-1), wds=[1e-4,1e-3])
 learn.fit_clr_beta(slice(1e-1), wds=None, cbs=None, use_clr_beta=CLRBeta(10,10))
 learn.fit_clr_beta([0.1,0.2], 2, cbs=GradientClip(), start_epoch=1)
-learn.fit_clr_beta((0.1,0.2), cbs=[GradientClip(), DivergenceGuard(factor=None)], cycle_save_name='net', best_save_name=Path('best'))
+learn.fit_clr_beta((0.1,0.2), cbs=[GradientClip(), DivergenceGuard(factor=None)], cycle_save_name='net',
+                   best_save_name=Path('best'))
 learn.fit_clr_beta(np.array([0.1,0.2]), checkpoint='run', every_iter=100, resume=True)
 learn.fit_clr_beta(0.8, on_diverge='lengthen', lengthen=(2,1))
-learn.fit_one_cycle(1, 0.1, cbs=CLRBeta(10,13.68,0.95,0.8))     # fastai's own patches stay as they are: unknown, so allowed
+# fastai's own patches stay as they are: unknown, so allowed
+learn.fit_one_cycle(1, 0.1, cbs=CLRBeta(10,13.68,0.95,0.8))
 reveal_type(learn.fit_clr_beta(0.8))               # None
 
 learn.fit_clr_beta('high')                         # error: reportArgumentType
@@ -40,7 +44,8 @@ reveal_type(found.df)                              # DataFrame
 reveal_type(found.plot())                          # ndarray[tuple[Any, ...], dtype[Any]]
 found.suggestions.valley, found.suggestions[0], found.valley, found.reasons
 found.to_csv('found.csv')
-learn.lr_find_val(1e-4, slice(1e-2,10), num_it=200, linear=True, wd=None, stop_div=False, metrics=accuracy, suggest_funcs=None)
+learn.lr_find_val(1e-4, slice(1e-2,10), num_it=200, linear=True, wd=None, stop_div=False, metrics=accuracy,
+                  suggest_funcs=None)
 learn.lr_find_val(metrics=[accuracy], wd=[1e-4,1e-3], suggest_funcs=(valley, slide))
 learn.lr_find_val(num_it='200')                    # error: reportArgumentType
 learn.lr_find_val(stop_dv=False)                   # error: reportCallIssue
@@ -57,7 +62,8 @@ learn.lr_find_sweep(wd=1e-3)                       # error: reportArgumentType
 with learn.no_trace() as same: reveal_type(same)   # Learner
 with learn.no_trace(seed=1): pass                  # error: reportCallIssue
 
-learn.plot_clr_beta(0.8, 1, wds=1e-4, cycle_len=95, use_clr_beta=(10,13.68,0.95,0.8))[0].figure.savefig('schedule.png')
+axs = learn.plot_clr_beta(0.8, 1, wds=1e-4, cycle_len=95, use_clr_beta=(10,13.68,0.95,0.8))
+axs[0].figure.savefig('schedule.png')
 learn.plot_overfit(axs=None)
 plot_clr_beta(slice(1e-3,1), cycle_len=3, n_iter=98)
 plot_overfit(pd.read_csv('history.csv'), learn.recorder.lrs)
