@@ -7,7 +7,7 @@ from contextlib import nullcontext, redirect_stdout, suppress
 from fastai.distributed import *
 from fastai_clrbeta.all import *
 from fastai_clrbeta.checkpoint import checkpoint_paths, read_checkpoint, write_checkpoint
-from helpers import CrashAt, Explode, images, nth, outcome, sigkill
+from helpers import CrashAt, Explode, images, nth, outcome, sigkill, weights
 
 torch.set_num_threads(1)
 labels = torch.arange(len(images))%4
@@ -145,7 +145,7 @@ def lengthened_run(folder, steps=None, one=None, **kwargs):
     "Kill the process, or number `one`, after so many batches, before the checkpoint"
     struck = steps and one in (None, rank_distrib())
     crash = CrashAt('after_batch', how=nth(steps, sigkill), order=900) if struck else None
-    run(folder, on_diverge='lengthen', cbs=[Explode(fewer_than=8), *L(crash)], **kwargs)
+    run(folder, cycle_len=1, on_diverge='lengthen', cbs=[Explode(fewer_than=5), *L(crash)], **kwargs)
 
 def lengthened(folder):
     "A run in two processes that is lengthened twice, and in which both processes or one of them are killed"
@@ -225,11 +225,11 @@ def read_only(folder):
     (folder/'models').mkdir()
     os.chmod(folder/'models', 0o555)
     learn = without_best(folder)
-    before = outcome(learn)[0]
+    before = weights(learn)
     error = None
     try: train(learn, best_save_name=None)
     except ValueError as e: error = str(e)
-    untouched = outcome(learn)[0] == before and learn.opt is None
+    untouched = weights(learn) == before and learn.opt is None
     os.chmod(folder/'models', 0o755)
     warned = warned_of(lambda: train(learn, cbs=ReadOnly(), **each_epoch))
     epochs = len(learn.recorder.values)

@@ -419,7 +419,7 @@ def test_a_callback_that_validates_does_not_confuse_a_run(event, look, tmp_path)
     kw = dict(n_cycle=3, cycle_len=1, on_diverge='raise', cycle_save_name='c')
     def make(name, *cbs): return new_learner(tmp_path/name, [Validates(event, look), MixUp(), *cbs])
     whole = train(make('whole'), **kw)
-    cut(make('cut', CrashAt('before_step', 14)), **kw)
+    cut(make('cut', CrashAt('before_step', how=nth(15, interrupt))), **kw)
     again = train(make('cut'), resume=True, **kw)
     assert_same_run(again, whole)
     assert again.validates.told == whole.validates.told and len(whole.validates.told) == 3
