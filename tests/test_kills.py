@@ -90,7 +90,7 @@ class Notebook:
         self.kc.wait_for_ready(timeout=300)
 
     def run(self, cell, steps=None, end=None):
-        "Run a cell; after so many steps, call `end`. Return what it wrote, and whether it showed a progress bar"
+        "Run a cell; after so many steps, call `end`. What it wrote, and whether it showed a progress bar"
         sent,seen,bar = self.kc.execute(cell),'',False
         while True:
             msg = self.kc.get_iopub_msg(timeout=300)
