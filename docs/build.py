@@ -96,7 +96,8 @@ def table(name, head, dm):
 def word(name, k, o):
     "Return a parameter as it is written: that of the command as an option, with its default."
     if name != 'clrbeta': return k
-    return f'--{k}' if o.default is False else f'--{k} {o.default}'
+    option = '--' + k.replace('_', '-')
+    return option if o.default is False else f'{option} {o.default}'
 
 def escape(text):
     parts = enumerate(re.split('(`[^`]*`)', text))

@@ -46,15 +46,15 @@ def wait_for(path):
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='needs /proc')
 def test_the_command_is_started_anew(tmp_path):
     "One process of two is killed, torchrun starts both again, and all is as if nothing had happened"
-    (tmp_path/'clrbeta.py').write_text('from fastai_clrbeta.cli import main; main()')
-    options = '--depth 8 --cycle_len 3 --lr 0.1 --bs 128 --checkpoint --resume --out'.split()
+    (tmp_path/'clrbeta.py').write_text('from fastai_clrbeta.cli import clrbeta; clrbeta()')
+    options = '--depth 8 --cycle-len 3 --lr 0.1 --bs 128 --checkpoint --resume --out'.split()
     p = start('clrbeta.py', *options, 'killed', cwd=tmp_path, restarts=1)
     wait_for(tmp_path/'killed/history.csv')
     os.kill(workers(p)[1], signal.SIGKILL)
     out,err = p.communicate(timeout=300)
     assert p.returncode == 0, err[-3000:]
     assert out.count('Resuming from epoch') == 1 and out.count('It is all in killed/.') == 1
-    code,out = processes.run(in_two, 'command', *options, 'whole', folder=tmp_path)
+    code,out = processes.run(in_two, 'command', 'clrbeta.py', *options, 'whole', folder=tmp_path)
     assert code == 0 and 'Resuming from' not in out, out[-3000:]
     a,b = (torch.load(tmp_path/o/'model.pth')['model'] for o in ('killed','whole'))
     assert all(torch.equal(a[k], b[k]) for k in a)

@@ -163,7 +163,7 @@ def test_options_are_shown_as_they_are_typed(pages):
     from fastai_clrbeta.cli import clrbeta
     options = docs_of(pages['cli.html'], 'clrbeta')[1].select('td:first-child code')
     shown = {o.get_text().split()[0] for o in options}
-    assert shown == {f'--{k}' for k in inspect.signature(clrbeta).parameters}
+    assert shown == {f'--{k.replace("_", "-")}' for k in inspect.signature(clrbeta).parameters}
 
 reference = [o for o in notebooks if o.name[0].isdigit()]
 
