@@ -104,7 +104,8 @@ def test_public_names_are_documented(pages, mod, name, obj):
     assert plain(re.split('\n\n|(?<=[.]) ', obj.__doc__ or '')[0]) in plain(dd.get_text())
     table = plain(''.join(o.get_text() for o in dd.select('table.params')[:1]))
     for k,v in docments(obj, full=True).items():
-        if k not in ('return','self') and v.docment: assert k in table
+        shown = k.replace('_', '-') if name == 'clrbeta' else k  # an option of the command
+        if k not in ('return','self') and v.docment: assert shown in table
         assert plain(v.docment or '') in table
     for k,v in vars(obj).items() if isinstance(obj, type) else ():
         if k[0] != '_' and v.__doc__ and (isinstance(v, property) or inspect.isfunction(v)):
@@ -117,10 +118,12 @@ def test_public_names_are_documented(pages, mod, name, obj):
 
 def docs_of(soup, name):
     "What is said of `name`: its signature, and the rest"
-    at = soup.find(id=name.lower())
-    assert at, f'{name} has no docs'
-    dt = at if at.name=='dt' else at.find_parent('dt')
-    return dt,dt.find_next_sibling('dd')
+    at = soup.find_all(id=name.lower())  # that of `Peak` is also that of `peak`
+    found = [o if o.name == 'dt' else o.find_parent('dt') for o in at]
+    last = name.split('.')[-1]
+    found = [dt for dt in found if dt.select_one('.sig-name').get_text() == last]
+    assert found, f'{name} has no docs'
+    return found[0],found[0].find_next_sibling('dd')
 
 def plain(s): return re.sub(r'[`*\s]', '', s)
 
