@@ -12,6 +12,8 @@ from markdownify import markdownify
 from nbdev.config import nbpath2html
 from nbdev.doclinks import NbdevLookup
 from nbdev.serve import proc_nbs
+from fastai_clrbeta._modidx import d as syms
+from importlib import import_module
 from nbformat.v4 import new_markdown_cell, new_output
 from sphinx.cmd.build import build_main
 from sphinx.util.inspect import stringify_signature
@@ -68,8 +70,15 @@ class Renderer(MarkdownRenderer):
         if not isclass(self.sym):
             kind = 'property' if name in properties else 'method' if '.' in name else 'function'
             return directive(kind, name, self.sym)
-        members = [directive('method' if isfunction(o) else 'property', k, o) for k,o in documented(self.sym)]
-        return directive('exception' if issubclass(self.sym, Exception) else 'class', name, self.sym, members)
+        cls = exported(self.sym)
+        members = [directive('method' if isfunction(o) else 'property', k, o) for k,o in documented(cls)]
+        return directive('exception' if issubclass(cls, Exception) else 'class', name, cls, members)
+
+def exported(cls):
+    "Return the class of the package that was exported from `cls` of a notebook. Its file has the comments."
+    for module,names in syms['syms'].items():
+        if f'{module}.{cls.__qualname__}' in names: return getattr(import_module(module), cls.__qualname__)
+    return cls
 
 def documented(cls):
     "Return the public methods and properties that `cls` defines and documents, by name."

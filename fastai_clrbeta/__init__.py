@@ -21,17 +21,19 @@ learn.fit_clr_beta(found.peak, cycle_len=15, use_clr_beta=(10, 13.68, 0.95, 0.8)
 
 `fastai_clrbeta.all` brings what training needs, on top of `fastai.vision.all`. Each module has a page, too:
 
-- [finder](11_lr_find.ipynb): Find the learning rate: a test that watches the validation set, and leaves no trace on the `Learner`.
-- [found](09_results.ipynb): What a range test measured, as data and pictures, and the learning rate that comes out of it.
+- [lr_find](11_lr_find.ipynb): Find the learning rate: a test that watches the validation set, and leaves no trace on the `Learner`.
+- [results](09_results.ipynb): What a range test measured, as data and figures, and the learning rate that it suggests.
+- [peak](08_peak.ipynb): From the curve of a range test to a learning rate: pure maths, without a Learner.
 - [fit](13_fit.ipynb): `fit_clr_beta` checks every argument, runs the schedule, survives kills and notices divergence.
 - [schedule](02_schedule.ipynb): Leslie Smith's 1cycle as fastai 0.7's `use_clr_beta` ran it, step by step.
 - [checkpoint](12_checkpoint.ipynb): Write a run to a file while it trains, and resume it after a crash, bit for bit.
-- [guard](10_divergence.ipynb): Notice a fit that diverges, stop it, or start over with a longer cycle; and see how far a model overfits.
+- [divergence](10_divergence.ipynb): Notice a fit that diverges, stop it, or start over with a longer cycle; and see how far a model overfits.
 - [resnet](03_resnet.ipynb): Leslie Smith's ResNet-56 for CIFAR, and the three networks it was confused with.
 - [data](04_data.ipynb): CIFAR-10 and handwritten digits, held in memory and served a whole batch at a time.
 - [precision](05_precision.ipynb): Half precision on the device at hand: bf16 on CPU, CUDA and MPS, fp16 on CUDA.
 - [cli](15_cli.ipynb): `clrbeta`: one cycle from the shell, and everything it did in one folder.
 - [legacy](14_legacy.ipynb): Lines written for fastai 0.7, on the `Learner` of today.
+- [learner](01_learner.ipynb): What the modules share about a `Learner`: its optimiser, its loaders, its callbacks, and several processes.
 - [core](00_core.ipynb): Checks that every call makes before it changes anything, and the look of all figures.
 - [run](07_run.ipynb): What a run consists of: one table, which `no_trace` restores in memory and a checkpoint writes to a file.
 - [values](06_values.ipynb): Read the values of a run as plain data that is safe to load, and put them back in place."""

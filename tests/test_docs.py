@@ -1,6 +1,6 @@
 """The site: it builds without a warning, says all, links to what is there, and looks right in a browser, on
 phone and desktop"""
-import ast, inspect, importlib, io, re, shutil, subprocess, sys, threading
+import ast, importlib, inspect, io, re, shutil, subprocess, sys, threading
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -189,7 +189,8 @@ def test_names_of_examples_are_at_hand(nb):
     texts = '\n'.join(o.source for o in cells if o.cell_type == 'markdown')
     recipe = re.search(r'^```python\n((?:from.*\n)+)', texts, re.M)[1]
     exec(recipe, names := {})
-    known = {*names, *vars(builtins)}
+    module = importlib.import_module(f'fastai_clrbeta.{nb.stem[3:]}')
+    known = {*names, *vars(module), *vars(builtins)}
     for o in cells:
         unseen = re.search(r'^#\|\s*(export|hide|default_exp|echo: false)', o.source, re.M)
         if o.cell_type != 'code' or unseen: continue
