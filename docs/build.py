@@ -1,6 +1,8 @@
 """Build the site: `python docs/build.py [outdir]`. Every notebook is a page, and the index the front. This
 needs no network and no quarto."""
 import base64, re, shutil, sys, tempfile
+from dataclasses import is_dataclass
+from importlib import import_module
 from inspect import cleandoc, isclass, isfunction, signature
 from itertools import groupby
 from pathlib import Path
@@ -13,7 +15,6 @@ from nbdev.config import nbpath2html
 from nbdev.doclinks import NbdevLookup
 from nbdev.serve import proc_nbs
 from fastai_clrbeta._modidx import d as syms
-from importlib import import_module
 from nbformat.v4 import new_markdown_cell, new_output
 from sphinx.cmd.build import build_main
 from sphinx.util.inspect import stringify_signature
@@ -70,15 +71,14 @@ class Renderer(MarkdownRenderer):
         if not isclass(self.sym):
             kind = 'property' if name in properties else 'method' if '.' in name else 'function'
             return directive(kind, name, self.sym)
-        cls = exported(self.sym)
-        members = [directive('method' if isfunction(o) else 'property', k, o) for k,o in documented(cls)]
-        return directive('exception' if issubclass(cls, Exception) else 'class', name, cls, members)
+        members = [directive('method' if isfunction(o) else 'property', k, o) for k,o in documented(self.sym)]
+        return directive('exception' if issubclass(self.sym, Exception) else 'class', name, self.sym, members)
 
-def exported(cls):
-    "Return the class of the package that was exported from `cls` of a notebook. Its file has the comments."
-    for module,names in syms['syms'].items():
-        if f'{module}.{cls.__qualname__}' in names: return getattr(import_module(module), cls.__qualname__)
-    return cls
+def exported(sym):
+    "Return the dataclass of the package that was exported from `sym` of a notebook: its file has comments."
+    for module,names in syms['syms'].items() if is_dataclass(sym) else ():
+        if f'{module}.{sym.__qualname__}' in names: return getattr(import_module(module), sym.__qualname__)
+    return sym
 
 def documented(cls):
     "Return the public methods and properties that `cls` defines and documents, by name."
@@ -88,7 +88,7 @@ def documented(cls):
 def directive(kind, name, sym, members=()):
     "Return the docs of `sym`, with its parameters as a table, and those of its `members`."
     plain_error = kind == 'exception' and '__init__' not in vars(sym)  # a message is all that it takes
-    dm = {} if kind == 'property' or plain_error else docments(sym, full=True)
+    dm = {} if kind == 'property' or plain_error else docments(exported(sym), full=True)
     head = 'Attribute' if name in results else 'Option and default' if name == 'clrbeta' else 'Parameter'
     doc,fence = prose(cleandoc(sym.__doc__ or '')),':::::' if members else '::::'
     call = sig(sym) if dm and head == 'Parameter' else ''
