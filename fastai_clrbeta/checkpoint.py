@@ -129,7 +129,7 @@ def hash_of(o):
     _add_to_hash(o, h)
     return h.hexdigest()[:16]
 
-_plain = (*plain_types, bytes, complex, Path)
+_with_repr = (*plain_types, bytes, complex, Path)  # their repr says all about them
 
 def _add_to_hash(o, h):
     if isinstance(o, Tensor):
@@ -144,36 +144,45 @@ def _add_to_hash(o, h):
     if is_listy(o):
         h.update(f'{type(o).__name__} {len(o)} '.encode())
         for x in o: _add_to_hash(x, h)
-    elif isinstance(o, _plain): h.update(f'{o!r} '.encode())
+    elif isinstance(o, _with_repr): h.update(f'{o!r} '.encode())
     else: h.update(type(o).__name__.encode())
 
-def _flat(own):
-    "The nodes and roots of a process, by key"
-    return {f'{k} {part}{i}':o for k,state in own.items() for part,items in state.items()
-            for i,o in (enumerate(items) if part == 'nodes' else [('', items)])}
+def _pieces(states):
+    "Return all that `states` hold, by keys such as 'state nodes12', for a node, and 'begin roots'."
+    pieces = {}
+    for name,state in states.items():
+        for part,items in state.items():
+            if part != 'nodes': pieces[f'{name} {part}'] = items
+            else: pieces |= {f'{name} nodes{i}':node for i,node in enumerate(items)}
+    return pieces
 
 def gather_others(own):
     "In the first process, return how the state of each other process differs from its own."
     if num_distrib() < 2: return []
-    flat = _flat(own)
-    mine = {k:hash_of(o) for k,o in flat.items()}
+    pieces = _pieces(own)
+    mine = {k:hash_of(o) for k,o in pieces.items()}
     firsts = on_first(lambda: mine)
-    differs = {k:flat.get(k) for k in {**firsts, **mine} if firsts.get(k) != mine.get(k)}
-    f,res = io.BytesIO(),None if rank_distrib() else [None]*num_distrib()
-    torch.save(dict(differs=differs, lengths={k:len(state.get('nodes', ())) for k,state in own.items()}), f)
-    torch.distributed.gather_object(f.getvalue(), res)
-    return [torch.load(io.BytesIO(o), map_location='cpu', weights_only=True) for o in L(res)[1:]]
+    differs = {k:pieces.get(k) for k in {**firsts, **mine} if firsts.get(k) != mine.get(k)}
+    n_nodes = {name:len(state.get('nodes', ())) for name,state in own.items()}
+
+    sent = io.BytesIO()
+    torch.save(dict(differs=differs, lengths=n_nodes), sent)
+    received = None if rank_distrib() else [None]*num_distrib()
+    torch.distributed.gather_object(sent.getvalue(), received)
+    return [torch.load(io.BytesIO(o), map_location='cpu', weights_only=True) for o in L(received)[1:]]
 
 def of_process(rank, content):
     "Return the `content` that process `rank` had."
     if rank == 0: return content
-    other,flat = content['others'][rank-1],_flat({k:content[k] for k in _of_process})
-    flat |= other['differs']
-    def state(k):
-        if not (n := other['lengths'][k]): return {}
-        parts = {p:flat[f'{k} {p}'] for p in content[k] if p != 'nodes'}
-        return parts | dict(nodes=[flat[f'{k} nodes{i}'] for i in range(n)])
-    return content | {k:state(k) for k in _of_process}
+    firsts = {name:content[name] for name in _of_process}
+    other = content['others'][rank-1]
+    pieces = _pieces(firsts) | other['differs']
+    states = {}
+    for name,state in firsts.items():
+        nodes = [pieces[f'{name} nodes{i}'] for i in range(other['lengths'][name])]
+        parts = {part:pieces[f'{name} {part}'] for part in state if part != 'nodes'}
+        states[name] = parts | dict(nodes=nodes) if nodes else {}
+    return content | states
 
 # %% ../nbs/12_checkpoint.ipynb #ck000016
 def _look(ds):
@@ -319,7 +328,7 @@ def _structure(learn):
 
 def same_value(a, b): return a is b or type(a) is type(b) and is_plain(a) and is_plain(b) and a == b
 
-def _replaced(old, new):
+def _changed_structure(old, new):
     return [k for k in old if len(old[k]) != len(new[k]) or not all(map(same_value, old[k], new[k]))]
 
 # %% ../nbs/12_checkpoint.ipynb #ck000023
@@ -347,24 +356,33 @@ class Checkpoint(FitCallback):
         self.changed = dict(content['changed']) if content else {}
 
     def before_fit(self):
-        self.known,self.fixed,self.packs,self.named,self.at_start = None,{},{},{},set()
-        self.now,self.epoch_start = None,{}
+        self.now = None         # the epoch, None outside of one
+        self.epoch_start = {}   # the state of the data when the epoch began
+        self.fixed = {}         # objects that are there at the start and that no file can make
+        self.packs = {}         # long lists of numbers, as they were saved last
+        self.named = {}         # what a warning has named
         self.given = {k:given_to(o) for k,o in saved_callbacks(self.learn).items()}
+        self.known = None       # classes that are met at the start: `_read` collects them while this is None
         reading = self._read()
-        self.known,self.structure = reading.classes,_structure(self.learn)
+        self.known = reading.classes
+        self.structure = _structure(self.learn)
+        # functions that are there at the start: a resumed run has them, too
         self.at_start = {(at, what) for at,what,is_code in reading.lost if is_code}
         if self.content is None: self._save(0, 0, reading)
         else: self._name_lost(reading)
 
     # a callback that validates changes the Learner's own counts
-    def before_epoch(self):
-        self.now = self.epoch
+    def before_epoch(self): self.now = self.epoch
+
     def before_train(self):
         if not self.every_iter: return
         self.epoch_start = state_of(self.learn, Reading(data_parts(self.learn), file=True, copy=True))
+
     def before_batch(self): self.done = self.iter+1
+
     def after_batch(self):
-        if self.every_iter and self.train_iter % self.every_iter == 0: self._save(self.now, self.done)
+        if self.every_iter and self.train_iter % self.every_iter == 0:         self._save(self.now, self.done)
+
     def after_epoch(self):
         if self.now is None: return  # an epoch before `start_epoch`
         self._save(self.now+1, 0)
@@ -422,7 +440,7 @@ def _name_lost(self:Checkpoint, reading):
 
 @patch
 def _name_replaced(self:Checkpoint, in_epoch):
-    replaced = _replaced(self.structure, _structure(self.learn))
+    replaced = _changed_structure(self.structure, _structure(self.learn))
     if in_epoch: replaced = [o for o in replaced if o != 'the loss function']  # MixUp has its own in training
     self._warn_once(_replaced_text, replaced)
 
@@ -521,7 +539,8 @@ def checkpointing(
     def look():
         f.parent.mkdir(parents=True, exist_ok=True)
         put_back = Reading(data_parts(learn)).put_back
-        try: run = _numbers(describe_run(learn, opt, schedule, cbs))  # looking at items can draw numbers
+        # looking at items can draw random numbers
+        try: run = _plain_numbers(describe_run(learn, opt, schedule, cbs))
         finally: put_back()
         content = load_checkpoint(f, run) if resume else None
         if content: _check_names(content['keep'], keep)
@@ -543,10 +562,10 @@ def _check_names(there, here):
         names = ', '.join(new)
         raise ValueError(f"keep: the checkpoint does not hold {names}. Leave this out to resume.")
 
-def _numbers(o):
+def _plain_numbers(o):
     "`o` with plain numbers in place of NumPy's, and lists in place of tuples"
-    if isinstance(o, dict): return {k:_numbers(v) for k,v in o.items()}
-    if is_listy(o): return [_numbers(x) for x in o]
+    if isinstance(o, dict): return {k:_plain_numbers(v) for k,v in o.items()}
+    if is_listy(o): return [_plain_numbers(x) for x in o]
     return o.item() if isinstance(o, np.generic) else o
 
 _persistent = ("persistent_workers=True: these workers keep their random numbers to themselves from epoch to "

@@ -196,8 +196,13 @@ _clocks = {'learn', 'start_epoch'}
 class Callbacks(Objects):
     "Callbacks and metrics, without the arguments in `given`, by `id`, which the run has not changed."
     def __init__(self, file, given):
-        fixed = lambda o: {k for k in settings(type(o)) if not isinstance(attributes(o).get(k), (int, float))}
-        super().__init__(lambda o: fixed(o) | _clocks | given.get(id(o), set()) if file else ())
+        super().__init__(self._left_out if file else lambda o: ())
+        self.given = given
+
+    def _left_out(self, o):
+        "Return the attributes that a file leaves out: arguments, unless a run may count in them, and clocks."
+        arguments = {k for k in settings(type(o)) if not isinstance(attributes(o).get(k), (int, float))}
+        return arguments | _clocks | self.given.get(id(o), set())
 
 def given_to(o):
     "Return the plain values that `o` was given as arguments."

@@ -590,14 +590,16 @@ def key(self:Reading, o):
 
 @patch
 def _is_strange(self:Reading, cls):
-    "Return True if a resumed run would not find `cls`: it is local to a function and was met during the run."
+    """Return True if a resumed run would not find `cls`: it is local to a function, and met during the run.
+    At the start, while `known` is None, note the class."""
     name = class_name(cls)
     if self.known is None: self.classes[name] = cls
     return self.file and self.known is not None and name not in self.known and find_class(name) is not cls
 
 @patch
 def _is_late(self:Reading, o, kind):
-    "Return True if a resumed run would lack `o`: it is made during the run, and no file can make it."
+    """Return True if a resumed run would lack `o`: it is made during the run, and no file can make it.
+    At the start, while `known` is None, note the object."""
     if not self.file or kind.makes(type(o), self.known or ()): return False
     if self.known is None: self.fixed[id(o)] = o  # there at the start
     return id(o) not in self.fixed
@@ -731,20 +733,27 @@ def _ref(self:Writing, old, i):
     if i in self.objects: return self.objects[i]
     name,cls_name,data = self.nodes[i]
     kind,cls = _kinds_by_name[name],find_class(cls_name, self.known)
-    is_free = old is not missing and id(old) not in self.taken and not self.owned(old)
-    fits = is_free and type(kind_of(type(old))) is type(kind)
     if isinstance(kind, Frozen):
         self.objects[i] = old  # for the case that it contains itself
         self.objects[i] = kind.new(old, self._checked(cls, cls_name, kind), data, self)
         return self.objects[i]
-    if not (fits and kind.fits(old, cls_name, data)):
-        old = kind.make(self._checked(cls, cls_name, kind), data)
-        if isinstance(old, Tensor) and data['device'] != 'cpu' and self.device is not None:
-            old.data = old.data.to(self.device)
-    self.objects[i] = old
-    self.taken.add(id(old))
-    kind.fill(old, data, self)
-    return old
+
+    is_free = old is not missing and id(old) not in self.taken and not self.owned(old)
+    is_of_kind = is_free and type(kind_of(type(old))) is type(kind)
+    fits = is_of_kind and kind.fits(old, cls_name, data)
+    o = old if fits else self._made(kind, cls, cls_name, data)
+    self.objects[i] = o
+    self.taken.add(id(o))
+    kind.fill(o, data, self)
+    return o
+
+@patch
+def _made(self:Writing, kind, cls, cls_name, data):
+    "Return a new object, still to be filled, on the device of this run."
+    o = kind.make(self._checked(cls, cls_name, kind), data)
+    if isinstance(o, Tensor) and data['device'] != 'cpu' and self.device is not None:
+        o.data = o.data.to(self.device)
+    return o
 
 @patch
 def _checked(self:Writing, cls, name, kind):
