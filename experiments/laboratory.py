@@ -156,8 +156,8 @@ def print_row(cells):
 
 class WholeCSV(EpochCSV):
     "An `EpochCSV` that is written beside the log and then takes its place: a kill leaves a whole log"
-    def after_epoch(self):
-        super().after_epoch()
+    def write(self):
+        super().write()
         os.replace(self.fname, self.fname.with_suffix('.csv'))
 
 class Laboratory(Archive):

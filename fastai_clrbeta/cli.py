@@ -21,6 +21,7 @@ from .learner import *
 from .resnet import *
 from .data import *
 from .schedule import *
+from .results import unique_names
 from .lr_find import *
 from .divergence import *
 from .checkpoint import checkpoint_paths
@@ -40,7 +41,16 @@ class EpochCSV(FitCallback):
     ): self.fname,self.rows = Path(fname),[]
 
     def before_fit(self):
+        self._check_folder()
         self.new = True
+
+    def _check_folder(self):
+        "Raise `ValueError` if the file could not be written after the first epoch."
+        folder = self.fname.parent
+        if not folder.is_dir():
+            raise ValueError(f"fname={str(self.fname)!r}: the folder of this file does not exist. "
+                             "Make it before the fit.")
+        check_name('fname', self.fname.name, folder)
 
     def before_epoch(self):
         self.start_epoch = time.time()
@@ -52,12 +62,25 @@ class EpochCSV(FitCallback):
         if self.new: self.rows = []
         self.new = False
         self.trained = True
+        self._write_if_missing()
 
     def after_epoch(self):
         if not self.trained: return
         seconds = round(time.time()-self.start_epoch, 3)
         values = [self.epoch, *self.recorder.values[-1]]
-        self.rows.append(dict(zip(self.recorder.metric_names, values)) | dict(seconds=seconds))
+        names = self.recorder.metric_names[:len(values)]  # without `time`
+        columns = unique_names([*names, 'seconds'])
+        self.rows.append(dict(zip(columns, [*values, seconds])))
+        self.write()
+
+    def after_fit(self): self._write_if_missing()
+
+    def _write_if_missing(self):
+        "Write the rows of a resumed run, which the checkpoint has kept, if the file was lost."
+        if self.rows and not self.fname.exists(): self.write()
+
+    def write(self):
+        "Write all rows into the file."
         pd.DataFrame(self.rows).to_csv(self.fname, index=False)
 
 # %% ../nbs/15_cli.ipynb #063b4030
@@ -75,19 +98,35 @@ class _RowLogger:
         self.header = False
         tell(_row(names, values))
 
+_seconds_between_lines = 60  # a night adds a few hundred lines to a log at most
+
+class _StepLines(FitCallback):
+    "Print the step once a minute, so that a shorter epoch prints only its row."
+    order,observes,keeps_state,run_valid = Recorder.order+1,True,False,False
+    def before_train(self): self.last_time = time.time()
+
+    def after_batch(self):
+        now = time.time()
+        if now - self.last_time < _seconds_between_lines: return
+        self.last_time = now
+        loss = self.smooth_loss.item()
+        tell(f"  epoch {self.epoch}, step {self.iter+1} of {self.n_iter}: train_loss {loss:.4f}")
+
 _replaced = contextmanager(replacing_yield)
 
 @contextmanager
 def plain_rows(
     learn:Learner, # The Learner, whose fits print like this inside the block
 ):
-    "Print a plain row for each epoch in place of a progress bar, if the output goes to a file or a pipe."
-    in_terminal = sys.stdout is not None and sys.stdout.isatty()
-    if IN_NOTEBOOK or in_terminal:
+    """Print a plain row for each epoch in place of a progress bar, if the output goes to a file or a pipe.
+    In a long epoch, also print a line once a minute."""
+    if can_show_bar():
         yield
         return
     no_other_bar = _replaced(fastprogress.fastprogress, 'NO_BAR', True)
-    with learn.no_bar(), no_other_bar, _replaced(learn, 'logger', _RowLogger(learn)): yield
+    rows = _replaced(learn, 'logger', _RowLogger(learn))
+    step_lines = [_StepLines()] if hasattr(learn, 'recorder') else []  # it knows the loss
+    with learn.no_bar(), no_other_bar, rows, learn.added_cbs(step_lines): yield
 
 # %% ../nbs/15_cli.ipynb #19d449fa
 def _numbers(given):
@@ -112,6 +151,11 @@ def _shape(clr_beta):
     except ValueError as e: raise ValueError(f"--clr-beta {clr_beta}: {e}") from None
     return numbers
 
+def _one_spelling(data):
+    "Return the absolute path of the folder `data`, however it was written; leave the names of data sets."
+    if data in ('digits', 'cifar10'): return data
+    return os.path.realpath(os.path.expanduser(data))
+
 def _check(options):
     "Raise `ValueError` for an option that cannot be, as far as this is known without the data."
     _peak(options.lr)
@@ -124,14 +168,15 @@ def _check(options):
                          "use it with --data cifar10 or a folder.")
 
 # %% ../nbs/15_cli.ipynb #47683d9c
-_results = 'history.csv schedule.png losses.png model.pth summary.json'.split()
+_results_of_training = 'history.csv losses.png model.pth'.split()
+_results = [*_results_of_training, 'schedule.png', 'summary.json']
 _other_files = 'lr_find.csv lr_find.png checkpoint.ckpt checkpoint.prev.ckpt checkpoint.tmp.ckpt'.split()
 _may_differ = 'out force find checkpoint resume compile'.split()  # options that don't change the result
 
 @contextmanager
 def _locked(out):
     "Keep the folder `out` for this run. Remove it at the end if nothing was written."
-    new_folders = [o for o in (out, *out.parents) if not o.exists()]
+    new_folders = [o for o in (out, *out.parents) if not os.path.exists(o)]  # also if a name is too long
     lock = out/'.clrbeta.lock'
     try:
         try:
@@ -140,7 +185,8 @@ def _locked(out):
         except Timeout:
             raise ValueError(f"another clrbeta is at work in {out}: "
                              "wait for it, or choose another --out.") from None
-        except (OSError, NotImplementedError) as e: raise ValueError(f"can't write in {out}: {e}.") from e
+        except (OSError, NotImplementedError) as e:
+            raise ValueError(f"can't write in {out}: {getattr(e, 'strerror', None) or e}.") from e
         with held:
             try: yield
             finally:
@@ -151,10 +197,15 @@ def _locked(out):
 
 # %% ../nbs/15_cli.ipynb #c1000004
 def _read_summary(out):
-    "Return what `summary.json` says, {} if it is missing or damaged."
-    try: summary = json.loads((out/'summary.json').read_text())
-    except (OSError, ValueError): return {}
-    return summary if isinstance(summary, dict) else {}
+    "Return what `summary.json` says, {} if it is missing, None if it is damaged."
+    file = out/'summary.json'
+    if not file.exists(): return {}
+    try:
+        summary = json.loads(file.read_text())
+        cycle_len,result = summary['args']['cycle_len'],summary['result']
+        if result is not None: _in_words(out, result, cycle_len)  # this needs most of what is in it
+    except Exception: return None
+    return summary
 
 def _write_summary(out, **summary):
     text = json.dumps(summary, indent=2, allow_nan=False, default=str)
@@ -182,10 +233,13 @@ def _run_to_resume(out, options):
     summary = _read_summary(out)
     has_checkpoint = any(o.exists() for o in checkpoint_paths(out/'checkpoint')[:2])
     if options.resume and has_checkpoint:
+        if summary is None: tell(f"{out}/summary.json is damaged. The checkpoint knows its run without it.")
+        summary = summary or {}
         _check_same(out, summary.get('args', {}), options)
         return summary
-    is_untrained = summary.get('result') is None and not (out/'history.csv').exists()
-    if not options.force and not (options.resume and is_untrained): _check_free(out)
+    has_results = summary and summary['result'] or any((out/o).exists() for o in _results_of_training)
+    may_replace = options.force or options.resume and not has_results
+    if not may_replace: _check_free(out)
 
 def _is_complete(out, summary, cycle_len):
     "Return True if all epochs were trained and all results were written."
@@ -311,23 +365,37 @@ def _prepare(options):
     if rank: set_seed(options.seed+rank, reproducible=True)  # other noise on other images
     return learn
 
+_n_test_steps = 100
+
+def _tell_cost(dls):
+    "Say how long a range test takes in epochs, if a backward pass takes as long as two forward passes."
+    images_of_test = _n_test_steps * (3*dls.train.bs + dls.valid.bs)
+    images_of_epoch = (3*len(dls.train_ds) + len(dls.valid_ds)) / max(1, num_distrib())
+    tell(f"Range test: up to {_n_test_steps} steps, each with a training and a validation mini-batch. "
+         f"It takes about as long as {images_of_test/images_of_epoch:.2g} epochs.")
+
 def _find(learn, options):
     "Return the range test, None if none is wanted, and the peak: that of `--lr`, or the one it found."
     peak = _peak(options.lr)
     if peak is not None and not options.find: return None,peak
-    with plain_rows(learn): found = learn.lr_find_val(1e-4, 10, wd=options.wd, show_plot=False)
+    _tell_cost(learn.dls)
+    with plain_rows(learn):
+        found = learn.lr_find_val(1e-4, 10, num_it=_n_test_steps, wd=options.wd, show_plot=False)
     if peak is None: peak = found.peak
     if peak is None: raise ValueError(f"no learning rate was found ({found.why}): give one with --lr.")
     tell(found)
     return found,peak
 
 # %% ../nbs/15_cli.ipynb #c1000011
+def _save_schedule(learn, options, peak):
+    _save_figure(learn.plot_clr_beta(peak, **_schedule(options)), learn.path/'schedule.png')
+
 def _begin(learn, options, found, peak):
     "Put into the folder what is known before training, in place of an earlier run."
     out = learn.path
     for o in _results+_other_files: (out/o).unlink(missing_ok=True)
     _write_summary(out, args=options, versions=versions(), result=None)
-    _save_figure(learn.plot_clr_beta(peak, **_schedule(options)), out/'schedule.png')
+    _save_schedule(learn, options, peak)
     if found is None: return
     found.to_csv(out/'lr_find.csv')
     _save_figure(found.plot(), out/'lr_find.png')
@@ -366,6 +434,7 @@ def _report(learn, options, peak, history):
     _write_summary(out, args=options, versions=versions(), result=result)
     learn.save('model')
     if history.rows: _save_figure(learn.plot_overfit(), out/'losses.png')
+    if not (out/'schedule.png').exists(): _save_schedule(learn, options, peak)  # it was lost
     can_resume = result['interrupted'] and (options.checkpoint or options.resume)
     tell(_in_words(out, result, options.cycle_len) + (' Go on with --resume.' if can_resume else ''))
     return result['interrupted']
@@ -393,7 +462,8 @@ def clrbeta(
 ):
     "Train a CIFAR ResNet with one cycle of Leslie Smith's schedule, as fastai 0.7's use_clr_beta ran it."
     options = AttrDict(locals())
-    out = Path(out)
+    options.data,options.out = _one_spelling(data),os.path.expanduser(out)
+    out = Path(options.out)
     if is_cli() and hasattr(sys.stdout, 'reconfigure'):
         sys.stdout.reconfigure(errors='backslashreplace')  # for the name of a folder
 

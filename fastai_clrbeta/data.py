@@ -17,6 +17,7 @@ from sklearn.utils import resample
 from contextlib import suppress
 from numbers import Integral
 from .core import check_integer
+from .learner import can_show_bar
 import hashlib
 
 # %% ../nbs/04_data.ipynb #93d92e27
@@ -151,7 +152,7 @@ def _decode(files):
     "Return images of one size as uint8, in shape (n,3,h,w)."
     shape = _read(files[0]).shape
     images = np.empty((len(files), *shape), np.uint8)
-    for i,file in enumerate(progress_bar(files, leave=False)):
+    for i,file in enumerate(progress_bar(files, leave=False) if can_show_bar() else files):
         image = _read(file)
         if image.shape != shape:
             raise ValueError(f"image {file} has {_size(image)} pixels, where {files[0]} has {_size(images)}: "

@@ -47,6 +47,13 @@ def test_cache_is_used(folder, decoded):
     decoded.clear()
     assert same(pixels(dls(folder)), first) and len(decoded) < 2
 
+@pytest.mark.parametrize('terminal', [True, False])
+def test_only_a_terminal_gets_a_bar_of_the_decoding(terminal, folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: terminal)
+    dls(folder)
+    out,_ = capsys.readouterr()
+    assert '[12/12' in out if terminal else out == ''
+
 def spoil(how, folder, cache):
     raw = bytearray(cache.read_bytes())
     if how=='truncated': cache.write_bytes(raw[:len(raw)//2])
