@@ -1,5 +1,5 @@
 """What `.ci/oldest` tries: `range_test`; or `fit NAME [STEP]`, a run that resumes its checkpoint NAME,
-writes its weights into NAME.pth, and is killed in training step STEP"""
+writes its weights into NAME.weights, and is killed in training step STEP"""
 import os, signal, sys
 from fastai_clrbeta.all import *
 
@@ -23,7 +23,8 @@ def range_test():
 def fit(name):
     learn = learner()
     with learn.no_bar(): learn.fit_clr_beta(0.1, cycle_len=3, checkpoint=name, every_iter=1, resume=True)
-    torch.save(learn.model.state_dict(), f'{name}.pth')
+    weights = [o.numpy().tobytes() for o in learn.model.state_dict().values()]
+    Path(f'{name}.weights').write_bytes(b''.join(weights))
 
 job,*args = sys.argv[1:]
 kill_step = int(args.pop()) if len(args) > 1 else None

@@ -1,4 +1,4 @@
-"What other systems need: files that are closed before they are replaced, and checkpoints without names of this one"
+"What other systems need: files are closed before they are replaced, and checkpoints name no class of paths"
 import os, signal, tempfile, warnings
 import pytest
 from fastai.callback.all import *
@@ -11,26 +11,25 @@ def open_files():
     links = Path('/proc/self/fd')
     return {o.resolve() for o in links.iterdir() if o.exists()}
 
-def closed_first(replace):
-    "Let `replace` raise an error for a file that is open, as Windows does."
-    def checked(*paths, **kwargs):
-        still_open = open_files() & {Path(o).resolve() for o in paths}
-        still_open = [o for o in still_open if 'lock' not in o.name]  # filelock knows Windows itself
-        if still_open: pytest.fail(f'{still_open} is still open')
-        return replace(*paths, **kwargs)
-    return checked
+def only_if_closed(replace, *paths, **kwargs):
+    "Call `replace`, but fail if one of the files is open: Windows would raise an error."
+    still_open = open_files() & {Path(o).resolve() for o in paths}
+    still_open = [o for o in still_open if 'lock' not in o.name]  # filelock does otherwise on Windows
+    if still_open: pytest.fail(f'{still_open} is still open')
+    return replace(*paths, **kwargs)
+
+def open_file(real_open, path, *args, **kwargs):
+    if Path(path).is_dir(): raise PermissionError(13, 'Permission denied', str(path))
+    return real_open(path, *args, **kwargs)
 
 @pytest.fixture
 def as_on_windows(monkeypatch):
     "Open files cannot be replaced or removed, folders cannot be opened, and many names are missing"
     if not Path('/proc/self/fd').exists(): pytest.skip('needs /proc')
     monkeypatch.setattr(tempfile, 'TemporaryFile', tempfile.NamedTemporaryFile)
-    for o in 'replace','rename','unlink','remove': monkeypatch.setattr(os, o, closed_first(getattr(os, o)))
-    real_open = os.open
-    def open_file(path, *args, **kwargs):
-        if Path(path).is_dir(): raise PermissionError(13, 'Permission denied', str(path))
-        return real_open(path, *args, **kwargs)
-    monkeypatch.setattr(os, 'open', open_file)
+    for o in 'replace','rename','unlink','remove':
+        monkeypatch.setattr(os, o, partial(only_if_closed, getattr(os, o)))
+    monkeypatch.setattr(os, 'open', partial(open_file, os.open))
     for o in 'SIGKILL','SIGALRM','SIGHUP','setitimer','alarm': monkeypatch.delattr(signal, o)
     for o in 'fork','killpg','getuid','setuid','getpgrp','setpgrp','waitid': monkeypatch.delattr(os, o)
 
@@ -39,7 +38,8 @@ def test_a_checkpoint_as_on_windows(tmp_path, as_on_windows):
         warnings.simplefilter('error', UserWarning)  # one would say that no checkpoint was written
         whole = fit(learner(tmp_path), checkpoint='run', every_iter=4)
     with pytest.warns(UserWarning, match='It is now run.old.ckpt'): fit(learner(tmp_path), checkpoint='run')
-    assert sorted(o.name for o in (tmp_path/'models').iterdir()) == ['run.ckpt','run.old.ckpt','run.prev.ckpt']
+    files = sorted(o.name for o in (tmp_path/'models').iterdir())
+    assert files == ['run.ckpt','run.old.ckpt','run.prev.ckpt']
     assert len(whole.recorder.values) == 3
 
 def test_a_damaged_checkpoint_as_on_windows(tmp_path, as_on_windows):
