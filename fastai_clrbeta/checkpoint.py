@@ -544,7 +544,7 @@ def checkpointing(
         finally: put_back()
         content = load_checkpoint(f, run) if resume else None
         if content: _check_names(content['keep'], keep)
-        _announce(learn, f, content, resume)
+        _announce_run(learn, f, content, resume)
         return run,content
     run,content = on_first(look)
     begin = {}
@@ -571,7 +571,7 @@ def _plain_numbers(o):
 _persistent = ("persistent_workers=True: these workers keep their random numbers to themselves from epoch to "
                "epoch, so a resumed run has other ones. Without it, it is the same bit for bit.")
 
-def _announce(learn, f, content, resume):
+def _announce_run(learn, f, content, resume):
     if any(getattr(dl, 'persistent_workers', False) for dl in learn.dls.loaders): warn(_persistent)
     if not content:
         if resume: print(f"No checkpoint {checkpoint_paths(f)[0]}: starting from the beginning")

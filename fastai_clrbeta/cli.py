@@ -228,8 +228,8 @@ def _check_same(out, before, options):
 
 # %% ../nbs/15_cli.ipynb #c1000005
 def _run_to_resume(out, options):
-    """Return the summary of the run in the folder if it is to be resumed, None if a new run begins.
-    Raises `ValueError` if the folder is not free for it."""
+    """Return the summary of the run in the folder if it is to be resumed: {} if the summary was lost.
+    Return None if a new run begins. Raises `ValueError` if the folder is not free for it."""
     summary = _read_summary(out)
     has_checkpoint = any(o.exists() for o in checkpoint_paths(out/'checkpoint')[:2])
     if options.resume and has_checkpoint:
@@ -240,6 +240,7 @@ def _run_to_resume(out, options):
     has_results = summary and summary['result'] or any((out/o).exists() for o in _results_of_training)
     may_replace = options.force or options.resume and not has_results
     if not may_replace: _check_free(out)
+    return None
 
 def _is_complete(out, summary, cycle_len):
     "Return True if all epochs were trained and all results were written."
@@ -390,7 +391,7 @@ def _find(learn, options):
 def _save_schedule(learn, options, peak):
     _save_figure(learn.plot_clr_beta(peak, **_schedule(options)), learn.path/'schedule.png')
 
-def _begin(learn, options, found, peak):
+def _begin_folder(learn, options, found, peak):
     "Put into the folder what is known before training, in place of an earlier run."
     out = learn.path
     for o in _results+_other_files: (out/o).unlink(missing_ok=True)
@@ -400,7 +401,7 @@ def _begin(learn, options, found, peak):
     found.to_csv(out/'lr_find.csv')
     _save_figure(found.plot(), out/'lr_find.png')
 
-def _train(learn, options, peak, history):
+def _train_with_log(learn, options, peak, history):
     "Train; `history` keeps the values of the epochs."
     tell(f"ResNet-{options.depth} ({options.shortcut}) on {options.data}: {len(learn.dls.train_ds):,} images "
          f"in batches of {options.bs}, {options.cycle_len} epochs, peak learning rate {peak:g}, "
@@ -470,15 +471,16 @@ def clrbeta(
     with _for_its_user(options), _connected(), ExitStack() as stack:
         _check(options)
         on_first(lambda: stack.enter_context(_locked(out)))
-        before = on_first(partial(_run_to_resume, out, options))
-        if before and _is_complete(out, before, cycle_len):
-            return tell(f"Nothing is left to do: {_in_words(out, before['result'], cycle_len)}")
+        summary = on_first(partial(_run_to_resume, out, options))
+        is_new = summary is None
+        if not is_new and _is_complete(out, summary, cycle_len):
+            return tell(f"Nothing is left to do: {_in_words(out, summary['result'], cycle_len)}")
 
         learn = _prepare(options)
         with _in_parallel(learn):
             found,peak = _find(learn, options)
             is_first = not rank_distrib()
-            if is_first and before is None: _begin(learn, options, found, peak)
+            if is_first and is_new: _begin_folder(learn, options, found, peak)
             history = EpochCSV(out/'history.csv')
-            with _first_interrupt_ends_it(stack): _train(learn, options, peak, history)
+            with _first_interrupt_ends_it(stack): _train_with_log(learn, options, peak, history)
             if is_first and _report(learn, options, peak, history): raise KeyboardInterrupt

@@ -26,7 +26,7 @@ def _steps_up(nb, cut_div):
                      f"it needs at least {math.ceil(cut_div)} steps. "
                      "Use a longer cycle_len, a smaller cut_div or smaller batches.")
 
-def _triangle(i, nb, cut_div):
+def _slanted_triangle(i, nb, cut_div):
     "Return the height of the slanted triangle at step `i`: 0 at its start, 1 at its peak."
     i = i%nb
     up = _steps_up(nb, cut_div)
@@ -48,11 +48,11 @@ class CLR(CLRBeta):
         self.cut_div = check_number('cut_div', cut_div, lambda o: o>=1, 'a number, 1 or more')
 
     def lr_at(self, i, nb):
-        height = _triangle(i, nb, self.cut_div)
+        height = _slanted_triangle(i, nb, self.cut_div)
         return (1 + height*(self.div-1)) / self.div
 
     def mom_at(self, i, nb):
-        height = _triangle(i+1, nb, self.cut_div)  # 0.7 counted the step between rate and momentum
+        height = _slanted_triangle(i+1, nb, self.cut_div)  # 0.7 counted the step between rate and momentum
         return self.mom_max + height*(self.mom_min-self.mom_max)
 
 # %% ../nbs/14_legacy.ipynb #72ccad69
@@ -145,7 +145,7 @@ def _schedule07(use_clr, use_clr_beta):
     raise ValueError(f"use_clr={use_clr!r}: it must be (div, cut_div), which leaves momentum alone, or "
                      "(div, cut_div, mom_max, mom_min).")
 
-def _check_cycles(use_clr, use_clr_beta, lrs, n_cycle, cycle_len, cycle_mult):
+def _check_legacy_cycles(use_clr, use_clr_beta, lrs, n_cycle, cycle_len, cycle_mult):
     "Raise `ValueError` for cycles that this package does not have: cosine restarts, and cycles that grow."
     given = dict(use_clr=use_clr, use_clr_beta=use_clr_beta)
     name = first(k for k,v in given.items() if v is not None)
@@ -182,7 +182,7 @@ def _fit07(self, lrs, n_cycle, wds=None, cycle_len=None, cycle_mult=1, use_clr=N
     "Train as 0.7's `fit` did. Keep the figures in `learn.sched`, and return the last ones."
     _check_keywords(self, kwargs)
     schedule = _schedule07(use_clr, use_clr_beta)
-    _check_cycles(use_clr, use_clr_beta, lrs, n_cycle, cycle_len, cycle_mult)
+    _check_legacy_cycles(use_clr, use_clr_beta, lrs, n_cycle, cycle_len, cycle_mult)
     rec = getattr(self, 'recorder', None)
     if rec is None:
         raise ValueError("0.7's fit keeps its figures at learn.sched and returns the last: "

@@ -219,7 +219,8 @@ def test_checkpoint_and_resume(device, tmp_path):
         train(learner(device, tmp_path), cbs=Cut(), checkpoint='run', every_iter=3)
     again = train(learner(device, tmp_path), checkpoint='run', every_iter=3, resume=True)
     assert_same(weights(again), whole)
-    assert again.dls.train.mem[0].device.type == device and again.opt.state_dict()['state'][0]['momentum_buffer'].device.type == device
+    momentum = again.opt.state_dict()['state'][0]['momentum_buffer']
+    assert again.dls.train.mem[0].device.type == momentum.device.type == device
 
 @devices
 def test_leslies_network(device):
