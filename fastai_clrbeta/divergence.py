@@ -15,26 +15,36 @@ from typing import NamedTuple
 # %% ../nbs/10_divergence.ipynb #0c0e0003
 class LossLimit:
     """How high a smoothed loss may rise: to `factor` × its best. Once a loss has been below 0, the limit is
-    `factor`-1 typical losses above the best."""
+    `factor`-1 typical losses above the best. There is no limit in the first `warm_up` steps."""
+    warm_up = 5  # the mean of fewer losses can be far lower than the losses that follow
     def __init__(self,
         factor:float, # Above 1; infinity never sets a limit
     ):
         self.factor = factor
-        self.best = math.inf   # lowest smoothed loss so far
+        self.best = math.inf   # lowest smoothed loss so far; in the warm-up, the smoothed loss
         self.typical = 0.      # `mean_size` when the smoothed loss was lowest
         self.mean_size = 0.    # running mean of the absolute loss
         self.n_losses = 0
         self.below = False     # has a loss been below 0?
+        self.n_above = 0       # steps in a row above the limit
 
     def __call__(self, smooth, loss):
-        "Take account of the `loss` of a step, and of the smoothed loss after it; return the limit."
+        "Take account of the `loss` of a step, and of the smoothed loss after it. Return `n_above`."
         self.n_losses += 1
         share = max(1/self.n_losses, 0.02)  # a plain mean at first, then one over about 50 steps
         self.mean_size += share*(abs(loss) - self.mean_size)
         if loss < 0: self.below = True
-        if smooth < self.best:  # not later, when an exploding loss would raise what is typical
+        if self.n_losses <= self.warm_up or smooth < self.best:
+            # `typical` stays as it is from here on: an exploding loss would raise it
             self.best,self.typical = smooth,self.mean_size
 
+        self.n_above = self.n_above+1 if min(smooth, loss) > self.limit else 0
+        return self.n_above
+
+    @property
+    def limit(self):
+        "The limit after the losses so far."
+        if self.n_losses <= self.warm_up: return math.inf
         if self.best > 0 and not self.below: return self.factor*self.best
         return self.best + (self.factor-1)*(self.typical or math.inf)
 
@@ -73,8 +83,8 @@ class FitDiverged(RuntimeError):
 # %% ../nbs/10_divergence.ipynb #860b24c2
 class DivergenceGuard(FitCallback):
     """End a `fit` that diverges: if a loss is NaN or infinite, before it reaches the weights, or when the
-    smoothed loss has been above its `LossLimit` for `n_steps` steps. Then `report` says where, otherwise it
-    is None. Losses are averaged over all processes."""
+    loss and the smoothed loss have been above the `LossLimit` for `n_steps` steps in a row. Then `report`
+    says where, otherwise it is None. Losses are averaged over all processes."""
     order,run_valid = MixedPrecision.order+1,False  # after `autocast` has been left
     observes = True
     def __init__(self,
@@ -95,15 +105,13 @@ class DivergenceGuard(FitCallback):
         self.report = None
         self.limit = LossLimit(self.factor or math.inf)
         self.smooth = AvgSmoothLoss(beta=self.beta)
-        self.step,self.steps_above = 0,0
+        self.step = 0
 
     def after_loss(self):
         mean, = read(self.learn.loss.mean())
         loss,smooth = mean.item(),smoothed(self.smooth, mean)
         if not math.isfinite(loss): self._stop(loss)
-        is_above = smooth > self.limit(smooth, loss)
-        self.steps_above = self.steps_above+1 if is_above else 0
-        if self.steps_above == self.n_steps: self._stop(smooth)
+        if self.limit(smooth, loss) == self.n_steps: self._stop(smooth)
         self.step += 1
 
     def _stop(self, loss):

@@ -10,6 +10,7 @@ __all__ = ['fresh_opt', 'has_batches', 'has_valid', 'valid_or_empty', 'FitCallba
 from fastai.basics import *
 from fastai.callback.core import _inner_loop
 from fastai.callback.progress import CSVLogger
+from fastai.callback.schedule import ParamScheduler
 from .core import *
 from contextlib import contextmanager
 
@@ -58,7 +59,7 @@ class FitCallback(Callback):
 # events in which a callback can change what is trained
 _acting_events = {*_inner_loop, 'before_epoch', 'before_train'}
 # events in which one reports or saves
-_closing_events = {'after_train', 'after_validate', 'after_epoch', 'after_fit'}
+_reporting_events = {'after_train', 'after_validate', 'after_epoch'}
 _observing_modules = {f'fastai.callback.{o}' for o in (
     'progress', 'tracker', 'schedule', 'preds', 'data',
     'tensorboard', 'wandb', 'comet', 'neptune', 'azureml', 'captum')}
@@ -73,17 +74,21 @@ def _known_to_observe(cls):
 def observes(cb):
     """Return True if a range test leaves `cb` out because it only reports, saves or schedules.
 
-    A class can declare this with `observes = True`. The classes of fastai are known by their module. Another
-    class observes if its known bases do and it handles no event inside an epoch. If its only known base is
-    `Callback`, it must also handle the end of an epoch, a validation or a fit."""
+    A class can declare this with `observes = True`. The classes of fastai are known by their module, except
+    for a `ParamScheduler`, which acts if it schedules more than the learning rate. Another class observes if
+    its known bases do and it handles no event inside an epoch. If its only known base is `Callback`, it must
+    also report: handle the end of an epoch or of a validation, or the end of a fit without its start. What
+    handles start and end of a fit alone, such as a hook that is added and removed, acts."""
     if isinstance(cb, CSVLogger): return True  # a range test would overwrite its file
+    if isinstance(cb, ParamScheduler) and vars(cb).get('scheds', {}).keys() - {'lr'}: return False
     cls = type(cb)
     known = [c for c in cls.__mro__ if _is_known(c)]
     nearest = [c for c in known if not any(issubclass(o, c) for o in known if o is not c)]
     handled = {k for c in cls.__mro__ if c not in known for k in vars(c)} | vars(cb).keys()
     acts = bool(handled & _acting_events)
 
-    if nearest == [Callback]: return not acts and bool(handled & _closing_events)
+    reports = handled & _reporting_events or 'after_fit' in handled and 'before_fit' not in handled
+    if nearest == [Callback]: return not acts and bool(reports)
     return all(map(_known_to_observe, nearest)) and (cls in known or not acts)
 
 # %% ../nbs/01_learner.ipynb #le000007

@@ -82,6 +82,11 @@ def find(learn, start_lr=1e-3, end_lr=1., num_it=12, stop_div=False, **kwargs):
 def train(learn, **kwargs):
     with learn.no_bar(), learn.no_logging(): learn.fit_clr_beta(0.1, **kwargs)
 
+class Scripted:
+    "A loss that follows a given curve, whatever the model does"
+    def __init__(self, losses): self.losses = iter(losses)
+    def __call__(self, pred, y): return 0*pred.sum() + next(self.losses)
+
 # faults
 
 class Stop(Callback):

@@ -41,7 +41,7 @@ learn.fit_clr_beta(0.8, use_clr_beta=10)           # error: reportArgumentType
 found = learn.lr_find_val()
 reveal_type(found)                                 # LRFind
 reveal_type(found.df)                              # DataFrame
-reveal_type(found.plot())                          # ndarray[tuple[Any, ...], dtype[Any]]
+reveal_type(found.plot())                          # AxesArray
 found.suggestions.valley, found.suggestions[0], found.valley, found.reasons
 found.to_csv('found.csv')
 learn.lr_find_val(1e-4, slice(1e-2,10), num_it=200, linear=True, wd=None, stop_div=False, metrics=accuracy,
