@@ -77,6 +77,7 @@ _rise_share = 10      # If the test ends earlier, a tenth is enough: the loss ri
 _clear_times = 3      # Three times the noise is clear: it is two standard deviations of a normal noise
 _noise_steps = 100    # The smooth line's noise counts fully at 100 steps, fastai's default for a test
 _noise_least = 50     # A test of fewer steps than this does not make the limit higher
+_start_times = 10   # A test has to start at a tenth of the peak, or lower, to show where the loss starts
 _rounding = 1e-3      # A fall of a thousandth of the start is none, even without any noise
 _steps_least = 10     # Fewer steps have no start, floor and end; `num_it` has the same limit
 
@@ -154,8 +155,9 @@ def _peak_of_floor(low, high, factor):
 def _range_hint(best, lrs):
     "Return what to do if the peak `best` is below the learning rates that were tried, or near their end."
     if best.lr is None: return ''
-    if best.lr < lrs[0]:
-        return (f" This peak is below {lrs[0]:.2g}, the lowest learning rate that was tried: start lower, "
+    if best.lr < _start_times*lrs[0]:
+        place = 'below' if best.lr < lrs[0] else 'near'
+        return (f" This peak is {place} {lrs[0]:.2g}, the lowest learning rate that was tried: start lower, "
                 f"with start_lr={best.lr/100:.1g}.")
     if best.band[1] == lrs[-1]:
         return (f" The test ends on the floor, at {lrs[-1]:.2g}: with a higher end_lr, the peak may be "

@@ -460,6 +460,7 @@ def test_a_peak_below_the_range_says_to_start_lower():
     losses = 2.3 - 1.5/(1+(lrs/0.07)**-6) + (lrs/0.6)**2
     best = find_peak(lrs, losses, 100, adaptive=True)
     assert best.lr < 0.05 and 'below 0.05, the lowest learning rate that was tried: start lower' in best.why
+    assert 'near 0.05, the lowest' in find_peak(lrs, losses, 100).why
     assert 'start lower' not in find_peak(np.geomspace(1e-4, 10, 100), curve(), 100).why
 
 def test_a_trained_network_gets_advice():
