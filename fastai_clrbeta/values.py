@@ -28,7 +28,7 @@ def is_plain(o):
     return type(o) in plain_types or type(o) is tuple and all(map(is_plain, o))
 
 _texts = {  # name: (type, how to write it, how to read it)
-    'path':      (type(Path()), str, Path),
+    'path':      (type(Path()), Path.as_posix, Path),  # as text that every system can read
     'bytes':     (bytes, lambda o: o.decode('latin1'), lambda o: o.encode('latin1')),
     'complex':   (complex, repr, complex),
     'date':      (dt.date, dt.date.isoformat, dt.date.fromisoformat),

@@ -25,7 +25,8 @@ def names(folder): return {o.name for o in folder.iterdir()}
 def content(folder): return {o.name:o.read_bytes() for o in folder.iterdir()}
 def summary(folder): return json.loads((folder/'summary.json').read_text())
 def result(folder): return summary(folder)['result']
-def history(folder): return pd.read_csv(folder/'history.csv')
+def read(file): return pd.read_csv(file, float_precision='round_trip')  # not the default of pandas 2
+def history(folder): return read(folder/'history.csv')
 
 def assert_same_run(a, b):
     "Histories and weights of two folders are the same, bit for bit"
@@ -472,7 +473,7 @@ def test_epoch_csv(tmp_path):
     callbacks = [TrainEvalCallback(), Recorder(add_time=False), EpochCSV(f)]
     learn = learner(tmp_path, callbacks, default_cbs=False)
     with learn.no_logging(): learn.fit(1, 0.1)
-    df = pd.read_csv(f)
+    df = read(f)
     assert list(df.columns) == columns and df.seconds[0] > 0
 
     learn = learner(tmp_path, EpochCSV(f)).remove_cbs([Recorder, ProgressCallback])

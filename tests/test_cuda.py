@@ -1,5 +1,5 @@
 """On a GPU: schedule, search, precision, memory format, data, compilation, checkpoints, Leslie's network.
-The same bodies run on the CPU, so that they are known to work; on CUDA they are marked, and skipped where there is none."""
+The same tests run on the CPU, so that they are known to work. Those on CUDA are skipped without a GPU."""
 from collections import Counter
 import pytest
 from fastai_clrbeta.all import *
@@ -7,7 +7,8 @@ from fastai_clrbeta.precision import autocast_state
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-gpu = pytest.param('cuda', marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')])
+no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
+gpu = pytest.param('cuda', marks=[pytest.mark.cuda, no_gpu])
 devices = pytest.mark.parametrize('device', ['cpu',gpu])
 pytestmark = pytest.mark.filterwarnings('ignore:.*no instructions for bf16')
 
@@ -23,11 +24,13 @@ def silent(learn):
     with learn.no_bar(), learn.no_logging(): yield learn
 
 def train(learn, lrs=0.2, cycle_len=2, **kwargs):
-    with silent(learn): learn.fit_clr_beta(lrs, cycle_len=cycle_len, use_clr_beta=(10,13.68,0.95,0.8), **kwargs)
+    with silent(learn):
+        learn.fit_clr_beta(lrs, cycle_len=cycle_len, use_clr_beta=(10,13.68,0.95,0.8), **kwargs)
     return learn
 
 def search(learn, **kwargs):
-    with silent(learn): return learn.lr_find_val(1e-3, 1, num_it=12, stop_div=False, show_plot=False, **kwargs)
+    with silent(learn):
+        return learn.lr_find_val(1e-3, 1, num_it=12, stop_div=False, show_plot=False, **kwargs)
 
 def weights(learn): return [o.detach().cpu().clone() for o in learn.model.state_dict().values()]
 def assert_same(a, b): assert all(map(torch.equal, a, b))
@@ -36,8 +39,10 @@ def assert_same(a, b): assert all(map(torch.equal, a, b))
 def test_schedule(device):
     learn = train(learner(device))
     nb = 2*len(learn.dls.train)
-    np.testing.assert_allclose(learn.recorder.hps['lr'], [0.2*clr_beta_lr(i, nb, 10, 13.68) for i in range(nb)])
-    assert learn.model.stem[0].weight.device.type == device and learn.recorder.losses[-1] < learn.recorder.losses[0]
+    lrs = [0.2*clr_beta_lr(i, nb, 10, 13.68) for i in range(nb)]
+    np.testing.assert_allclose(learn.recorder.hps['lr'], lrs)
+    assert learn.model.stem[0].weight.device.type == device
+    assert learn.recorder.losses[-1] < learn.recorder.losses[0]
 
 @devices
 @pytest.mark.parametrize('precision', ['fp32','bf16'])
@@ -56,18 +61,22 @@ class Look(Callback):
     "In what, in which format, and where layers compute"
     def before_fit(self):
         self.seen = set()
-        look = lambda m,i,o: self.seen.add((o.dtype, o.is_contiguous(memory_format=torch.channels_last), o.device.type))
+        def look(m, i, o):
+            is_last = o.is_contiguous(memory_format=torch.channels_last)
+            self.seen.add((o.dtype, is_last, o.device.type))
         self.hook = self.model.stage2[0].convs[0][0].register_forward_hook(look)
     def after_fit(self): self.hook.remove()
 
-@pytest.mark.parametrize('device,precision', [('cpu','bf16'), *[pytest.param('cuda', o, marks=gpu.marks) for o in ('bf16','fp16')]])
+on_gpu = [pytest.param('cuda', o, marks=gpu.marks) for o in ('bf16','fp16')]
+@pytest.mark.parametrize('device,precision', [('cpu','bf16'), *on_gpu])
 def test_half_precision(device, precision):
     "It is computed in it, channels last, with all that goes beside it; what differs from fp32 is little"
     beside = [ChannelsLast(), MixUp(0.4), GradientAccumulation(128), GradientClip(1.), Look()]
     learn = train(learner(device, cbs=beside).to_precision(precision), cycle_len=1, on_diverge='raise')
     assert learn.look.seen == {(dict(bf16=torch.bfloat16, fp16=torch.float16)[precision], True, device)}
     assert {o.dtype for o in learn.model.parameters()} == {torch.float32}
-    losses = [train(learner(device).to_precision(o), cycle_len=1).recorder.values[-1][1] for o in ('fp32',precision)]
+    fits = [train(learner(device).to_precision(o), cycle_len=1) for o in ('fp32',precision)]
+    losses = [o.recorder.values[-1][1] for o in fits]
     assert abs(losses[0]-losses[1]) < 0.1*losses[0]
     assert torch.cuda.is_available() or autocast_state()[0] == 1
 
@@ -110,7 +119,8 @@ def test_the_scaler_goes_with_a_checkpoint(tmp_path, fp16_anywhere):
 @devices
 def test_data_on_the_device(device):
     dls = digits_dls(bs=64, size=8, device=device)
-    assert {o.device.type for dl in dls.loaders for o in dl.mem} == {device} and dls.train.mem[0].dtype == torch.uint8
+    assert {o.device.type for dl in dls.loaders for o in dl.mem} == {device}
+    assert dls.train.mem[0].dtype == torch.uint8
     sent = []
     class Sent(TorchFunctionMode):
         "Of images, what is sent anywhere"
@@ -127,7 +137,8 @@ def test_data_on_the_device(device):
     assert len(preds) == 360
 
 class Reads(TorchFunctionMode):
-    "Counts what waits for the device, as if the CPU were one: what has been copied from there is the host's, and what is made of it"
+    """Counts what waits for the device, as if the CPU were one. A copy from there belongs to the host, and so
+    does what is made of it."""
     n,waits = 0,'item cpu tolist numpy __float__ __bool__ __int__ nonzero'.split()
     def __torch_function__(self, f, types, args=(), kwargs=None):
         ours = all(hasattr(o, 'on_host') for o in tree_leaves((args,kwargs)) if isinstance(o, Tensor))
@@ -155,7 +166,8 @@ def test_the_device_is_read_once_a_step(what):
     if what == 'search': learn.metrics = L(accuracy, error_rate).map(mk_metric)
     steps.clear()
     with reads: train(learn, cbs=DivergenceGuard()) if what == 'guard' else search(learn)
-    assert len(steps) > 10 and set(steps[1:]) == {1}, steps  # the first of a search also looks whether classes are mixed
+    # the first step of a search also looks whether classes are mixed
+    assert len(steps) > 10 and set(steps[1:]) == {1}, steps
 
 @contextmanager
 def counting():
@@ -189,8 +201,10 @@ def test_compiled(device, tmp_path, monkeypatch):
             def after_batch(self):
                 if self.train_iter == 3: raise KeyboardInterrupt
         for a,b in (True,False),(False,True):
-            with pytest.raises(KeyboardInterrupt): train(make(a), checkpoint=f'run{a}', every_iter=2, cbs=Cut())
-            assert_same(weights(train(make(b), checkpoint=f'run{a}', every_iter=2, resume=True)), plain)
+            with pytest.raises(KeyboardInterrupt):
+                train(make(a), checkpoint=f'run{a}', every_iter=2, cbs=Cut())
+            resumed = train(make(b), checkpoint=f'run{a}', every_iter=2, resume=True)
+            assert_same(weights(resumed), plain)
         learn.export('compiled.pkl')
         loaded = load_learner(tmp_path/'compiled.pkl')
         assert loaded.model._compiled_call_impl is None and type(loaded.model) is nn.Sequential
@@ -201,7 +215,8 @@ def test_checkpoint_and_resume(device, tmp_path):
     class Cut(Callback):
         def after_batch(self):
             if self.train_iter == 7: raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt): train(learner(device, tmp_path), cbs=Cut(), checkpoint='run', every_iter=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(learner(device, tmp_path), cbs=Cut(), checkpoint='run', every_iter=3)
     again = train(learner(device, tmp_path), checkpoint='run', every_iter=3, resume=True)
     assert_same(weights(again), whole)
     momentum = again.opt.state_dict()['state'][0]['momentum_buffer']

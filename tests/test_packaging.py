@@ -1,5 +1,5 @@
 "What is built and installed"
-import shutil, subprocess, sys, tarfile, zipfile
+import re, shutil, subprocess, sys, tarfile, zipfile
 from configparser import ConfigParser
 from email import message_from_string
 from pathlib import Path
@@ -87,3 +87,11 @@ unpatch()
 assert added() == ours and Learner.fit is before[Learner]['fit']
 '''
     subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)
+
+def test_the_lowest_versions_were_tried():
+    "The log of `.ci/oldest` names the versions that settings.ini allows"
+    log = (root/'.ci/oldest.log').read_text(encoding='utf-8')
+    assert f"Python {cfg['min_python']}." in log
+    for o in cfg['requirements'].split():
+        name,version = o.split('>=')
+        assert re.search(rf'^{name} +{re.escape(version)}(\.0)*$', log, re.M), o
