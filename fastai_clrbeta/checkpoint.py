@@ -127,8 +127,8 @@ def _advice(diff, there, here, name):
     if not any(f'schedule: {k} ' in diff for k in ('n_cycle','cycle_len')): return ''
     length = ', '.join(f"{k}={there['schedule'].get(k)}" for k in ('n_cycle','cycle_len'))
     return (f" The length of a run can't be changed. Resume it with {length} until it is complete. Then "
-            "train on from its final weights, with a new cycle in another checkpoint: learn.fit_clr_beta(lrs, "
-            f"cycle_len={here['schedule']['cycle_len']}, checkpoint='{name}_2', resume=True).")
+            "train on from its final weights, with a new cycle in another checkpoint: "
+            f"learn.fit_clr_beta(lrs, cycle_len={here['schedule']['cycle_len']}, checkpoint='{name}_2', resume=True).")
 
 def put_aside(f):
     "Rename a checkpoint that would be overwritten to a name that is free."
@@ -572,8 +572,9 @@ def resuming(learn, cb, cbs=()):
     if cb and cb.content:
         learn._do_fit = Resume(learn, cb).do_fit
         loggers = [o for o in learn.cbs+L(cbs) if isinstance(o, CSVLogger)]
-    for o in loggers: _continue_file(learn, o, cb.content['epoch'])
-    try: yield
+    try:
+        for o in loggers: _continue_file(learn, o, cb.content['epoch'])
+        yield
     finally:
         for o in ('_do_fit', '_call_one', 'all_batches'): vars(learn).pop(o, None)
         for o in loggers: vars(o).pop('before_fit', None)

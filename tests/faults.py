@@ -173,7 +173,7 @@ class KilledInEpoch3(FitCallback):
         if self.training and (self.epoch, self.iter) == (3, 5): os.kill(os.getpid(), signal.SIGKILL)
 
 def run_readme(folder, seed, kill=False):
-    "Run the script of README.md in `folder`, with a seed, 5 epochs and a checkpoint. Write down what it prints"
+    "Run the script of README.md in `folder`, with a seed, 5 epochs and a checkpoint. Keep what it prints"
     text = (Path(__file__).parent.parent/'README.md').read_text(encoding='utf-8')
     script = re.search('```python\n(from fastai_clrbeta.*?)```', text, re.S)[1]
     changed = script.replace('cycle_len=15', "cycle_len=5, checkpoint='run', resume=True")
@@ -190,7 +190,8 @@ def readme(folder):
     "The script of README.md in peace, killed, and started again with the same seed and with another one"
     folder = Path(folder)
     peace,struck,other = (folder/o for o in ('peace','same_seed','other_seed'))
-    codes = dict(peace=forked(partial(run_readme, peace, 0)), killed=forked(partial(run_readme, struck, 0, True)))
+    codes = dict(peace=forked(partial(run_readme, peace, 0)))
+    codes['killed'] = forked(partial(run_readme, struck, 0, True))
     shutil.copytree(struck, other)
     for seed,f in enumerate((struck, other)): codes[f.name] = forked(partial(run_readme, f, seed))
     told = {f.name:(f/f'told_{seed}.txt').read_text() for seed,f in enumerate((struck, other))}

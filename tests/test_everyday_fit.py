@@ -3,7 +3,6 @@ import inspect, json, os, shutil, subprocess, sys
 import pytest
 from conftest import root
 from helpers import *
-from fastai_clrbeta.cli import EpochCSV
 from fastai_clrbeta.learner import FitCallback, follows_momentum
 
 def found(peak, why='it was told to'): return SimpleNamespace(peak=peak, why=why)
@@ -41,10 +40,9 @@ def test_a_range_test_without_a_peak_gives_its_reason(tmp_path):
 
 def test_a_resumed_run_takes_its_peak_from_the_checkpoint(tmp_path, capsys):
     whole = in_silence(learner(tmp_path/'whole'), found(0.13), cycle_len=3)
-    killed(learner(tmp_path, Kill(12)), cycle_len=3)  # with 0.1
-    shutil.rmtree(tmp_path/'models')
     run = dict(cycle_len=3, checkpoint='run', every_iter=1, resume=True)
-    with pytest.raises(KeyboardInterrupt): in_silence(learner(tmp_path, Kill(12)), found(0.13), **run)
+    with pytest.raises(KeyboardInterrupt):
+        in_silence(learner(tmp_path, CrashAt('after_batch', 12)), found(0.13), **run)
     for again in found(0.2),found(None, 'this time there is none'):
         shutil.copytree(tmp_path/'models', tmp_path/'kept', dirs_exist_ok=True)
         capsys.readouterr()
@@ -64,7 +62,7 @@ def test_peaks_of_several_groups_come_from_the_checkpoint(tmp_path):
     lrs = slice(0.01, 0.1)
     whole = in_silence(make(tmp_path/'whole'), lrs, cycle_len=2)
     run = dict(cycle_len=2, checkpoint='run', every_iter=1, resume=True)
-    with pytest.raises(KeyboardInterrupt): in_silence(make(tmp_path, Kill(9)), lrs, **run)
+    with pytest.raises(KeyboardInterrupt): in_silence(make(tmp_path, CrashAt('after_batch', 9)), lrs, **run)
     assert outcome(in_silence(make(tmp_path), found(0.5), **run)) == outcome(whole)
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
@@ -235,9 +233,11 @@ def test_tensorboard_takes_sgd(tmp_path):
 def rows(path): return [o.split(',')[0] for o in (path/'history.csv').read_text().splitlines()]
 def no_times(path): return [o.rpartition(',')[0] for o in (path/'history.csv').read_text().splitlines()]
 
-@pytest.mark.parametrize('event,step', [('after_batch', 19), ('after_train', 16), ('after_epoch', 16)])
+@pytest.mark.parametrize('event,step,order', [
+    ('after_batch', 19, 3000), ('after_train', 12, 3000), ('before_validate', 18, 3000),
+    ('after_epoch', 12, CSVLogger.order+100)])  # the row of epoch 1 is written, and the checkpoint is not
 @pytest.mark.parametrize('in_fit', [False, True])
-def test_a_csv_logger_goes_on_in_a_resumed_run(event, step, in_fit, tmp_path):
+def test_a_csv_logger_goes_on_in_a_resumed_run(event, step, order, in_fit, tmp_path):
     "Also if a row was written whose epoch is trained again"
     def start(path, *cbs, **kwargs):
         path.mkdir(exist_ok=True)
@@ -247,12 +247,7 @@ def test_a_csv_logger_goes_on_in_a_resumed_run(event, step, in_fit, tmp_path):
         return learn,logger
     start(tmp_path/'whole')
     path = tmp_path/'cut'
-    strike = Kill(step, event)
-    if event == 'after_epoch':
-        strike.order = CSVLogger.order+100  # the row is written, and the checkpoint is not
-        def in_epoch_1(self):
-            if self.epoch == 1: raise KeyboardInterrupt
-        type(strike).after_epoch = in_epoch_1
+    strike = CrashAt(event, step, order=order)
     with pytest.raises(KeyboardInterrupt): start(path, strike, checkpoint='run')
     learn,logger = start(path, checkpoint='run', resume=True)
     assert no_times(path) == no_times(tmp_path/'whole') and rows(path) == ['epoch','0','1','2','3']
@@ -266,7 +261,8 @@ def test_a_csv_logger_goes_on_in_a_resumed_run(event, step, in_fit, tmp_path):
 def test_a_csv_logger_that_appends_keeps_earlier_runs(tmp_path):
     logger = lambda: CSVLogger(append=True)
     fit(learner(tmp_path, logger()), cycle_len=2)
-    with pytest.raises(KeyboardInterrupt): fit(learner(tmp_path, [logger(), Kill(12)]), checkpoint='run')
+    with pytest.raises(KeyboardInterrupt):
+        fit(learner(tmp_path, [logger(), CrashAt('after_batch', 12)]), checkpoint='run')
     fit(learner(tmp_path, logger()), checkpoint='run', resume=True)
     assert rows(tmp_path) == ['epoch','0','1','epoch','0','1','2']
 
@@ -282,26 +278,11 @@ def test_a_logger_that_cannot_be_continued_is_named(tmp_path):
     for cls,is_named in (OwnFile, True),(OtherName, False):
         path = tmp_path/cls.__name__
         path.mkdir()
-        with pytest.raises(KeyboardInterrupt): fit(learner(path, [cls(), Kill(12)]), checkpoint='run')
+        with pytest.raises(KeyboardInterrupt):
+            fit(learner(path, [cls(), CrashAt('after_batch', 12)]), checkpoint='run')
         with told() as texts: fit(learner(path, cls()), checkpoint='run', resume=True)
         assert ['OwnFile' in o and 'EpochCSV' in o for o in texts] == [True]*is_named
         if not is_named: assert rows(path) == ['epoch','0','1','2']
-
-def test_epoch_csv_has_all_metrics_and_makes_its_folder(tmp_path):
-    def score(p, t): return (p.argmax(1) == t).float().mean()
-    twice = [partial(lambda p, t, k: k*score(p, t), k=k) for k in (1.,2.)]
-    log = EpochCSV(tmp_path/'new/folder/h.csv')
-    learn = fit(learner(tmp_path, log, metrics=twice), cycle_len=2)
-    df = pd.read_csv(tmp_path/'new/folder/h.csv')
-    assert [*df.columns] == ['epoch','train_loss','valid_loss','<lambda>','<lambda>_2','seconds']
-    np.testing.assert_allclose(df.iloc[:,1:5], [list(o) for o in learn.recorder.values], rtol=1e-5)
-
-def test_epoch_csv_that_cannot_write_says_so_before_training(tmp_path):
-    (tmp_path/'file').touch()
-    learn = learner(tmp_path, EpochCSV(tmp_path/'file/h.csv'))
-    before = weights(learn)
-    with pytest.raises(OSError): fit(learn)
-    assert weights(learn) == before
 
 def test_empty_bytes_are_saved(tmp_path):
     class Key(Callback):
@@ -352,7 +333,7 @@ def test_plot_overfit_does_not_take_an_old_fit_for_the_last(tmp_path):
     with pytest.raises(ValueError, match='no fit is recorded'): learner(tmp_path).plot_overfit()
 
 def test_plot_overfit_after_an_interrupt(tmp_path):
-    learn = killed(learner(tmp_path, Kill(20)), checkpoint=None, every_iter=None)
+    learn = killed(learner(tmp_path, CrashAt('after_batch', 14)), checkpoint=None, every_iter=None)
     assert len(lines(learn)[0]) == 2
     with learn.no_bar(), learn.no_logging(): learn.validate()
     assert len(lines(learn)[0]) == 2
@@ -404,7 +385,7 @@ def test_loaders_without_a_length(tmp_path):
     learn.dls = DataLoaders(learn.dls.train, TorchDL(Endless(), 16))
     assert 'validation loader has no length' in untouched(learn, ValueError, 0.1)
     fit(learner(tmp_path, train=lambda: TorchDL(Counted(), 16)))
-    fit(learner(tmp_path, train=lambda: DataLoader(Endless(), bs=16, n=128)))
+    fit(learner(tmp_path, train=lambda: DataLoader(Endless(), bs=16, n=len(x))))
 
 def test_batches_without_labels(tmp_path):
     unlabelled = lambda: DataLoader([(o,) for o in x], bs=16)
