@@ -128,7 +128,8 @@ def _advice(diff, there, here, name):
     length = ', '.join(f"{k}={there['schedule'].get(k)}" for k in ('n_cycle','cycle_len'))
     return (f" The length of a run can't be changed. Resume it with {length} until it is complete. Then "
             "train on from its final weights, with a new cycle in another checkpoint: "
-            f"learn.fit_clr_beta(lrs, cycle_len={here['schedule']['cycle_len']}, checkpoint='{name}_2', resume=True).")
+            f"learn.fit_clr_beta(lrs, cycle_len={here['schedule']['cycle_len']}, checkpoint='{name}_2', "
+            "resume=True).")
 
 def put_aside(f):
     "Rename a checkpoint that would be overwritten to a name that is free."
