@@ -67,7 +67,9 @@ def process(tmp):
 # Docs of names
 class Renderer(MarkdownRenderer):
     def _repr_markdown_(self):
-        name = self.nm if NbdevLookup()[self.nm] else f'Learner.{self.nm}'  # a decorator can hide its class
+        # a decorator can hide its class, also if a function has the same name
+        is_method = isfunction(self.sym) and 'self' in signature(self.sym).parameters and '.' not in self.nm
+        name = self.nm if NbdevLookup()[self.nm] and not is_method else f'Learner.{self.nm}'
         if not isclass(self.sym):
             kind = 'property' if name in properties else 'method' if '.' in name else 'function'
             return directive(kind, name, self.sym)

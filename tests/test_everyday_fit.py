@@ -98,6 +98,7 @@ def test_the_line_of_2018_is_not_warned_of():
     assert texts == []
 
 def test_calls_of_0_7_meant_their_cycles(tmp_path):
+    was_patched = hasattr(Learner, 'lr_find2')
     from fastai_clrbeta import legacy
     try:
         legacy.repatch()
@@ -106,7 +107,8 @@ def test_calls_of_0_7_meant_their_cycles(tmp_path):
         assert texts == [] and len(learn.recorder.values) == 2
         with pytest.raises(TypeError, match='lrs, the first argument.*n_cycle|n_cycle.*lrs, the first'):
             learn.fit(n_epoch=1, lr=0.1, wds=0.1)
-    finally: legacy.unpatch()
+    finally:
+        if not was_patched: legacy.unpatch()
 
 # names
 
@@ -115,7 +117,7 @@ def test_weight_decay_has_two_names(name, tmp_path):
     learn = in_silence(learner(tmp_path), 0.05, **{name:1e-3})
     assert learn.opt.hypers[-1]['wd'] == 1e-3
     assert 'wd=0.001' in learn.plot_clr_beta(0.05, **{name:1e-3})[0].get_title()
-    with pytest.raises(ValueError, match='two names'): plot_clr_beta(0.05, wd=1e-3, wds=1e-3)
+    with pytest.raises(ValueError, match='wd=0.001, wds=0.001'): plot_clr_beta(0.05, wd=1e-3, wds=1e-3)
 
 @pytest.mark.parametrize('name,right', [
     ('lr', 'lrs'), ('lr_max', 'lrs'), ('n_epoch', 'cycle_len'), ('epochs', 'cycle_len'),
@@ -402,7 +404,7 @@ def test_a_learner_without_data(tmp_path):
     learn = learner(tmp_path)
     learn.dls = DataLoaders(DataLoader([], bs=16), DataLoader([], bs=16))
     for f in partial(learn.fit_clr_beta, 0.1),partial(learn.lr_find_val, show_plot=False):
-        with pytest.raises(ValueError, match='training set is empty.*load_learner.*learn.dls'): f()
+        with pytest.raises(ValueError, match='no training data.*load_learner.*learn.dls'): f()
 
 def test_an_optimiser_that_takes_no_learning_rate(tmp_path):
     learn = learner(tmp_path, opt_func=lambda params: sgd(params, lr=0.1))
