@@ -3,11 +3,12 @@ needs no network and no quarto."""
 import base64, re, shutil, sys, tempfile
 from dataclasses import is_dataclass
 from importlib import import_module
-from inspect import cleandoc, isclass, isfunction, signature
+from inspect import cleandoc, isclass, isfunction, signature, unwrap
 from itertools import groupby
 from pathlib import Path
 import nbformat, yaml
 from bs4 import BeautifulSoup
+from fastai.learner import Learner
 from fastcore.docments import MarkdownRenderer, docments
 from fastcore.xtras import working_directory
 from markdownify import markdownify
@@ -67,7 +68,10 @@ def process(tmp):
 # Docs of names
 class Renderer(MarkdownRenderer):
     def _repr_markdown_(self):
-        name = self.nm if NbdevLookup()[self.nm] else f'Learner.{self.nm}'  # a decorator can hide its class
+        # a decorator can hide the class of a method, also if a function has the same name
+        method = getattr(Learner, self.nm, None)
+        is_hidden = method is not self.sym and unwrap(method) is self.sym
+        name = self.nm if NbdevLookup()[self.nm] and not is_hidden else f'Learner.{self.nm}'
         if not isclass(self.sym):
             kind = 'property' if name in properties else 'method' if '.' in name else 'function'
             return directive(kind, name, self.sym)

@@ -21,6 +21,6 @@ def main(
     if found.peak is None: raise SystemExit(found.why)
     print(f'{found.peak:.2g}: {found.why}')
 
-    learn.fit_clr_beta(found.peak, cycle_len=epochs, wds=1e-4, use_clr_beta=(10, 13.68, 0.95, 0.8))
+    learn.fit_clr_beta(found, cycle_len=epochs, wd=1e-4, use_clr_beta=(10, 13.68, 0.95, 0.8))
     print(f'accuracy: {learn.validate()[1]:.1%}')
     learn.export('cifar10.pkl')

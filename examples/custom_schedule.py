@@ -23,7 +23,7 @@ def main(
     "Train on handwritten digits with this schedule. Started again after a kill, it resumes."
     schedule = Trapezoid(pct=40, mom_max=0.95, mom_min=0.85)
     learn = Learner(digits_dls(size=8), cifar_resnet(8), opt_func=sgd, metrics=accuracy)
-    cycle = dict(lrs=0.2, cycle_len=epochs, wds=1e-4, use_clr_beta=schedule)
+    cycle = dict(lrs=0.2, cycle_len=epochs, wd=1e-4, use_clr_beta=schedule)
     learn.fit_clr_beta(**cycle, checkpoint='trapezoid', resume=True)
     learn.plot_clr_beta(**cycle)
     plt.savefig('trapezoid.png')

@@ -19,5 +19,5 @@ def main(
     dls = digits_dls(size=8, seed=0)
     learn = Learner(dls, cifar_resnet(8), opt_func=sgd, metrics=accuracy, path=out)
     with learn.distrib_ctx(sync_bn=False):
-        learn.fit_clr_beta(0.2, cycle_len=epochs, wds=1e-4, checkpoint='digits', resume=True)
+        learn.fit_clr_beta(0.2, cycle_len=epochs, wd=1e-4, checkpoint='digits', resume=True)
     if rank_distrib() == 0: learn.export('digits.pkl')

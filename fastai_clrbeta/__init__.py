@@ -14,7 +14,7 @@ dls = digits_dls(bs=128, seed=42)    # real handwritten digits: they come with s
 learn = Learner(dls, cifar_resnet(8), opt_func=sgd, metrics=accuracy)
 
 found = learn.lr_find_val()          # the range test, which leaves no trace on `learn`
-learn.fit_clr_beta(found.peak, cycle_len=15, use_clr_beta=(10, 13.68, 0.95, 0.8))
+learn.fit_clr_beta(found, cycle_len=15, use_clr_beta=(10, 13.68, 0.95, 0.8))
 ```
 
 ## Modules

@@ -12,6 +12,7 @@ from .fit import *
 from .precision import *
 
 from typing import TYPE_CHECKING
+from .core import HasPeak  # noqa: F401
 if TYPE_CHECKING:  # checkers don't see what `@patch` does: here the methods are attributes
     from fastai.learner import Learner as _Learner
     from . import fit as _fit, lr_find as _lr_find, precision as _precision, run as _run
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # checkers don't see what `@patch` does: here the methods are
         def lr_find_result(self) -> LRFind|None: ...
         @property
         def lr_find_sweep_result(self) -> LRSweep|None: ...
-        def plot_clr_beta(self, lrs:float|slice|list|tuple|np.ndarray, n_cycle:int=1, wds:float|list|None=None,
-            cycle_len:int=1, use_clr_beta:tuple|CLRBeta=(), axs=None) -> np.ndarray: ...
+        def plot_clr_beta(self, lrs:float|slice|list|tuple|np.ndarray|HasPeak, n_cycle:int=1,
+            wds:float|list|None=None, cycle_len:int|None=None, use_clr_beta:tuple|CLRBeta=(), axs=None,
+            wd:float|list|None=None) -> np.ndarray: ...
         def plot_overfit(self, axs=None) -> np.ndarray: ...

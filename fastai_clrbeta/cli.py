@@ -347,7 +347,7 @@ def _save_figure(axs, file):
 
 def _schedule(options):
     "Return what `fit_clr_beta` takes besides the peak."
-    return dict(cycle_len=options.cycle_len, wds=options.wd, use_clr_beta=_shape(options.clr_beta))
+    return dict(cycle_len=options.cycle_len, wd=options.wd, use_clr_beta=_shape(options.clr_beta))
 
 def _prepare(options):
     "Return the Learner, after all checks."

@@ -130,15 +130,15 @@ class DivergenceGuard(FitCallback):
 def plot_overfit(self:Learner,
     axs=None, # Two axes to draw on
 ) -> np.ndarray: # The two axes
-    "Draw `plot_overfit` for the last `fit`. Raises `ValueError` if no epoch recorded both losses."
-    rec = getattr(self, 'recorder', None)
-    df = pd.DataFrame([list(o) for o in getattr(rec, 'values', [])])
-    df.columns = getattr(rec, 'metric_names', ['epoch'])[1:len(df.columns)+1]
+    """Draw `plot_overfit` for the last `fit_clr_beta`, whatever was validated or predicted since, or for any
+    other fit right after it. Raises `ValueError` if no epoch recorded both losses."""
+    df,lrs = fit_rows(self)
     df = df.loc[:, ~df.columns.duplicated()]  # a metric may be called like a loss; the losses come first
-    if not {'train_loss', 'valid_loss'} <= set(df.columns) or any(o is None for o in df.valid_loss):
+    has_losses = len(df) and {'train_loss', 'valid_loss'} <= set(df.columns)
+    if not has_losses or any(o is None for o in df.valid_loss):
         raise ValueError("no epoch with both losses was recorded: fit first, with a validation set, to the "
                          "end of an epoch.")
-    return plot_overfit(df, rec.lrs[:rec.iters[-1]], axs)
+    return plot_overfit(df, lrs, axs)
 
 # %% ../nbs/10_divergence.ipynb #632db185
 def plot_overfit(

@@ -28,7 +28,7 @@ class _Plan:
     start_epoch:int
     reset_opt:bool
 
-def _plan_fit(learn, lrs, n_cycle, wds, cycle_len, use_clr_beta, start_epoch=0, reset_opt=False):
+def _plan_fit(learn, lrs, n_cycle, wd, cycle_len, use_clr_beta, start_epoch=0, reset_opt=False):
     "Check all arguments about schedule and optimiser, and return the plan. Change nothing."
     n_cycle,cycle_len = check_cycles(n_cycle, cycle_len)
     schedule = as_schedule(use_clr_beta, cycle_len)
@@ -39,14 +39,13 @@ def _plan_fit(learn, lrs, n_cycle, wds, cycle_len, use_clr_beta, start_epoch=0, 
 
     opt = fresh_opt(learn, reset_opt)
     n_groups = len(opt.param_lists)
-    schedule.lrs = per_group('lrs', lrs, n_groups)
-    schedule.check(opt, cycle_len*len(learn.dls.train))
-    if wds is not None:
+    schedule.lrs = per_group('lrs', peak_of(lrs), n_groups)
+    schedule.check(opt, cycle_len*count_batches(learn.dls.train, 'training'))
+    if wd is not None:
         if 'wd' not in opt.hypers[-1]:
-            raise ValueError(f"wds={wds}: this optimiser ({opt_name(opt)}) has no weight decay. Leave wds "
-                             "out.")
-        wds = per_group('wds', wds, n_groups)
-    return _Plan(schedule, opt, n_cycle, wds, start_epoch, reset_opt)
+            raise ValueError(f"wd={wd}: this optimiser ({opt_name(opt)}) has no weight decay. Leave wd out.")
+        wd = per_group('wd', wd, n_groups)
+    return _Plan(schedule, opt, n_cycle, wd, start_epoch, reset_opt)
 
 # %% ../nbs/13_fit.ipynb #fi000002
 def _describe_schedule(learn, plan):
@@ -56,10 +55,20 @@ def _describe_schedule(learn, plan):
     fractions,moms = schedule_values(schedule, plan.n_cycle*cycle_steps, cycle_steps)
     as_tensor = partial(torch.tensor, dtype=torch.float64)
     return {
-        'lrs': schedule.lrs, 'wds': ifnone(plan.wd, learn.wd),
+        'lrs': schedule.lrs, 'wd': ifnone(plan.wd, learn.wd),
         'n_cycle': plan.n_cycle, 'cycle_len': schedule.cycle_len, 'start_epoch': plan.start_epoch,
         "the optimiser's momentum": None if moms else [h.get('mom') for h in plan.opt.hypers],
         'learning rate': as_tensor(fractions)*schedule.lrs[-1], 'momentum': as_tensor(moms)}
+
+# %% ../nbs/13_fit.ipynb #fi000010
+def _resumed_peak(learn, found, checkpoint):
+    "Return the peak that the run in `checkpoint` began with. Without a file, return that of `found`."
+    file = learn.path/learn.model_dir/checkpoint
+    peaks = on_first(partial(peaks_in, file))
+    if not peaks: return peak_of(found)
+    there,here = f'{peaks[-1]:.3g}', 'no peak' if found.peak is None else f'{found.peak:.3g}'
+    if there != here: tell(f"Resuming with the peak {there} of the checkpoint; this range test found {here}")
+    return peaks[0] if len(set(peaks)) == 1 else peaks
 
 # %% ../nbs/13_fit.ipynb #114c0ca5
 def _check_callbacks(cbs):
@@ -95,7 +104,28 @@ def _check_learner(learn, cbs, is_saved):
     "Check that `learn` can train here, and be saved if it has to be."
     check_processes()
     if is_saved: check_initialised(learn.model)
+    if has_valid(learn.dls): count_batches(learn.dls.valid, 'validation')
+    check_batches(learn)
     precision_of(learn, cbs, tell=True)
+
+def _warn_of_other_schedulers(learn, cbs, schedule):
+    others = other_schedulers([*learn.cbs, *cbs], schedule)
+    if not others: return
+    names = ', '.join(type(o).__name__ for o in others)
+    warn(f"{names}: the schedule of this fit sets the learning rate at each step, and the momentum too if "
+         "use_clr_beta has one, so other schedulers have no effect. Take them out, or train with learn.fit.")
+
+def _warn_of_momentum(learn, plan):
+    "Warn if the momentum that is scheduled has no effect, or has one that was not asked for."
+    if plan.schedule.mom_max is None: return
+    name = opt_name(plan.opt)
+    hint = "To leave momentum alone, write use_clr_beta=(div, pct)."
+    if not follows_momentum(learn.opt_func):
+        warn(f"the steps of this optimiser ({name}) don't depend on its momentum, so scheduling it does "
+             f"nothing. Was it made without momentum? {hint}")
+    elif not plan.opt.hypers[-1]['mom']:
+        warn(f"this optimiser ({name}) was made with momentum 0, and the schedule moves it between "
+             f"{plan.schedule.mom_max:g} and {plan.schedule.mom_min:g}. {hint}")
 
 # %% ../nbs/13_fit.ipynb #abbb9a59
 class _SaveCycles(FitCallback):
@@ -217,18 +247,22 @@ def _train(learn, plan, cycle_len, cbs, guards, cycle_save_name, saver):
     if saver: cbs.append(saver)
 
     for guard in guards: guard.report = None
-    with valid_or_empty(learn.dls), without_cuda(), autocast_left(), resuming(learn, saver):
-        learn.fit(plan.n_cycle*cycle_len, lr=schedule.lrs, wd=plan.wd, cbs=cbs,
-                  reset_opt=plan.reset_opt, start_epoch=plan.start_epoch)
+    with valid_or_empty(learn.dls), without_cuda(), autocast_left(), resuming(learn, saver, cbs):
+        try: learn.fit(plan.n_cycle*cycle_len, lr=schedule.lrs, wd=plan.wd, cbs=cbs,
+                       reset_opt=plan.reset_opt, start_epoch=plan.start_epoch)
+        finally: remember_fit(learn)
     return first(guard for guard in guards if guard.report)
 
 # %% ../nbs/13_fit.ipynb #a0781e1b
 @patch
+@explain_names(**other_names)
 def fit_clr_beta(self:Learner,
-    lrs:float|slice|list|tuple|np.ndarray, # Peak learning rate: a number, a `slice`, or one per group
+    # Peak learning rate: a range test, which stands for its peak, a number, one per parameter group, or a
+    # `slice`. `slice(1e-2)` is 1e-2 for the last group and a tenth of it for the others, as in fastai
+    lrs:float|slice|list|tuple|np.ndarray|HasPeak,
     n_cycle:int=1,                       # Number of cycles
-    wds:float|list|None=None,            # Weight decay, or one per group. None: that of Learner or optimiser
-    cycle_len:int=1,                     # Epochs in a cycle
+    wds:float|list|None=None,            # The same as `wd`, under the name that 0.7 had for it
+    cycle_len:int|None=None,             # Epochs in a cycle. None: 1
     use_clr_beta:tuple|CLRBeta=default_clr_beta, # (div, pct), (div, pct, mom_max, mom_min), or a `CLRBeta`
     cycle_save_name:str|Path|None=None,  # Save after each cycle k, from 0, as `{cycle_save_name}_cyc_{k}`
     best_save_name:str|Path|None=None,   # Save at the best first metric, or loss; ties go to the lower loss
@@ -242,6 +276,7 @@ def fit_clr_beta(self:Learner,
     lengthen:tuple=(1.5,3),              # For 'lengthen': the factor, and how many times at most
     best_save_lower:bool|None=None,      # Is a low metric better? None: its name says, see `lower_is_better`
     keep:dict|None=None,                 # More objects to save, by name: with `state_dict`, or a generator
+    wd:float|list|None=None,             # Weight decay, or one per group. None: that of Learner or optimiser
 ):
     """Train `n_cycle` cycles of `cycle_len` epochs with the schedule of fastai 0.7's `use_clr_beta`.
     Raises `ValueError` if an argument is invalid, before anything is changed, and `FitDiverged` if the fit
@@ -253,7 +288,12 @@ def fit_clr_beta(self:Learner,
     _check_saving(self, names, best_save_lower, every_iter, resume)
     _check_diverging(on_diverge, lengthen)
     _check_learner(self, cbs, is_saved=checkpoint or starts_over)
-    plan = _plan_fit(self, lrs, n_cycle, wds, cycle_len, use_clr_beta, start_epoch, reset_opt)
+    wd = weight_decay_of(wd, wds)
+    if resume and isinstance(lrs, HasPeak): lrs = _resumed_peak(self, lrs, checkpoint)
+    plan = _plan_fit(self, lrs, n_cycle, wd, cycle_len, use_clr_beta, start_epoch, reset_opt)
+    cycle_len = plan.schedule.cycle_len
+    _warn_of_other_schedulers(self, cbs, plan.schedule)
+    _warn_of_momentum(self, plan)
     if best_save_name: cbs.append(_SaveBest(best_save_name, best_save_lower, self))
     guards = [o for o in (*cbs, *self.cbs) if isinstance(o, DivergenceGuard)]
     if on_diverge and not guards:
@@ -280,15 +320,19 @@ def fit_clr_beta(self:Learner,
 
 # %% ../nbs/13_fit.ipynb #1021883e
 @patch
+@explain_names(**other_names)
 def plot_clr_beta(self:Learner,
-    lrs:float|slice|list|tuple|np.ndarray, # Peak learning rate: a number, a `slice`, or one per group
+    # Peak learning rate, as for `fit_clr_beta`: a range test, a number, a `slice`, or one per group
+    lrs:float|slice|list|tuple|np.ndarray|HasPeak,
     n_cycle:int=1,                       # Number of cycles
-    wds:float|list|None=None,            # Weight decay, for the title
-    cycle_len:int=1,                     # Epochs in a cycle
+    wds:float|list|None=None,            # The same as `wd`, under the name that 0.7 had for it
+    cycle_len:int|None=None,             # Epochs in a cycle. None: 1
     use_clr_beta:tuple|CLRBeta=default_clr_beta, # (div, pct), (div, pct, mom_max, mom_min), or a `CLRBeta`
     axs=None,                            # Two axes to draw on, for learning rate and momentum
+    wd:float|list|None=None,             # Weight decay, for the title
 ) -> np.ndarray: # The two axes
     "Call `plot_clr_beta` for this Learner's batches and parameter groups, with the checks of `fit_clr_beta`."
-    peaks = _plan_fit(self, lrs, n_cycle, wds, cycle_len, use_clr_beta).schedule.lrs
-    n_iter = len(self.dls.train)
-    return plot_clr_beta(peaks, n_cycle, wds, cycle_len, use_clr_beta, n_iter=n_iter, axs=axs)
+    wd = weight_decay_of(wd, wds)
+    schedule = _plan_fit(self, lrs, n_cycle, wd, cycle_len, use_clr_beta).schedule
+    return plot_clr_beta(schedule.lrs, n_cycle, cycle_len=schedule.cycle_len, use_clr_beta=use_clr_beta,
+                         n_iter=len(self.dls.train), wd=wd, axs=axs)

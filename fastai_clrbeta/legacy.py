@@ -128,13 +128,22 @@ _gone = dict(
     swa_start      = 'see torch.optim.swa_utils',
     swa_eval_freq  = 'see torch.optim.swa_utils')
 
-def _check_keywords(learn, kwargs):
-    "Raise an error for keywords that `fit_clr_beta` does not have."
+# What arguments of today's fit were called in 0.7
+_names07 = dict(
+    wd      = 'weight decay is wds.',
+    lr      = 'the learning rates are lrs, the first argument.',
+    n_epoch = 'n_cycle, the number of cycles, is the second argument, and cycle_len their epochs.')
+
+def _check_keywords(kwargs):
+    "Raise an error for keywords that neither 0.7's `fit` nor `fit_clr_beta` has."
     for o in _gone.keys() & kwargs.keys():
         raise ValueError(f"{o} of fastai 0.7 has no counterpart here: leave it out ({_gone[o]}).")
-    for o in kwargs.keys() - inspect.signature(learn.fit_clr_beta).parameters.keys():
-        hint = ': weight decay is wds.' if o == 'wd' else ''
-        raise TypeError(f"fit() got an unexpected keyword argument '{o}'{hint}")
+    functions = Learner.fit_clr_beta,_fit07
+    known = {name for f in functions for name in inspect.signature(f).parameters} - _names07.keys()
+    unknown = [o for o in kwargs if o not in known]
+    if unknown:
+        hints = ' '.join(f'{o}: {_names07[o]}' for o in unknown if o in _names07)
+        raise TypeError(f"fit() got an unexpected keyword argument '{unknown[0]}'. {hints}".strip())
 
 def _schedule07(use_clr, use_clr_beta):
     "Return the schedule that one of these tuples of 0.7 asks for, None if there is none."
@@ -180,7 +189,6 @@ def _sched_of(rec):
 def _fit07(self, lrs, n_cycle, wds=None, cycle_len=None, cycle_mult=1, use_clr=None, use_clr_beta=None,
            metrics=None, callbacks=None, cbs=None, reset_opt=True, **kwargs):
     "Train as 0.7's `fit` did. Keep the figures in `learn.sched`, and return the last ones."
-    _check_keywords(self, kwargs)
     schedule = _schedule07(use_clr, use_clr_beta)
     _check_legacy_cycles(use_clr, use_clr_beta, lrs, n_cycle, cycle_len, cycle_mult)
     rec = getattr(self, 'recorder', None)
@@ -218,7 +226,9 @@ def repatch():
     unpatch()
     @wraps(Learner.fit)
     def fit(self, *args, **kwargs):
-        if fit.on and _keywords & kwargs.keys(): return _fit07(self, *args, **kwargs)
+        if fit.on and _keywords & kwargs.keys():
+            _check_keywords(kwargs)
+            return _fit07(self, *args, **kwargs)
         if fit.on and args and not isinstance(args[0], (int, np.integer)):
             given = ', '.join(map(repr, args))
             raise TypeError(f"fit({given}): without a keyword of 0.7's, such as wds, this is fastai's own "

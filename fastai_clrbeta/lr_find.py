@@ -16,7 +16,7 @@ from .peak import *
 from .results import *
 from .divergence import *
 from fastprogress.fastprogress import progress_bar
-from contextlib import contextmanager,suppress
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from torch.utils.data import BatchSampler,IterableDataset,RandomSampler,SequentialSampler
@@ -455,84 +455,6 @@ def _is_scripted_norm(module):
     if not isinstance(module, torch.jit.ScriptModule): return False
     return re.search('BatchNorm|InstanceNorm', getattr(module, 'original_name', ''))
 
-# %% ../nbs/11_lr_find.ipynb #7b516575
-@contextmanager
-def _without_trace(learn, keep=None):
-    "Restore `learn` after the block. In it, log and save nothing, and have a validation loader."
-    with (learn.no_trace(keep), _without_files(learn), learn.no_logging(), valid_or_empty(learn.dls),
-          without_cuda()):
-        learn.remove_cbs([cb for cb in learn.cbs if observes(cb)])
-        with _cleaned_up(learn): yield
-
-@contextmanager
-def _cleaned_up(learn):
-    "After an exception, which skips `after_fit`, call it for the user's callbacks that undo things there."
-    try: yield
-    except BaseException:
-        for cb in learn.cbs:
-            cls = type(cb)
-            is_users = not cls.__module__.startswith(('fastai.', 'fastai_clrbeta.'))
-            if is_users and hasattr(cls, 'before_fit') and hasattr(cls, 'after_fit'):
-                with suppress(Exception): cb('after_fit')
-        raise
-
-@contextmanager
-def _without_files(learn):
-    "Let `learn.save` and `learn.export` do nothing in the block, whatever callback calls them."
-    before = {name:method for name,method in vars(learn).items() if name in ('save','export')}
-    learn.save = learn.export = noop
-    try: yield
-    finally:
-        del learn.save,learn.export
-        vars(learn).update(before)
-
-# %% ../nbs/11_lr_find.ipynb #78719907
-def _check_batches(learn, n_batches):
-    "Raise `ValueError` if training has no batches, or one of a single item that breaks BatchNorm."
-    sizes = _sizes(learn.dls.train)
-    if not has_batches(learn.dls.train): raise ValueError(_why_no_batches(sizes))
-    has_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in learn.model.modules())
-    if sizes is None or not has_norm: return
-    if not _has_single_item(learn.dls.train, *sizes, n_batches): return
-    try:
-        with _without_trace(learn): learn.fit(1, cbs=_OneItem())
-    except Exception as e:
-        if 'more than 1 value' not in str(e): return  # the search itself will raise it
-        bs,n_items = sizes
-        raise ValueError(f"a training batch of one item can't go through BatchNorm (batch size {bs}, "
-                         f"{n_items} items): use another batch size, or drop_last=True.") from e
-
-def _why_no_batches(sizes):
-    "Return why a loader of these `sizes`, or None, has no batches, and what to do."
-    if sizes and sizes[1] == 0:
-        return ("this Learner has no training data. If it comes from load_learner, it was exported without: "
-                "give it data first, learn.dls = dls.")
-    if not sizes: return "the training loader has no batches."
-    return (f"the training loader has no batches: its batch size, {sizes[0]}, is larger than the training "
-            f"set of {sizes[1]} items, and drop_last=True drops them.")
-
-def _sizes(dl):
-    "Return the batch size and the number of items of `dl`, None if they are not known."
-    bs = ifnone(getattr(dl, 'bs', None), getattr(dl, 'batch_size', None))
-    n_items = getattr(dl, 'n', None)
-    if n_items is None:
-        try: n_items = len(dl.dataset)
-        except (AttributeError,TypeError): return None
-    return (bs,n_items) if bs else None
-
-def _has_single_item(dl, bs, n_items, n_batches):
-    "Return True if one of the first `n_batches` of `dl` has one item."
-    if bs == 1: return True
-    is_last_single = n_items%bs == 1 and not getattr(dl, 'drop_last', False)
-    return is_last_single and n_batches >= len(dl)
-
-class _OneItem(Callback):
-    "Send the first item alone through the model as training would, and stop there."
-    order = -sys.maxsize
-    def before_batch(self):
-        self.learn.xb,self.learn.yb = apply(lambda o: o[:1], (self.xb,self.yb))
-    def after_pred(self): raise CancelFitException()
-
 # %% ../nbs/11_lr_find.ipynb #1f6d6d5b
 def _checked_plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn,
                   keep, valid_order):
@@ -555,7 +477,7 @@ def _checked_plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics
     if valid_order not in ('shuffled', 'loader'):
         raise ValueError(f"valid_order={valid_order!r}: must be 'shuffled' or 'loader'.")
     _check_bn(learn.model, bn)
-    _check_batches(learn, plan.n_batches)
+    check_batches(learn, plan.n_batches)
     precision_of(learn, tell=True)
     if not has_valid: warn("there is no validation set: only the training loss is tracked.")
     return plan
@@ -564,7 +486,7 @@ def _checked_plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics
 def _run_search(learn, search, run):
     "Make the test number `run`, and leave no trace of it."
     plan = search.plan
-    with _without_trace(learn, plan.keep):
+    with without_trace(learn, plan.keep):
         if run > 0: _reseed_all(learn, run)
         try: len(learn.dls.train)
         except TypeError: learn.dls.loaders[0] = _Sized(learn.dls.train, len(plan.lrs))

@@ -1,11 +1,12 @@
-"""Runs that are really killed: `python faults.py kill N folder [processes]`, or `lengthened`,
+"""Runs that are really killed: `python faults.py kill N folder [processes]`, or `lengthened`, `readme`,
 `interrupted_writing`, `disk_full`, `read_only` and a folder.
 Each run is a fork of one process, which has imported everything, so that twenty of them take seconds"""
-import json, multiprocessing, os, random, resource, signal, socket, sys, time, warnings
+import json, multiprocessing, os, random, re, resource, shutil, signal, socket, sys, time, warnings
 warnings.simplefilter('ignore', FutureWarning)
 from contextlib import nullcontext, redirect_stdout, suppress
 from fastai.distributed import *
 from fastai_clrbeta.all import *
+from fastai_clrbeta.learner import FitCallback
 from fastai_clrbeta.checkpoint import checkpoint_paths, read_checkpoint, write_checkpoint
 from helpers import CrashAt, Explode, images, nth, outcome, sigkill, weights
 
@@ -164,6 +165,38 @@ class InterruptCall:
         if event != 'call' or frame.f_code in self.called: return
         self.called.add(frame.f_code)
         if len(self.called) == self.n: raise KeyboardInterrupt
+
+class KilledInEpoch3(FitCallback):
+    "SIGKILL in the middle of epoch 3 of a fit, and not in a range test"
+    order,keeps_state = 900,False
+    def after_batch(self):
+        if self.training and (self.epoch, self.iter) == (3, 5): os.kill(os.getpid(), signal.SIGKILL)
+
+def run_readme(folder, seed, kill=False):
+    "Run the script of README.md in `folder`, with a seed, 5 epochs and a checkpoint. Keep what it prints"
+    text = (Path(__file__).parent.parent/'README.md').read_text(encoding='utf-8')
+    script = re.search('```python\n(from fastai_clrbeta.*?)```', text, re.S)[1]
+    changed = script.replace('cycle_len=15', "cycle_len=5, checkpoint='run', resume=True")
+    assert changed != script and 'fit_clr_beta(found, ' in changed
+    Path(folder).mkdir(exist_ok=True)
+    os.chdir(folder)
+    if kill: defaults.callbacks.append(KilledInEpoch3)
+    names = {}
+    with open(f'told_{seed}.txt', 'w') as told, redirect_stdout(told):
+        exec(changed.replace('import *\n', f'import *\nset_seed({seed})\n', 1), names)
+    Path('outcome0.json').write_text(json.dumps(outcome(names['learn'])))
+
+def readme(folder):
+    "The script of README.md in peace, killed, and started again with the same seed and with another one"
+    folder = Path(folder)
+    peace,struck,other = (folder/o for o in ('peace','same_seed','other_seed'))
+    codes = dict(peace=forked(partial(run_readme, peace, 0)))
+    codes['killed'] = forked(partial(run_readme, struck, 0, True))
+    shutil.copytree(struck, other)
+    for seed,f in enumerate((struck, other)): codes[f.name] = forked(partial(run_readme, f, seed))
+    told = {f.name:(f/f'told_{seed}.txt').read_text() for seed,f in enumerate((struck, other))}
+    same = {f.name:read(f) == read(peace) for f in (struck, other)}
+    print(json.dumps(dict(codes={k:code for k,[code] in codes.items()}, told=told, same=same)))
 
 def interrupted_writing(folder):
     "Ctrl-C at each Python function that writes a checkpoint. How many these are, and where no file was whole"

@@ -187,5 +187,5 @@ def test_what_is_ours_pickles():
     assert by_name(CLRBeta(5, 20)).lr_at(3, 40) == CLRBeta(5, 20).lr_at(3, 40)
     assert by_name(DivergenceGuard(3)).factor == 3 and by_name(FlipCrop(2)).pad == 2
     assert by_value(Local(7)).div == 7
-    for o in sgd,by_name(sgd),deepcopy(sgd):
-        assert o.func is OptimWrapper and o.keywords == dict(opt=torch.optim.SGD, momentum=0.9)
+    keywords = dict(opt=torch.optim.SGD, momentum=0.9, foreach=True, fused=False)
+    for o in sgd,by_name(sgd),deepcopy(sgd): assert o.func is OptimWrapper and o.keywords == keywords

@@ -172,15 +172,16 @@ bad_arguments = [
     (dict(n_cycle=0.1),                  'The learning rate comes first'),
     (dict(lrs=None),                     'lrs=None'),
     (dict(lrs=None),                     'its why says'),
-    (dict(lrs=SimpleNamespace(peak=0.1)),'Its peak would do'),
-    (dict(lrs=SimpleNamespace(peak=None)), 'its why says'),
+    (dict(lrs=SimpleNamespace(peak=None, why='it never turned')), 'no peak: it never turned'),
     (dict(lrs=-1),                       'lrs=-1'),
     (dict(lrs=nan),                      'lrs=nan'),
     (dict(lrs='0.1'),                    "lrs='0.1'"),
     (dict(lrs=True),                     'lrs=True'),
     (dict(lrs=slice(0.1,None)),          'lrs=slice'),
-    (dict(lrs=[0.1,0.2]),                '2 values for 1 parameter group'),
-    (dict(wds=-1),                       'wds=-1')]
+    (dict(lrs=[0.1,0.2]),                '2 values for 1 parameter group(s). Give one number, or give'),
+    (dict(wds=-1),                       'wd=-1'),
+    (dict(wd=-1),                        'wd=-1'),
+    (dict(wd=0.1, wds=0.1),              'wd=0.1, wds=0.1')]
 
 bad_options = [
     (dict(cbs=42),                       'cbs: 42'),

@@ -27,6 +27,8 @@ learn.fit_clr_beta([0.1,0.2], 2, cbs=GradientClip(), start_epoch=1)
 learn.fit_clr_beta((0.1,0.2), cbs=[GradientClip(), DivergenceGuard(factor=None)], cycle_save_name='net',
                    best_save_name=Path('best'))
 learn.fit_clr_beta(np.array([0.1,0.2]), checkpoint='run', every_iter=100, resume=True)
+learn.fit_clr_beta(learn.lr_find_val(), cycle_len=5, wd=1e-4)
+learn.plot_clr_beta(learn.lr_find_val(), wd=[1e-4])
 learn.fit_clr_beta(0.8, on_diverge='lengthen', lengthen=(2,1))
 # fastai's own patches stay as they are: unknown, so allowed
 learn.fit_one_cycle(1, 0.1, cbs=CLRBeta(10,13.68,0.95,0.8))
