@@ -625,7 +625,8 @@ def test_both_kinds_of_statistics(norm):
     model(torch.randn(2,3,8,8))
     models.clear()
     before = [o.clone() for o in model.state_dict().values()]
-    both,running,batch = [find(learn, 1e-3, 1, bn=o, valid_order='loader') for o in ('both','running','batch')]
+    kinds = ('both', 'running', 'batch')
+    both,running,batch = [find(learn, 1e-3, 1, bn=o, valid_order='loader') for o in kinds]
     assert all(torch.equal(a, b) for a,b in zip(before, model.state_dict().values()))
     check_by_hand(models[-12:], itertools.cycle(list(learn.dls.valid)), running.df, batch.df)
     assert not np.allclose(running.df.valid_loss, batch.df.valid_loss)
