@@ -409,7 +409,9 @@ def _image(test):
     file = BytesIO()
     figure.savefig(file, format='png')
     plt.close(figure)
-    return f'<img alt="range test" src="data:image/png;base64,{b64encode(file.getvalue()).decode()}">'
+    alt = 'Losses and metrics of a range test by learning rate'
+    data = b64encode(file.getvalue()).decode()
+    return f'<img alt="{alt}" src="data:image/png;base64,{data}">'
 
 # %% ../nbs/09_results.ipynb #rs100012
 _fences = 3        # Tukey's outer fences: an outlier is this many times the quartiles' distance away

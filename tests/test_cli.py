@@ -166,7 +166,7 @@ def test_find(small_run, small, command, tmp_path, monkeypatch):
     before = out[:out.index('LRFind: ')]
     assert 'Range test: up to 39 steps' in before
     assert 'as long as 6 epochs' in before  # 39 steps of 3·50+50 images, in place of 3·400+100
-    assert f"peak: {result(tmp_path/'auto')['lr']:.3g}" in out
+    assert f"peak {result(tmp_path/'auto')['lr']:.2g}" in out
 
 @pytest.mark.parametrize('args,msg', [
     ('--depth 21', '--depth=21'),
