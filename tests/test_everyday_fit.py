@@ -65,6 +65,7 @@ def test_peaks_of_several_groups_come_from_the_checkpoint(tmp_path):
     with pytest.raises(KeyboardInterrupt): in_silence(make(tmp_path, CrashAt('after_batch', 9)), lrs, **run)
     assert outcome(in_silence(make(tmp_path), found(0.5), **run)) == outcome(whole)
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 def test_the_script_of_the_readme_survives_a_kill(tmp_path):
     "Started again with the same seed and with another one, it ends with the weights of the script in peace"

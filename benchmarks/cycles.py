@@ -1,0 +1,133 @@
+"""Train the tasks with many cycles, and run their range tests: the measurements behind the rule for the peak.
+
+    python benchmarks/cycles.py --what shapes   # the default cycle: momentum and last part
+    python benchmarks/cycles.py --what short    # cycles of 300 steps at peaks half a decade apart
+    python benchmarks/cycles.py --what long     # cycles of 1,500 steps around the best of them
+    python benchmarks/cycles.py --what minis    # miniature cycles of 100 steps
+    python benchmarks/cycles.py --what tests    # range tests
+    ... --half judging                          # the same on the half that is for judging
+
+Stop it whenever you like: the same command resumes it. The logs are tables in `benchmarks/results/peak`.
+"""
+from tasks import *
+from fastcore.script import call_parse
+import warnings
+
+results = Path(__file__).parent/'results'/'peak'
+runs_file = results/'runs.csv'
+tests_folder = results/'tests'
+
+class Cycle(CLRBeta):
+    "One cycle of exactly `n_steps` steps, whatever the length of an epoch. It ends at a loss of NaN."
+    def __init__(self, n_steps, lrs, shape):
+        super().__init__(*shape, lrs=lrs)
+        self.n_steps,self.losses,self.diverged = n_steps,[],False
+
+    def before_train(self):
+        super().before_train()
+        self.cycle_steps = self.n_steps
+
+    def before_batch(self):
+        if len(self.losses) == self.n_steps: raise CancelFitException()
+        super().before_batch()
+
+    def after_loss(self):
+        self.losses.append(self.loss.item())
+        self.diverged = not math.isfinite(self.losses[-1])
+        if self.diverged: raise CancelFitException()
+
+shapes = {'pct13.68 mom0.95-0.8': (10, 13.68, 0.95, 0.8),
+          'pct10 mom0.95-0.85':   (10, 10, 0.95, 0.85),
+          'pct13.68 mom0.9':      (10, 13.68, 0.9, 0.9)}
+default = 'pct13.68 mom0.95-0.8'
+
+def train(task, peak, n_steps, seed, shape):
+    "Return a row of the table: what a cycle scored, and its training loss over the last tenth."
+    t,t0 = tasks[task],time.perf_counter()
+    learn = t.learner(seed)
+    cycle = Cycle(n_steps, t.lrs(peak), shapes[shape])
+    n_epoch = math.ceil(n_steps/len(learn.dls.train))
+    with learn.no_bar(), learn.no_logging(): learn.fit(n_epoch, cbs=[cycle, NoValidation()])
+    last = np.mean(cycle.losses[-max(1, n_steps//10):])
+    return dict(task=task, seed=seed, steps=n_steps, shape=shape, peak=peak,
+                score=-math.inf if cycle.diverged else points(learn),
+                last_loss=math.inf if cycle.diverged else last, seconds=time.perf_counter()-t0)
+
+# Which cycles
+
+keys = 'task seed steps shape peak'.split()
+
+def table():
+    if runs_file.exists(): return pd.read_csv(runs_file)
+    return pd.DataFrame(columns=[*keys, 'score', 'last_loss'])
+
+def add(jobs):
+    "Run those of `jobs` that the table lacks, and add a row for each."
+    done = set(table()[keys].itertuples(index=False, name=None))
+    for job in jobs:
+        if job in done: continue
+        task,seed,steps,shape,peak = job
+        row = train(task, peak, steps, seed, shape)
+        with runs_file.open('a') as f:
+            pd.DataFrame([row]).to_csv(f, index=False, header=f.tell() == 0, float_format='%.5g')
+
+def usual(task): return 0.1 if 'sgd' in task else 0.01
+
+def rates(centre, decades_below, decades_above):
+    "Return rates half a decade apart around `centre`, rounded to two digits."
+    exponents = np.arange(-2*decades_below, 2*decades_above+1)/2
+    return [float(f'{o:.2g}') for o in centre*10**exponents]
+
+def best_peak(task, steps=300):
+    df = table().query('task == @task and steps == @steps and shape == @default')
+    return df.groupby('peak').score.mean().idxmax()
+
+def short(names):
+    "Peaks around the usual rate; then more, while the best is one of the two at an end."
+    for task in names:
+        peaks = rates(usual(task), 2, 1.5)
+        while True:
+            add(itertools.product([task], range(3), [300], [default], peaks))
+            i = peaks.index(best_peak(task))
+            if   i < 2 and peaks[0] > 1e-8:            peaks = rates(peaks[0]/10**0.5, 0, 0) + peaks
+            elif i > len(peaks)-3 and peaks[-1] < 100: peaks = peaks + rates(peaks[-1]*10**0.5, 0, 0)
+            else: break
+
+def long(names):
+    for task in names:
+        if tasks[task].long:
+            add(itertools.product([task], range(2), [1500], [default], rates(best_peak(task), 1, 1)))
+
+def shapes_of(names):
+    for task in names:
+        peaks = rates(best_peak(task), 0.5, 0.5)
+        add((task, seed, 300, shape, peak) for peak in peaks for seed in range(5) for shape in shapes)
+
+def minis(names):
+    for task in names:
+        add(itertools.product([task], range(3), [50, 100], [default], rates(usual(task)*3, 3, 0.5)))
+
+# Range tests
+
+def range_tests(names):
+    tests_folder.mkdir(exist_ok=True)
+    for task,seed in itertools.product(names, range(3)):
+        file = tests_folder/f'{task} {seed}.csv'
+        if file.exists(): continue
+        learn = tasks[task].learner(seed)
+        if tasks[task].slices: learn.lr = slice(1e-3, 1e-1)
+        with learn.no_bar(), learn.no_logging():
+            df = learn.lr_find_val(1e-6, 100, num_it=160, stop_div=20, show_plot=False, bn='both').df
+        measured = [o for o in df if not o.endswith(('_smooth', '_centred'))]
+        df[measured].to_csv(file, index=False, float_format='%.6g')
+
+@call_parse
+def main(
+    what:str='short',       # shapes, short, long, minis or tests
+    half:str=design,        # design or judging
+    only:str='',            # Only tasks with this in their names
+):
+    warnings.simplefilter('ignore')
+    results.mkdir(parents=True, exist_ok=True)
+    names = [k for k,o in tasks.items() if o.half == half and only in k]
+    dict(shapes=shapes_of, short=short, long=long, minis=minis, tests=range_tests)[what](names)
