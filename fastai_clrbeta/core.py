@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['palette', 'look', 'check_number', 'check_integer', 'per_group', 'HasPeak', 'peak_of', 'weight_decay_of',
-           'explain_names', 'opt_name', 'check_mom', 'check_initialised', 'check_name', 'check_processes', 'AxesArray',
-           'panels']
+           'wd_per_group', 'explain_names', 'opt_name', 'check_mom', 'check_initialised', 'check_name',
+           'check_processes', 'AxesArray', 'panels']
 
 # %% ../nbs/00_core.ipynb #a4005006
 from fastai.basics import *
@@ -80,6 +80,13 @@ def weight_decay_of(wd, wds):
     "Return the weight decay, given under one of its two names, or None; raise `ValueError` for both."
     if wd is None or wds is None: return wds if wd is None else wd
     raise ValueError(f"wd={wd!r}, wds={wds!r}: both are the weight decay. Give one of them.")
+
+def wd_per_group(wd, opt):
+    "Return `wd` for each parameter group of `opt`, or None for None; raise `ValueError` if it has none."
+    if wd is None: return None
+    if 'wd' not in opt.hypers[-1]:
+        raise ValueError(f"wd={wd}: this optimiser ({opt_name(opt)}) has no weight decay. Leave wd out.")
+    return per_group('wd', wd, len(opt.param_lists))
 
 # %% ../nbs/00_core.ipynb #co000016
 _F = TypeVar('_F', bound=Callable)

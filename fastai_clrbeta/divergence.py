@@ -147,7 +147,7 @@ def plot_overfit(
     axs=None,          # Two axes to draw on
 ) -> np.ndarray: # The two axes
     "Draw training and validation loss by epoch, below them their gap, and behind both the learning rate."
-    axs = np.ravel(panels(2) if axs is None else axs)
+    axs = panels(2, axs=axs)
     if len(axs) != 2: raise ValueError(f"axs: {len(axs)} given, must be two, for the losses and their gap.")
     df = df.set_axis(range(1, len(df)+1))
     losses = df[['train_loss', 'valid_loss']].astype(float)

@@ -38,14 +38,9 @@ def _plan_fit(learn, lrs, n_cycle, wd, cycle_len, use_clr_beta, start_epoch=0, r
                          f"{n_epoch-1}.")
 
     opt = fresh_opt(learn, reset_opt)
-    n_groups = len(opt.param_lists)
-    schedule.lrs = per_group('lrs', peak_of(lrs), n_groups)
+    schedule.lrs = per_group('lrs', peak_of(lrs), len(opt.param_lists))
     schedule.check(opt, cycle_len*count_batches(learn.dls.train, 'training'))
-    if wd is not None:
-        if 'wd' not in opt.hypers[-1]:
-            raise ValueError(f"wd={wd}: this optimiser ({opt_name(opt)}) has no weight decay. Leave wd out.")
-        wd = per_group('wd', wd, n_groups)
-    return _Plan(schedule, opt, n_cycle, wd, start_epoch, reset_opt)
+    return _Plan(schedule, opt, n_cycle, wd_per_group(wd, opt), start_epoch, reset_opt)
 
 # %% ../nbs/13_fit.ipynb #fi000002
 def _describe_schedule(learn, plan):

@@ -393,9 +393,7 @@ def _lrs(start, end, num_it, linear):
 # %% ../nbs/11_lr_find.ipynb #lf000011
 def _checked_optimiser(learn):
     "Return the optimiser of the search, or one like it. Raises `ValueError` if it has no learning rate."
-    try: opt = fresh_opt(learn, False)
-    except TypeError as e:
-        raise ValueError(f"the Learner's opt_func can't be made with a learning rate: {e}") from e
+    opt = fresh_opt(learn, False)
     if 'lr' not in opt.hypers[-1]:
         raise ValueError(f"this optimiser ({opt_name(opt)}) has no learning rate to search.")
     return opt
@@ -411,13 +409,6 @@ def _is_adaptive(opt):
     if isinstance(opt, Optimizer):
         return any(getattr(cb, 'func', cb) is average_sqr_grad for cb in opt.cbs)
     return not isinstance(getattr(opt, 'opt', opt), (torch.optim.SGD, torch.optim.ASGD))
-
-def _checked_wd(wd, opt):
-    "Return the weight decay of each parameter group, or None for the Learner's."
-    if wd is None: return None
-    if 'wd' not in opt.hypers[-1]:
-        raise ValueError(f"wd={wd}: this optimiser ({opt_name(opt)}) has no weight decay. Leave wd out.")
-    return per_group('wd', wd, len(opt.param_lists))
 
 # %% ../nbs/11_lr_find.ipynb #lf000012
 def _checked_stop_div(stop_div):
@@ -468,10 +459,10 @@ def _checked_plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics
     lrs,ratios = _planned_lrs(start_lr, end_lr, num_it, linear, len(opt.param_lists), _learner_lr(learn))
     metrics,metric_names = _checked_metrics(metrics, learn)
     n_accumulated = max([getattr(cb, 'n_acc', 1) for cb in learn.cbs], default=1)  # items, so batches at most
-    has_valid = len(getattr(learn.dls, 'loaders', (1,1))) > 1 and has_batches(learn.dls.valid)
+    measures_valid = has_valid(learn.dls)
     plan = _Plan(
-        lrs=lrs, ratios=ratios, wd=_checked_wd(wd, opt), linear=linear, stop_div=_checked_stop_div(stop_div),
-        n_runs=n_runs, n_batches=num_it*n_accumulated, adaptive=_is_adaptive(opt), has_valid=has_valid,
+        lrs=lrs, ratios=ratios, wd=wd_per_group(wd, opt), linear=linear, stop_div=_checked_stop_div(stop_div),
+        n_runs=n_runs, n_batches=num_it*n_accumulated, adaptive=_is_adaptive(opt), has_valid=measures_valid,
         metrics=metrics, metric_names=metric_names, valid_order=valid_order, bn=bn,
         funcs=_checked_funcs(suggest_funcs), keep=keep)
     if valid_order not in ('shuffled', 'loader'):
@@ -479,7 +470,7 @@ def _checked_plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics
     _check_bn(learn.model, bn)
     check_batches(learn, plan.n_batches)
     precision_of(learn, tell=True)
-    if not has_valid: warn("there is no validation set: only the training loss is tracked.")
+    if not measures_valid: warn("there is no validation set: only the training loss is tracked.")
     return plan
 
 # %% ../nbs/11_lr_find.ipynb #9829f77f

@@ -229,7 +229,7 @@ def plot_clr_beta(
     n_steps = n_cycle*cycle_len*check_integer('n_iter', n_iter)
     fractions,moms = schedule_values(schedule, n_steps, cycle_len*n_iter)
 
-    axs = np.ravel(panels(2) if axs is None else axs)
+    axs = panels(2, axs=axs)
     epochs = np.arange(n_steps)/n_iter
     for k,peak in enumerate(peaks):
         axs[0].plot(epochs, [peak*o for o in fractions], label=f'group {k}' if n_groups > 1 else None)

@@ -10,6 +10,13 @@ root = Path(__file__).parent.parent
 # a shell that starts the tests in the background has them and their children ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+@pytest.fixture(autouse=True)
+def close_figures():
+    "Close the figures of a test, so that they do not add up."
+    yield
+    from matplotlib import pyplot as plt
+    plt.close('all')
+
 def pytest_collection_modifyitems(items):
     "fastai's star imports bring fastcore's `test_eq` and its like along, which are no tests of this package"
     items[:] = [o for o in items if o.function.__module__ == o.module.__name__]

@@ -14,11 +14,6 @@ from searches import TorchDL, Scripted, Stop, curve, diff, fastai_loaders, find,
 
 rules = valley,minimum,steep,slide
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close('all')
-
 # the order of validation
 
 def sorted_items(n=40): return [(torch.full((3,8,8), float(i//10)), tensor(i//10)) for i in range(n)]

@@ -10,11 +10,6 @@ from fastai_clrbeta.results import combine_runs
 from conftest import root
 from searches import *
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close('all')
-
 # no trace
 
 setups = dict(

@@ -9,11 +9,6 @@ from searches import Stop, curve, find, learner, nan, table
 
 rules = valley,minimum,steep,slide
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close('all')
-
 # one run
 
 @pytest.mark.parametrize('losses,msg', [(curve()[:60],'raise end_lr'), (curve()[:8],'only 8 steps'),
