@@ -88,6 +88,11 @@ def cancer():
     x,y = sk.load_breast_cancer(return_X_y=True)
     return split(standardised(x), y, 400, 169)
 
+def wine():
+    "Wines: 13 numbers, as they are, from 0.1 to 1,700; 3 classes"
+    x,y = sk.load_wine(return_X_y=True)
+    return split(x.astype('float32'), y, 120, 58)
+
 def diabetes():
     "Diabetes: 10 numbers, one to predict"
     x,y = sk.load_diabetes(return_X_y=True)

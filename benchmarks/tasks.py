@@ -164,7 +164,7 @@ first_half,second_half = range(5),range(5, 10)
 tasks = {
     # the design half
     'cifar resnet8 bn sgd':      Task('cifar10', design, long=True,
-        make=lambda: learn_on(d.cifar10, 128, lambda: cifar_resnet(8), sgd)),
+        make=lambda: learn_on(d.cifar10, 32, lambda: cifar_resnet(8), sgd)),
     'cifar frozen adam':         Task('cifar10', design,
         make=lambda: fine_tuned(d.cifar10, first_half, second_half, 3, freeze=True)),
     'cifar unfrozen adam':       Task('cifar10', design, slices=True, long=True,
@@ -191,6 +191,18 @@ tasks = {
         make=lambda: learn_on(d.vowels, 32, lambda: conv1d(12, 9), rmsprop)),
     'digits trained sgd':        Task('digits', design, untypical=True,
         make=lambda: trained(learn_on(d.digits, 64, lambda: mlp(64, 10, 'bn'), sgd), 0.05)),
+    'languages trained adamw':   Task('languages', design, untypical=True,
+        make=lambda: trained(learn_on(d.languages_of_words, 64, lambda: Recurrent(**words_by), adamw), 1e-2, 3)),
+    'wine unscaled sgd':         Task('wine', design, untypical=True,
+        make=lambda: learn_on(d.wine, 16, lambda: mlp(13, 3), sgd)),
+    'wine unscaled adamw':       Task('wine', design, untypical=True,
+        make=lambda: learn_on(d.wine, 16, lambda: mlp(13, 3, 'ln'), torch_adamw)),
+    'digits very wide adam':     Task('digits', design, untypical=True,
+        make=lambda: learn_on(d.digits, 64, lambda: mlp(64, 10, width=1024), Adam)),
+    'digits batch of 1300 sgd':  Task('digits', design, untypical=True,
+        make=lambda: learn_on(d.digits, 1300, lambda: cnn(1, 10), sgd)),
+    'languages batch of 4 sgd':  Task('languages', design, untypical=True,
+        make=lambda: learn_on(d.languages_of_words, 4, lambda: Recurrent(**words_by), sgd)),
 
     # the judging half
     'fashion cnn bn sgd':        Task('fashion', judging, long=True,
