@@ -15,6 +15,7 @@ import warnings
 
 results = Path(__file__).parent/'results'/'peak'
 runs_file = results/'runs.csv'
+minis_file = results/'minis.csv'
 tests_folder = results/'tests'
 
 class Cycle(CLRBeta):
@@ -51,24 +52,26 @@ def train(task, peak, n_steps, seed, shape):
     last = np.mean(cycle.losses[-max(1, n_steps//10):])
     return dict(task=task, seed=seed, steps=n_steps, shape=shape, peak=peak,
                 score=-math.inf if cycle.diverged else points(learn),
+                valid_loss=math.inf if cycle.diverged else learn.final_record[0],
                 last_loss=math.inf if cycle.diverged else last, seconds=time.perf_counter()-t0)
 
 # Which cycles
 
 keys = 'task seed steps shape peak'.split()
 
-def table():
-    if runs_file.exists(): return pd.read_csv(runs_file)
+def table(file=runs_file):
+    if file.exists(): return pd.read_csv(file)
     return pd.DataFrame(columns=[*keys, 'score', 'last_loss'])
 
-def add(jobs):
-    "Run those of `jobs` that the table lacks, and add a row for each."
-    done = set(table()[keys].itertuples(index=False, name=None))
+def add(jobs, file=runs_file):
+    "Run those of `jobs` that the table in `file` lacks, and add a row for each."
+    done = set(table(file)[keys].itertuples(index=False, name=None))
     for job in jobs:
         if job in done: continue
         task,seed,steps,shape,peak = job
         row = train(task, peak, steps, seed, shape)
-        with runs_file.open('a') as f:
+        if file == runs_file: del row['valid_loss']
+        with file.open('a') as f:
             pd.DataFrame([row]).to_csv(f, index=False, header=f.tell() == 0, float_format='%.5g')
 
 def usual(task): return 0.1 if 'sgd' in task else 0.01
@@ -105,7 +108,9 @@ def shapes_of(names):
 
 def minis(names):
     for task in names:
-        add(itertools.product([task], range(3), [50, 100], [default], rates(usual(task)*3, 3, 0.5)))
+        peaks = table().query('task == @task and steps == 300').peak.unique()
+        add(itertools.product([task], range(3), [100], [default], sorted(peaks[peaks <= 10*usual(task)])),
+            minis_file)
 
 # Range tests
 
@@ -116,8 +121,7 @@ def range_tests(names):
         if file.exists(): continue
         learn = tasks[task].learner(seed)
         if tasks[task].slices: learn.lr = slice(1e-3, 1e-1)
-        with learn.no_bar(), learn.no_logging():
-            df = learn.lr_find_val(1e-6, 100, num_it=160, stop_div=20, show_plot=False, bn='both').df
+        with learn.no_bar(), learn.no_logging(): df = learn.lr_find_val(show_plot=False, bn='both').df
         measured = [o for o in df if not o.endswith(('_smooth', '_centred'))]
         df[measured].to_csv(file, index=False, float_format='%.6g')
 
