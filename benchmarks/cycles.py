@@ -1,22 +1,26 @@
-"""Train the tasks with many cycles, and run their range tests: the measurements behind the rule for the peak.
+"""Train the tasks with many cycles, and ask all rules: the measurements behind the peak.
 
     python benchmarks/cycles.py --what shapes   # the default cycle: momentum and last part
     python benchmarks/cycles.py --what short    # cycles of 300 steps at peaks half a decade apart
     python benchmarks/cycles.py --what long     # cycles of 1,500 steps around the best of them
     python benchmarks/cycles.py --what minis    # miniature cycles of 100 steps
-    python benchmarks/cycles.py --what tests    # range tests
+    python benchmarks/cycles.py --what answers  # what the rules answer, ours and others'
+    python benchmarks/cycles.py --what free     # optimisers that need no learning rate
     ... --half judging                          # the same on the half that is for judging
 
 Stop it whenever you like: the same command resumes it. The logs are tables in `benchmarks/results/peak`.
 """
 from tasks import *
+from peers import finders, free_runs, score_of_free_run
+from rule_020 import peak_of_020
 from fastcore.script import call_parse
 import warnings
 
 results = Path(__file__).parent/'results'/'peak'
 runs_file = results/'runs.csv'
 minis_file = results/'minis.csv'
-tests_folder = results/'tests'
+answers_file = results/'answers.csv'
+free_file = results/'free.csv'
 
 class Cycle(CLRBeta):
     "One cycle of exactly `n_steps` steps, whatever the length of an epoch. It ends at a loss of NaN."
@@ -112,26 +116,56 @@ def minis(names):
         add(itertools.product([task], range(3), [100], [default], sorted(peaks[peaks <= 10*usual(task)])),
             minis_file)
 
-# Range tests
+# What the rules answer
 
-def range_tests(names):
-    tests_folder.mkdir(exist_ok=True)
+def kind_of(task): return 'sgd' if 'sgd' in task else 'adaptive'
+
+def answers_of(task, seed):
+    "Return a row for each rule: the learning rate, the band, and the steps that it cost."
+    t,rows = tasks[task],[]
+    def note(rule, lr, steps, band=(None,None)): rows.append((task, seed, rule, lr, *band, steps))
+    learn = t.learner(seed)
+    if t.slices: learn.lr = slice(1e-3, 1e-1)
+    with learn.no_bar(), learn.no_logging():
+        for rule,trials in ('test alone',False), ('default',True), ('thorough','thorough'):
+            found = learn.lr_find_val(show_plot=False, trials=trials)
+            note(rule, found.peak, len(found.df)+found.trials.steps.sum(), found.band)
+        three = learn.lr_find_val(show_plot=False, trials=False, n_runs=3)
+    note('three tests', three.peak, len(three.df), three.band)
+    for rule in 'valley','minimum','steep','slide': note(rule, found.found[rule], len(found.df))
+    diverged = len(found.df) < 100
+    old = peak_of_020(found.df.lr, found.df.train_loss, 100, kind_of(task), diverged)
+    note('peak of 0.2.0', old, len(found.df))
+    for rule,find in finders.items():
+        try: note(rule, *find(t.learner(seed)))
+        except Exception as e:
+            print(task, rule, type(e).__name__, e)
+            note(rule, None, 100)
+    return pd.DataFrame(rows, columns='task seed rule lr low high steps'.split())
+
+def answers(names):
     for task,seed in itertools.product(names, range(3)):
-        file = tests_folder/f'{task} {seed}.csv'
-        if file.exists(): continue
-        learn = tasks[task].learner(seed)
-        if tasks[task].slices: learn.lr = slice(1e-3, 1e-1)
-        with learn.no_bar(), learn.no_logging(): df = learn.lr_find_val(show_plot=False, bn='both').df
-        measured = [o for o in df if not o.endswith(('_smooth', '_centred'))]
-        df[measured].to_csv(file, index=False, float_format='%.6g')
+        done = pd.read_csv(answers_file) if answers_file.exists() else pd.DataFrame(columns=['task','seed'])
+        if ((done.task == task) & (done.seed == seed)).any(): continue
+        rows = answers_of(task, seed)
+        with answers_file.open('a') as f: rows.to_csv(f, index=False, header=f.tell() == 0, float_format='%.5g')
+
+def free(names):
+    "Whole runs with optimisers that need no learning rate"
+    for task,name,seed in itertools.product(names, free_runs(), range(3)):
+        keys = dict(task=task, seed=seed, optimiser=name)
+        done = pd.read_csv(free_file) if free_file.exists() else pd.DataFrame(columns=list(keys))
+        if (done[list(keys)] == list(keys.values())).all(axis=1).any(): continue
+        row = pd.DataFrame([keys | dict(score=score_of_free_run(task, name, seed))])
+        with free_file.open('a') as f: row.to_csv(f, index=False, header=f.tell() == 0, float_format='%.5g')
 
 @call_parse
 def main(
-    what:str='short',       # shapes, short, long, minis or tests
+    what:str='short',       # shapes, short, long, minis, answers or free
     half:str=design,        # design or judging
     only:str='',            # Only tasks with this in their names
 ):
     warnings.simplefilter('ignore')
     results.mkdir(parents=True, exist_ok=True)
     names = [k for k,o in tasks.items() if o.half == half and only in k]
-    dict(shapes=shapes_of, short=short, long=long, minis=minis, tests=range_tests)[what](names)
+    dict(shapes=shapes_of, short=short, long=long, minis=minis, answers=answers, free=free)[what](names)
