@@ -557,6 +557,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'fastai_clrbeta/results.py'),
                                         'fastai_clrbeta.results._ask': ('results.html#_ask', 'fastai_clrbeta/results.py'),
                                         'fastai_clrbeta.results._count_hidden': ('results.html#_count_hidden', 'fastai_clrbeta/results.py'),
+                                        'fastai_clrbeta.results._diverged_at': ('results.html#_diverged_at', 'fastai_clrbeta/results.py'),
                                         'fastai_clrbeta.results._draw_line': ('results.html#_draw_line', 'fastai_clrbeta/results.py'),
                                         'fastai_clrbeta.results._draw_panel': ('results.html#_draw_panel', 'fastai_clrbeta/results.py'),
                                         'fastai_clrbeta.results._draw_points': ('results.html#_draw_points', 'fastai_clrbeta/results.py'),

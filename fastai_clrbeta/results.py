@@ -104,6 +104,7 @@ class LRFind:
     num_it:int=0 # Steps of a whole run
     linear:bool=False # Did the learning rate grow linearly?
     bn:str='running' # Statistics that BatchNorm measured with: 'running', 'batch', or 'both'
+    stops:list=field(default_factory=list) # Why each run ended
 
     @property
     def suggestions(self):
@@ -203,7 +204,7 @@ def combine_runs(
         reasons = {name:_first_reason(name, suggested) for name,o in medians.items() if o is None},
         spread  = {name:(o.lowest,o.highest) for name,o in medians.items() if o and len(tables) > 1},
         peak=peak.lr, why=peak.why, band=peak.band, rival=peak.rival, usual=usual,
-        num_it=num_it, linear=linear, bn=bn)
+        num_it=num_it, linear=linear, bn=bn, stops=stops)
 
 class _Median(NamedTuple):
     "The median of several learning rates, and their ends."
@@ -528,12 +529,16 @@ class LRSweep:
 
 def _loss_columns(test): return [o for o in ('train_loss_centred','valid_loss_centred') if o in test.df]
 
+def _diverged_at(test):
+    "Return the learning rate at which `test` diverged or met NaN, the median of those runs that did, or NaN."
+    reasons = 'diverged','the training loss was'
+    ends = [run.lr.iloc[-1] for run,stop in zip(test.runs, test.stops) if stop.startswith(reasons)]
+    return np.median(ends) if ends else math.nan
+
 def _sweep_row(test):
     "Return what `LRSweep.table` says about one test."
-    ends = [run.lr.iloc[-1] for run in test.runs if len(run)]
-    has_diverged = ends and not test.stopped.startswith('finished')
     loss = test.df.groupby('lr')[_loss_columns(test)[-1]].median()
     lr_at_min = loss.idxmin() if loss.notna().any() else math.nan
     return (math.nan if test.peak is None else test.peak,
-            np.median(ends) if has_diverged else math.nan,
+            _diverged_at(test),
             loss.get(lr_at_min, math.nan), lr_at_min, test.stopped)

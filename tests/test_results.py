@@ -119,6 +119,17 @@ def test_a_sweep_is_drawn():
     assert [o.get_text() for o in ax.get_legend().get_texts()] == ['wd 0.1','wd 0']
     assert repr(sweep) and '<table' in sweep._repr_html_()
 
+@pytest.mark.parametrize('first_stop,counts', [
+    ('diverged at step 50 of 100: …', True), ('the training loss was nan at step 50 of 100', True),
+    ('finished: 50 steps', False), ('stopped by a callback after 50 steps', False),
+    ('interrupted after 50 steps: KeyboardInterrupt', False)])
+def test_a_sweep_counts_only_divergence(first_stop, counts):
+    first_run,other_run = table(curve())[:50],table(curve())
+    test = combine_runs([first_run,other_run], [first_stop,'finished: 100 steps'], (), 100)
+    row = LRSweep({(0.,):test}, ['wd']).table.iloc[0]
+    expected = first_run.lr.iloc[-1] if counts else nan
+    assert row.diverged_at == pytest.approx(expected, nan_ok=True)
+
 # results travel
 
 def test_results_are_copied():
