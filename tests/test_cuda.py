@@ -178,36 +178,43 @@ def counting():
     yield n,backend
     torch._dynamo.reset()
 
+def compiled_learner(device, tmp_path, backend):
+    "A Learner on `device`, compiled if there is a backend"
+    learn = learner(device, tmp_path, cbs=ChannelsLast()).to_precision('bf16')
+    if backend: learn.model.compile(backend=backend)
+    return learn
+
 @devices
-def test_compiled(device, tmp_path, monkeypatch):
+def test_compiled(device, tmp_path):
     "Compiled once for training, once for validation, and never from step to step; all goes as in a plain run"
     with counting() as (n,backend):
-        def make(compiled=True):
-            learn = learner(device, tmp_path, cbs=ChannelsLast()).to_precision('bf16')
-            if compiled: learn.model.compile(backend=backend)
-            return learn
-        learn = make()
+        learn = compiled_learner(device, tmp_path, backend)
         assert search(learn).stopped == 'finished: 12 steps'
         after_search = sum(n.values())
-        plain = weights(train(make(False)))
+        plain = weights(train(compiled_learner(device, tmp_path, None)))
         assert sum(n.values()) == after_search <= 12  # torch 2.11 compiles an nn.Sequential block by block
         assert_same(weights(train(learn)), plain)
         assert sum(n.values()) <= after_search+1, n  # a last validation batch of another size
         done = sum(n.values())
         search(learn)
         assert sum(n.values()) == done, n
-        # each goes on with the other's checkpoint
-        class Cut(Callback):
-            def after_batch(self):
-                if self.train_iter == 3: raise KeyboardInterrupt
-        for a,b in (True,False),(False,True):
-            with pytest.raises(KeyboardInterrupt):
-                train(make(a), checkpoint=f'run{a}', every_iter=2, cbs=Cut())
-            resumed = train(make(b), checkpoint=f'run{a}', every_iter=2, resume=True)
-            assert_same(weights(resumed), plain)
         learn.export('compiled.pkl')
         loaded = load_learner(tmp_path/'compiled.pkl')
         assert loaded.model._compiled_call_impl is None and type(loaded.model) is nn.Sequential
+
+class Cut(Callback):
+    def after_batch(self):
+        if self.train_iter == 3: raise KeyboardInterrupt
+
+@devices
+def test_a_compiled_and_a_plain_run_resume_each_other(device, tmp_path):
+    with counting() as (_,backend):
+        make = partial(compiled_learner, device, tmp_path)
+        plain = weights(train(make(None)))
+        for first,second in (backend,None), (None,backend):
+            kw = dict(checkpoint=f'run{first is None}', every_iter=2)
+            with pytest.raises(KeyboardInterrupt): train(make(first), cbs=Cut(), **kw)
+            assert_same(weights(train(make(second), resume=True, **kw)), plain)
 
 @devices
 def test_checkpoint_and_resume(device, tmp_path):

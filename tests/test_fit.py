@@ -4,6 +4,7 @@ import pytest
 from fastai.tabular.all import *
 from fastai.text.all import *
 from fastai_clrbeta.all import *
+from fastai_clrbeta.learner import observes
 
 nan = float('nan')
 
@@ -618,35 +619,50 @@ def test_a_schedule_with_a_memory_starts_over_too():
     quiet(learner(cbs=ShortFitsExplode(3)), 0.01, cycle_len=2, use_clr_beta=schedule, on_diverge='lengthen')
     assert schedule.epochs_seen == [0,1,2]
 
+# Callbacks that act, by what they handle or by what they are made from
+
+class Regularises(HookCallback):
+    def hook(self, m, i, o): return o
+    def after_loss(self): pass
+
+class HooksOnly(HookCallback):
+    def hook(self, m, i, o): return o*2
+
+class Freezes(Callback):
+    def before_train(self): pass
+    def after_epoch(self): pass
+
+class Acts(SaveModelCallback):
+    def after_backward(self): pass
+
+class BarAndHooks(ProgressCallback, HookCallback): pass
+
+class ActingGuard(DivergenceGuard):
+    def after_backward(self): pass
+
+Stranger = type('ActivationStats', (Callback,), {'after_pred': lambda self: None})
+
+acting = (BarAndHooks, ActingGuard, Stranger, Recorder, TrainEvalCallback, Regularises, HooksOnly, Freezes,
+          Acts, HookCallback, MixUp, GradientClip, BnFreeze, Callback)
+
+# Callbacks that only observe
+
+class Logs(Callback):
+    def before_fit(self): pass
+    def after_epoch(self): pass
+
+class MySave(SaveModelCallback):
+    def after_epoch(self): super().after_epoch()
+
+class LogsMore(CSVLogger):
+    def after_batch(self): pass
+    def before_step(self): pass
+
+class Bar(ProgressCallback): pass
+class Quiet(DivergenceGuard): pass
+
+observing = (Logs, MySave, LogsMore, Bar, Quiet, ActivationStats, CSVLogger, EarlyStoppingCallback,
+             DivergenceGuard, ProgressCallback)
+
 def test_which_callbacks_only_observe():
-    from fastai_clrbeta.learner import observes
-    class Regularises(HookCallback):
-        def hook(self, m, i, o): return o
-        def after_loss(self): pass
-    class HooksOnly(HookCallback):
-        def hook(self, m, i, o): return o*2
-    class Freezes(Callback):
-        def before_train(self): pass
-        def after_epoch(self): pass
-    class Logs(Callback):
-        def before_fit(self): pass
-        def after_epoch(self): pass
-    class MySave(SaveModelCallback):
-        def after_epoch(self): super().after_epoch()
-    class Acts(SaveModelCallback):
-        def after_backward(self): pass
-    class Bar(ProgressCallback): pass
-    class BarAndHooks(ProgressCallback, HookCallback): pass
-    class ActingGuard(DivergenceGuard):
-        def after_backward(self): pass
-    class LogsMore(CSVLogger):
-        def after_batch(self): pass
-        def before_step(self): pass
-    Stranger = type('ActivationStats', (Callback,), {'after_pred': lambda self: None})
-    assert observes(LogsMore()) and observes(type('Quiet', (DivergenceGuard,), {})())
-    acting = [BarAndHooks(), ActingGuard(), Stranger(), Recorder(), TrainEvalCallback(), Regularises(),
-              HooksOnly(), Freezes(), Acts(), HookCallback(), MixUp(), GradientClip(), BnFreeze(), Callback()]
-    observing = [Logs(), MySave(), Bar(), ActivationStats(), CSVLogger(), EarlyStoppingCallback(),
-                 DivergenceGuard(), ProgressCallback()]
-    assert not [o for o in acting if observes(o)]
-    assert not [o for o in observing if not observes(o)]
+    assert [o.__name__ for o in (*acting, *observing) if observes(o())] == [o.__name__ for o in observing]
