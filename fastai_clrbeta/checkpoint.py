@@ -527,7 +527,8 @@ class Resume:
         learn,content = self.learn,self.content
         del learn._do_fit
         for o in self._restore():
-            warn(f"The checkpoint holds the state of {o.partition(' ')[0]}, which this run does not have.")
+            warn(f"The checkpoint was made with {o.partition(' ')[0]}, and this run is resumed without it. "
+                 "Pass it again if that is not intended.")
         is_ddp = isinstance(learn.model, nn.parallel.DistributedDataParallel)
         if is_ddp and (content['epoch'] or content['iter']):
             _sum_once(learn)

@@ -108,7 +108,7 @@ class DivergenceGuard(FitCallback):
         self.step = 0
 
     def after_loss(self):
-        mean, = read(self.learn.loss.mean())
+        mean, = averaged(self.learn.loss.mean())
         loss,smooth = mean.item(),smoothed(self.smooth, mean)
         if not math.isfinite(loss): self._stop(loss)
         if self.limit(smooth, loss) == self.n_steps: self._stop(smooth)

@@ -57,7 +57,8 @@ def _describe_schedule(learn, plan):
 
 # %% ../nbs/13_fit.ipynb #fi000010
 def _resumed_peak(learn, found, checkpoint):
-    "Return the peak that the run in `checkpoint` began with. Without a file, return that of `found`."
+    "Return the peak with which the run in `checkpoint` began if `found` is a range test; otherwise `found`."
+    if not isinstance(found, HasPeak): return found
     file = learn.path/learn.model_dir/checkpoint
     peaks = on_first(partial(peaks_in, file))
     if not peaks: return peak_of(found)
@@ -85,8 +86,8 @@ def _check_saving(learn, names, best_save_lower, every_iter, resume):
     if not names['checkpoint'] and (resume or every_iter):
         raise ValueError("resume and every_iter need a name for the checkpoint: checkpoint='name'.")
 
-def _check_diverging(on_diverge, lengthen):
-    "Check what to do when the fit diverges."
+def _checked_lengthen(on_diverge, lengthen):
+    "Check what to do if the fit diverges. Return `lengthen`, or None if the fit is not to start over."
     if on_diverge is None: return
     if on_diverge not in ('raise', 'stop', 'lengthen'):
         raise ValueError(f"on_diverge={on_diverge!r}: must be 'raise', 'stop', 'lengthen' or None.")
@@ -94,6 +95,7 @@ def _check_diverging(on_diverge, lengthen):
         raise ValueError(f"lengthen={lengthen!r}: must be (factor, number of times).")
     check_number('lengthen', lengthen[0], lambda o: o>1, 'a factor above 1, and a number of times')
     check_integer('lengthen', lengthen[1])
+    if on_diverge == 'lengthen': return lengthen
 
 def _check_learner(learn, cbs, is_saved):
     "Check that `learn` can train here, and be saved if it has to be."
@@ -101,7 +103,7 @@ def _check_learner(learn, cbs, is_saved):
     if is_saved: check_initialised(learn.model)
     if has_valid(learn.dls): count_batches(learn.dls.valid, 'validation')
     check_batches(learn)
-    precision_of(learn, cbs, tell=True)
+    precision_of(learn, cbs, warns=True)
 
 def _warn_of_other_schedulers(learn, cbs, schedule):
     others = other_schedulers([*learn.cbs, *cbs], schedule)
@@ -125,7 +127,7 @@ def _warn_of_momentum(learn, plan):
 # %% ../nbs/13_fit.ipynb #abbb9a59
 class _SaveCycles(FitCallback):
     "Save the model as `{fname}_cyc_{k}` after the last step of cycle `k`."
-    observes = True
+    observes,stands_for = True,'cycle_save_name'
     def __init__(self, fname, cycle_len): store_attr()
 
     # a callback that validates changes the Learner's own count of epochs
@@ -159,7 +161,7 @@ def _decide_direction(metric, lower):
 
 class _SaveBest(FitCallback):
     "Save the model as `fname` at its best first metric, or best loss without one; ties go to the lower loss."
-    order,observes = Recorder.order+2,True
+    order,observes,stands_for = Recorder.order+2,True,'best_save_name'
     def __init__(self, fname, lower, learn):
         self.fname = fname
         self.validates = learn.recorder.valid_metrics and has_valid(learn.dls)
@@ -233,6 +235,22 @@ class _LongerCycles:
         return longer
 
 # %% ../nbs/13_fit.ipynb #fi000007
+def _guards_of(learn, cbs, on_diverge):
+    "Return the guards of a fit with the callbacks `cbs`. Add one to `cbs` if `on_diverge` needs it."
+    guards = [o for o in (*cbs, *learn.cbs) if isinstance(o, DivergenceGuard)]
+    if on_diverge and not guards:
+        guards = [DivergenceGuard()]
+        cbs += guards
+    return guards
+
+def _open_checkpoint(learn, name, every_iter, resume, plan, cbs, lengthen, keep):
+    "Return the callback that saves the run as `name`, and resumes it on request; None without a name."
+    if not name: return
+    schedule = _describe_schedule(learn, plan) | dict(lengthen=lengthen)
+    callbacks = [plan.schedule, *cbs]
+    at_begin = callbacks if lengthen else []
+    return checkpointing(learn, name, every_iter, resume, plan.opt, schedule, callbacks, at_begin, keep)
+
 def _train(learn, plan, cycle_len, cbs, guards, cycle_save_name, saver):
     "Train the cycles of `plan`, each of `cycle_len` epochs. Return the guard that ended the fit, or None."
     schedule = copy(plan.schedule)
@@ -277,33 +295,22 @@ def fit_clr_beta(self:Learner,
     Raises `ValueError` if an argument is invalid, before anything is changed, and `FitDiverged` if the fit
     diverges and `on_diverge` says so."""
     # Plan: check everything, change nothing.
-    cbs,keep = _check_callbacks(cbs),check_keep(keep)
+    cbs,keep,wd = _check_callbacks(cbs),check_keep(keep),weight_decay_of(wd, wds)
     names = dict(cycle_save_name=cycle_save_name, best_save_name=best_save_name, checkpoint=checkpoint)
-    starts_over = on_diverge == 'lengthen'
     _check_saving(self, names, best_save_lower, every_iter, resume)
-    _check_diverging(on_diverge, lengthen)
-    _check_learner(self, cbs, is_saved=checkpoint or starts_over)
-    wd = weight_decay_of(wd, wds)
-    if resume and isinstance(lrs, HasPeak): lrs = _resumed_peak(self, lrs, checkpoint)
+    lengthen = _checked_lengthen(on_diverge, lengthen)
+    _check_learner(self, cbs, is_saved=checkpoint or lengthen)
+    if resume: lrs = _resumed_peak(self, lrs, checkpoint)
     plan = _plan_fit(self, lrs, n_cycle, wd, cycle_len, use_clr_beta, start_epoch, reset_opt)
-    cycle_len = plan.schedule.cycle_len
     _warn_of_other_schedulers(self, cbs, plan.schedule)
     _warn_of_momentum(self, plan)
     if best_save_name: cbs.append(_SaveBest(best_save_name, best_save_lower, self))
-    guards = [o for o in (*cbs, *self.cbs) if isinstance(o, DivergenceGuard)]
-    if on_diverge and not guards:
-        guards = [DivergenceGuard()]
-        cbs += guards
+    guards = _guards_of(self, cbs, on_diverge)
 
     # Open the checkpoint, and note the beginning of a run that may start over.
-    callbacks,saver = [plan.schedule, *cbs],None
-    if checkpoint:
-        schedule = _describe_schedule(self, plan) | dict(lengthen=lengthen if starts_over else None)
-        at_begin = callbacks if starts_over else []
-        saver = checkpointing(self, checkpoint, every_iter, resume, plan.opt, schedule, callbacks,
-                              at_begin, keep)
-    longer = _LongerCycles(self, callbacks, keep, saver, lengthen) if starts_over else None
-    if longer and longer.tried: cycle_len = longer.next_len()
+    saver = _open_checkpoint(self, checkpoint, every_iter, resume, plan, cbs, lengthen, keep)
+    longer = _LongerCycles(self, [plan.schedule, *cbs], keep, saver, lengthen) if lengthen else None
+    cycle_len = longer.next_len() if longer and longer.tried else plan.schedule.cycle_len
 
     # Train, until an attempt does not diverge.
     while True:

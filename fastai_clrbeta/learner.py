@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['fresh_opt', 'follows_momentum', 'kind_of_optimiser', 'has_batches', 'count_batches', 'has_valid', 'valid_or_empty',
-           'FitCallback', 'observes', 'tell', 'can_show_bar', 'on_first', 'without_cuda', 'read', 'remember_fit',
+           'FitCallback', 'observes', 'tell', 'can_show_bar', 'on_first', 'without_cuda', 'averaged', 'remember_fit',
            'fit_rows', 'without_trace', 'check_batches']
 
 # %% ../nbs/01_learner.ipynb #le000002
@@ -184,7 +184,7 @@ def on_first(f):
     result_and_error = [None, None]
     if not rank_distrib():
         try: result_and_error[0] = f()
-        except Exception as e: result_and_error[1] = e
+        except BaseException as e: result_and_error[1] = e  # Ctrl-C, too: the other processes wait to be told
     torch.distributed.broadcast_object_list(result_and_error)
     result,error = result_and_error
     if error is not None: raise error
@@ -203,7 +203,7 @@ def without_cuda():
     else: yield from replacing_yield(loader, '_broadcast', _broadcast_on_cpu)
 
 # %% ../nbs/01_learner.ipynb #le000008
-def read(*scalars):
+def averaged(*scalars):
     "Return the `scalars` as one tensor on the CPU, averaged over all processes. Wait for their device once."
     device = scalars[0].device
     flat = [o.detach().as_subclass(Tensor).float().reshape(()).to(device) for o in scalars]

@@ -156,7 +156,7 @@ def _checked_plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics
         bn=bn, usual=usual_rates.get(kind_of_optimiser(learn.opt_func)), trials=_checked_trials(trials),
         moves_mom=_can_move_mom(opt), funcs=_checked_funcs(suggest_funcs), keep=keep)
     check_batches(learn, steps.n_batches)
-    precision_of(learn, tell=True)
+    precision_of(learn, warns=True)
     if not measure: warn("there is no validation set: only the training loss is tracked.")
     return plan
 
@@ -258,7 +258,7 @@ def lr_find_val(self:Learner,
     wd = weight_decay_of(wd, wds)
     plan = _checked_plan(self, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs,
                          bn, keep, valid_order, trials)
-    bar = _Bar(num_it, n_runs, is_shown=hasattr(self, 'progress') and self.create_mbar)
+    bar = _Bar(num_it, n_runs, is_shown=hasattr(self, 'progress') and self.create_mbar and can_show_bar())
     searches = []
     try:
         for run in range(n_runs):

@@ -20,14 +20,14 @@ def device_of(learn):
     "Return the device that `learn` trains on: that of its data or, if they have none, that of its model."
     return torch.device(getattr(learn.dls, 'device', None) or next(learn.model.parameters()).device)
 
-def precision_of(learn, cbs=(), tell=False):
-    """Return what `learn` computes in: 'fp32', 'bf16' or 'fp16'. With `tell`, warn if it asks for half
+def precision_of(learn, cbs=(), warns=False):
+    """Return what `learn` computes in: 'fp32', 'bf16' or 'fp16'. With `warns`, warn if it asks for half
     precision that does nothing, as fastai's does on all devices but CUDA."""
     half = first([*learn.cbs, *L(cbs)], risinstance(MixedPrecision))
     if half is None: return 'fp32'
     device = device_of(learn).type
     if type(half) is not MixedPrecision or device == 'cuda': return half.amp_mode.value
-    if tell:
+    if warns:
         warn(f"fastai's {half.amp_mode.value} is for CUDA and does nothing on {device}: "
              "learn.to_precision('bf16') takes its place.")
     return 'fp32'

@@ -248,13 +248,14 @@ def _is_logger(cls):
     return issubclass(cls, (ProgressCallback, CSVLogger)) or cls.__module__.startswith(_loggers)
 
 def saved_callbacks(learn, others=()):
-    "Return the callbacks and metrics of a run that have a state, by name: class and position."
+    """Return the callbacks and metrics of a run that have a state, by class and position. A class that
+    `stands_for` an argument of `fit_clr_beta` goes by the name of that argument."""
     cbs = [o for o in L(learn.cbs)+L(others) if isinstance(o, Callback)]
     cbs = [o for o in cbs if not _is_logger(type(o)) and getattr(type(o), 'keeps_state', True)]
     res,n = {},Counter()
     for o in [*cbs, *learn.metrics]:
         if any(o is v for v in res.values()): continue
-        name = type(o).__name__
+        name = getattr(type(o), 'stands_for', type(o).__name__)
         res[f'{name} {n[name]}'] = o
         n[name] += 1
     return res

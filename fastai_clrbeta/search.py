@@ -342,7 +342,7 @@ class Search(Callback):
     def _with_smoothed(self, values):
         "Return `values`, averaged over all processes, and smoothed. A NaN of validation is not averaged."
         row = {}
-        for name,value in zip(values, read(*values.values())):
+        for name,value in zip(values, averaged(*values.values())):
             is_missing = value.isnan() and name != 'train_loss'
             row[name] = value.item()
             row[f'{name}_smooth'] = math.nan if is_missing else smoothed(self.averages[name], value)

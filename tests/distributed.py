@@ -3,6 +3,7 @@ import runpy
 from fastai.vision.all import *
 from fastai.distributed import *
 from fastai_clrbeta.all import *
+from fastai_clrbeta.learner import on_first
 
 def command(*args):
     "Run the script with these arguments"
@@ -46,6 +47,13 @@ def end_of_run(learn, **kwargs):
     values = list(learn.recorder.values[-1])
     return dict(weights=[o.tolist() for o in learn.model.parameters()], values=values, **kwargs)
 
+def interrupt(): raise KeyboardInterrupt
+
+def error_of_first():
+    "The error that an interrupt of the first process alone raises in this one"
+    try: on_first(interrupt)
+    except BaseException as e: return repr(e)
+
 def search_and_train(learn):
     full = range_test(learn, 1e-4, 1, 100, stop_div=False)
     diverging = range_test(learn, 1e-2, 1e3, 60)
@@ -58,7 +66,8 @@ def search_and_train(learn):
     learn.fit_clr_beta(0.1, cycle_len=2, cbs=[guard, Explode()], on_diverge='stop', best_save_name='best',
                        checkpoint='run')
     stopped = end_of_run(learn, report=repr(guard.report))
-    return dict(full=full, diverging=diverging, fit=fitted, no_trace=no_trace, stopped=stopped)
+    return dict(full=full, diverging=diverging, fit=fitted, no_trace=no_trace, stopped=stopped,
+                interrupted=error_of_first())
 
 def main():
     "Search and train, and write down what came of it"

@@ -85,7 +85,7 @@ def told():
         res = []
         yield res
     texts = [str(o.message) for o in w if issubclass(o.category, UserWarning)]
-    res += [o for o in texts if 'shadowing an attribute' not in o and 'the state of CrashAt' not in o]
+    res += [o for o in texts if 'shadowing an attribute' not in o and 'made with CrashAt' not in o]
 
 # What must be the same in two runs
 def weights(learn): return {k:v.tolist() for k,v in learn.model.state_dict().items()}

@@ -76,7 +76,7 @@ def groups_learner(**kwargs):
     return learner(splitter=lambda m: [params(m.body), params(m.head)], **kwargs)
 
 def find(learn, start_lr=1e-3, end_lr=1., num_it=12, stop_div=False, **kwargs):
-    "Run a short range test with a progress bar, as users have it."
+    "Run a short range test."
     return learn.lr_find_val(start_lr, end_lr, num_it, stop_div=stop_div, show_plot=False, **kwargs)
 
 def train(learn, **kwargs):

@@ -80,4 +80,5 @@ def test_two_processes(tmp_path):
     expected = [(0.1*clr_beta_lr(i, n), clr_beta_mom(i, n, 10, 0.95, 0.8)) for i in range(n)]
     np.testing.assert_allclose(a['fit']['hypers'], expected, rtol=1e-9)
     for k in 'fit','stopped': assert repr(a[k]) == repr(b[k])
+    assert a['interrupted'] == b['interrupted'] == 'KeyboardInterrupt()'
     assert a['no_trace'] and b['no_trace'] and 'Divergence(step=5, epoch=1' in a['stopped']['report']

@@ -553,12 +553,22 @@ def test_one_bar_over_all_runs(monkeypatch):
         def update(self, n): seen.append(n)
         def on_iter_end(self): seen.append('end')
     monkeypatch.setattr('fastai_clrbeta.lr_find.progress_bar', Bar)
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
     find(learner(), n_runs=3)
     assert seen == [36, *range(37), 'end']
     seen.clear()
     learn = learner()
     with learn.no_mbar(): find(learn)
     assert not seen
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: False)
+    find(learn)
+    assert not seen
+
+def test_a_pipe_gets_no_bar(capsys):
+    learn = learner()
+    find(learn)
+    learn.lr_find_sweep(wd=[0,1e-2], num_it=12, show_plot=False)
+    assert capsys.readouterr() == ('', '')
 
 # both kinds of BatchNorm statistics
 
@@ -957,8 +967,6 @@ def test_bad_sweeps():
         with pytest.raises(ValueError, match=msg): learn.lr_find_sweep(**kw)
     with pytest.raises(TypeError): learn.lr_find_sweep(wd=[0], num_its=12)
 
-# a bar is on
-
 script = '''
 from searches import *
 learn = learner()
@@ -982,7 +990,6 @@ def in_terminal(cmd, **kwargs):
     return out.decode()
 
 def test_the_progress_bar_in_a_terminal():
-    "In a pipe, all the other tests have it"
     cmd = [sys.executable, '-W', 'ignore', '-c', script]
     out = in_terminal(cmd, cwd=root/'tests', env={**os.environ, 'PYTHONPATH':str(root), 'TERM':'xterm'})
     assert 'DONE 24 4' in out and '[24/24' in out

@@ -190,7 +190,7 @@ def resumed_is_uninterrupted(kw, every_iter, at, event):
 @runs
 @given(kw=fits(6), every_iter=st.none() | st.integers(2, 8), at=st.integers(0, 23),
        event=st.sampled_from('before_batch after_pred after_step after_batch'.split()))
-@pytest.mark.filterwarnings('ignore:The checkpoint holds the state of CrashAt')
+@pytest.mark.filterwarnings('ignore:The checkpoint was made with CrashAt')
 def test_resume(kw, every_iter, at, event): resumed_is_uninterrupted(kw, every_iter, at, event)
 
 # Can these tests fail? In place of the functions they get others, with one thing changed.
@@ -267,7 +267,7 @@ def test_a_wrong_step_of_a_fit_is_found(step, monkeypatch):
     with pytest.raises(AssertionError): fit_trains_by_the_reference(fixed, 2, 3)
 
 @pytest.mark.parametrize('kind', [values.Generators, values.Tensors, values.Objects])
-@pytest.mark.filterwarnings('ignore:The checkpoint holds the state of CrashAt')
+@pytest.mark.filterwarnings('ignore:The checkpoint was made with CrashAt')
 def test_a_part_that_is_not_restored_is_found(kind, monkeypatch):
     schedule = dict(lrs=0.05, n_cycle=1, cycle_len=2, use_clr_beta=(10,13.68,0.95,0.8))
     fixed = dict(kw=schedule, every_iter=4, at=5, event='after_step')

@@ -7,7 +7,7 @@ from conftest import root
 from fastai.callback.all import *
 from fastai_clrbeta.all import *
 from fastai_clrbeta.checkpoint import checkpoint_paths
-from helpers import CrashAt, Explode, TorchDL, assert_same_run, fit, interrupt, learner, nth
+from helpers import CrashAt, Explode, TorchDL, assert_same_run, fit, interrupt, learner, nth, told
 from matplotlib import pyplot as plt
 
 needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
@@ -204,6 +204,15 @@ def test_what_cannot_be_saved_is_named_once(at, tmp_path):
     assert named[0].startswith('`Figures.figure` (matplotlib.Figure) cannot be saved')
     assert_same_run(train(new_learner(tmp_path, Figures(at)), resume=True), whole)
 
+@pytest.mark.parametrize('name,of_run', [
+    ('best_save_name', dict(best_save_name='best')), ('cycle_save_name', dict(cycle_save_name='cycle')),
+    ('DivergenceGuard', dict(cbs=DivergenceGuard()))])
+def test_what_a_resumed_run_leaves_out_is_named_as_it_was_given(name, of_run, tmp_path):
+    cut(crashing(tmp_path, 'after_batch', 8), **of_run)
+    with told() as texts: train(new_learner(tmp_path), resume=True)
+    assert texts == [f'The checkpoint was made with {name}, and this run is resumed without it. '
+                     'Pass it again if that is not intended.']
+
 def test_without_resume_the_checkpoint_that_was_there_is_kept(tmp_path, whole):
     cut(crashing(tmp_path, 'after_batch', 8))
     with pytest.warns(UserWarning, match='It is now run.old.ckpt'): train(new_learner(tmp_path, seed=5))
@@ -346,8 +355,8 @@ bad_files = dict(cut_off=cut_off, damaged=damage, empty=lambda path: path.write_
                  text=lambda path: path.write_text('not a checkpoint'),
                  oldest=of_format('fastai_clrbeta 2'), older=of_format('fastai_clrbeta 3'),
                  newer=of_format('fastai_clrbeta 99'))
-told = dict(oldest='Version 0.1.0 wrote .*run.ckpt', older='Version 0.2.0 wrote .*run.ckpt',
-            newer='its format is fastai_clrbeta 99')
+reasons = dict(oldest='Version 0.1.0 wrote .*run.ckpt', older='Version 0.2.0 wrote .*run.ckpt',
+               newer='its format is fastai_clrbeta 99')
 
 @pytest.fixture(scope='module')
 def interrupted(tmp_path_factory):
@@ -361,7 +370,7 @@ def test_a_bad_file_is_refused_in_one_line_before_anything_changes(name, tmp_pat
     for o in checkpoint_paths(tmp_path/'models'/'run')[:2]: bad_files[name](o)
     learn = new_learner(tmp_path)
     before = [v.clone() for v in learn.model.state_dict().values()]
-    with pytest.raises(ValueError, match=told.get(name, 'damaged or no checkpoint')) as e:
+    with pytest.raises(ValueError, match=reasons.get(name, 'damaged or no checkpoint')) as e:
         train(learn, resume=True)
     assert '\n' not in str(e.value) and learn.opt is None and learn.path == tmp_path
     assert all(map(torch.equal, before, learn.model.state_dict().values()))
@@ -455,9 +464,9 @@ def test_a_lengthened_run_resumes_in_its_attempt(batch, tmp_path, capsys):
     set_seed(9)
     capsys.readouterr()
     assert_same_run(train(again, resume=True, **kw), full)
-    told = [o[:25] for o in capsys.readouterr().out.splitlines()]
+    lines = [o[:25] for o in capsys.readouterr().out.splitlines()]
     attempts = [f'Diverged with cycle_len={n}' for n in (1,2)]
-    assert told == ['Resuming from epoch 0, st', *attempts[batch//5:]]
+    assert lines == ['Resuming from epoch 0, st', *attempts[batch//5:]]
     refused(new_learner(tmp_path, explode), r'schedule: lengthen .* there, None here', cycle_len=1)
 
 class Grows(Callback):
