@@ -148,7 +148,7 @@ def fingerprint(dls):
 def write_json(file, content):
     "Write `content` so that a kill leaves the old file or the new one."
     tmp = file.with_suffix('.tmp')
-    tmp.write_text(json.dumps(content, indent=1) + '\n')
+    tmp.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
     os.replace(tmp, file)
 
 def print_row(cells):
@@ -246,7 +246,7 @@ class Laboratory(Archive):
 
     def _record_start(self, run):
         file = self.file(run).with_suffix('.json')
-        sittings = json.loads(file.read_text())['sittings'] if file.exists() else []
+        sittings = json.loads(file.read_text(encoding='utf-8'))['sittings'] if file.exists() else []
         gpu = torch.cuda.get_device_name(self.device) if self.device.startswith('cuda') else None
         write_json(file, self.config(run) | dict(sittings=[*sittings, versions() | dict(gpu=gpu)]))
 

@@ -471,15 +471,25 @@ def _warn_once(self:Checkpoint, text, names):
     if new and not rank_distrib(): warn(text.format(', '.join(new)))
 
 # %% ../nbs/12_checkpoint.ipynb #ck000031
-def _text_before(text, epoch):
-    "Return the `text` of a `CSVLogger` without the last fit's rows from `epoch` on, None without a header."
-    lines = text.splitlines(keepends=True)
-    headers = [i for i,line in enumerate(lines) if line.startswith('epoch,')]
+def _rows_before(data, epoch):
+    """Return the `data` of a `CSVLogger`'s file without the last fit's rows from `epoch` on, None without a
+    header. They are bytes, because fastai writes in the encoding of the system."""
+    lines = data.splitlines(keepends=True)
+    headers = [i for i,line in enumerate(lines) if line.startswith(b'epoch,')]
     if not headers: return
     for i in range(headers[-1]+1, len(lines)):
-        number = lines[i].partition(',')[0]
-        if number.isdigit() and int(number) >= epoch: return ''.join(lines[:i])
-    return text
+        number = lines[i].partition(b',')[0]
+        if number.isdigit() and int(number) >= epoch: return b''.join(lines[:i])
+    return data
+
+def _replace(file, data):
+    "Write `data` in place of `file`, so that the rows of one or the other are on the disk at any moment."
+    new = file.with_name(f'{file.name}.tmp')
+    new.write_bytes(data)
+    try: os.replace(new, file)
+    except PermissionError:  # on Windows, while the Learner of an interrupted fit has the file open
+        file.write_bytes(data)
+        new.unlink()
 
 def _reopen(logger):
     "What `CSVLogger.before_fit` does, without a header."
@@ -494,14 +504,11 @@ def _continue_file(learn, logger, epoch):
         if epoch: warn(f"{cls.__name__} has methods of its own, so its file {file.name} is not continued and "
                        f"may begin with epoch {epoch}. fastai_clrbeta.cli.EpochCSV keeps all rows.")
         return
-    with suppress(UnicodeDecodeError):
-        text = _text_before(file.read_text(), epoch)
-        if text is None: return
-        if not rank_distrib():
-            new = file.with_name(f'{file.name}.tmp')  # the rows are on the disk at any moment
-            new.write_text(text)
-            os.replace(new, file)
-        vars(logger)['before_fit'] = partial(_reopen, logger)
+    data = file.read_bytes()
+    kept = _rows_before(data, epoch)
+    if kept is None: return
+    if kept != data and not rank_distrib(): _replace(file, kept)
+    vars(logger)['before_fit'] = partial(_reopen, logger)
 
 # %% ../nbs/12_checkpoint.ipynb #ck000027
 def _sum_once(learn):

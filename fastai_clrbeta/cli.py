@@ -201,7 +201,7 @@ def _read_summary(out):
     file = out/'summary.json'
     if not file.exists(): return {}
     try:
-        summary = json.loads(file.read_text())
+        summary = json.loads(file.read_text(encoding='utf-8'))
         cycle_len,result = summary['args']['cycle_len'],summary['result']
         if result is not None: _in_words(out, result, cycle_len)  # this needs most of what is in it
     except Exception: return None
@@ -209,7 +209,7 @@ def _read_summary(out):
 
 def _write_summary(out, **summary):
     text = json.dumps(summary, indent=2, allow_nan=False, default=str)
-    (out/'summary.json').write_text(text)
+    (out/'summary.json').write_text(text, encoding='utf-8')
 
 def _check_free(out):
     "Raise `ValueError` if the folder holds what must not be replaced."
@@ -290,7 +290,10 @@ def _connected():
     except (ImportError, NameError):
         raise ValueError("several processes need accelerate: install it.") from None
     accelerate.PartialState(cpu=not torch.cuda.is_available())
-    with open(os.devnull, 'w') as null, redirect_stdout(null) if rank_distrib() else nullcontext(): yield
+    if not rank_distrib():
+        yield
+        return
+    with open(os.devnull, 'w', encoding='utf-8') as null, redirect_stdout(null): yield
 
 def _in_parallel(learn):
     "Return the context in which several processes train together."

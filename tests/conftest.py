@@ -7,6 +7,7 @@ import pytest, signal
 from pathlib import Path
 
 root = Path(__file__).parent.parent
+needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs os.fork, which Windows does not have')
 # a shell that starts the tests in the background has them and their children ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

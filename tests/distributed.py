@@ -75,4 +75,4 @@ def main():
     with learn.distrib_ctx(sync_bn=False, cpu=True):
         rank,n = rank_distrib(),num_distrib()
         res = dict(rank=rank, world=n, **search_and_train(learn))
-        Path(f'rank{rank}.json').write_text(json.dumps(res))
+        Path(f'rank{rank}.json').write_text(json.dumps(res), encoding='utf-8')

@@ -46,7 +46,8 @@ def learner(folder, cbs=(), dls=noisy_dls, **kwargs):
 
 def train(learn, **kwargs):
     kwargs = dict(cycle_len=2, checkpoint='run', every_iter=1, best_save_name='best') | kwargs
-    with learn.no_bar(), learn.no_logging(), redirect_stdout(open(os.devnull, 'w')):
+    with (open(os.devnull, 'w', encoding='utf-8') as null, redirect_stdout(null), learn.no_bar(),
+          learn.no_logging()):
         learn.fit_clr_beta(0.1, 2, wds=1e-3, use_clr_beta=(10,13.68,0.95,0.8), **kwargs)
 
 # Processes
@@ -107,9 +108,9 @@ def run(folder, seed=0, **kwargs):
     if rank or seed: set_seed(100*seed + rank)  # each new process has other random numbers
     together = learn.distrib_ctx(sync_bn=False, cpu=True) if num_distrib() > 1 else nullcontext()
     with together: train(learn, **kwargs)
-    (Path(folder)/f'outcome{rank}.json').write_text(json.dumps(outcome(learn)))
+    (Path(folder)/f'outcome{rank}.json').write_text(json.dumps(outcome(learn)), encoding='utf-8')
 
-def read(folder): return [o.read_text() for o in sorted(Path(folder).glob('outcome*.json'))]
+def read(folder): return [o.read_text(encoding='utf-8') for o in sorted(Path(folder).glob('outcome*.json'))]
 
 # The faults
 def kill_and_resume(folder, i, n, one, seconds, whole):
@@ -182,9 +183,9 @@ def run_readme(folder, seed, kill=False):
     os.chdir(folder)
     if kill: defaults.callbacks.append(KilledInEpoch3)
     names = {}
-    with open(f'told_{seed}.txt', 'w') as told, redirect_stdout(told):
+    with open(f'told_{seed}.txt', 'w', encoding='utf-8') as told, redirect_stdout(told):
         exec(changed.replace('import *\n', f'import *\nset_seed({seed})\n', 1), names)
-    Path('outcome0.json').write_text(json.dumps(outcome(names['learn'])))
+    Path('outcome0.json').write_text(json.dumps(outcome(names['learn'])), encoding='utf-8')
 
 def readme(folder):
     "The script of README.md in peace, killed, and started again with the same seed and with another one"
@@ -194,7 +195,8 @@ def readme(folder):
     codes['killed'] = forked(partial(run_readme, struck, 0, True))
     shutil.copytree(struck, other)
     for seed,f in enumerate((struck, other)): codes[f.name] = forked(partial(run_readme, f, seed))
-    told = {f.name:(f/f'told_{seed}.txt').read_text() for seed,f in enumerate((struck, other))}
+    printed = {f.name:f/f'told_{seed}.txt' for seed,f in enumerate((struck, other))}
+    told = {name:file.read_text(encoding='utf-8') for name,file in printed.items()}
     same = {f.name:read(f) == read(peace) for f in (struck, other)}
     print(json.dumps(dict(codes={k:code for k,[code] in codes.items()}, told=told, same=same)))
 

@@ -144,7 +144,7 @@ def train(c, folder, seed=0, strike=('after_batch',None,None), **kwargs):
     scales = learn.scale.scales if hasattr(learn, 'scale') else []
     end = dict(outcome=[outcome(learn), scales], epochs=len(learn.recorder.values),
                told=[str(o.message) for o in told if of_package(o)])
-    (Path(folder)/f'outcome{rank}.json').write_text(json.dumps(end))
+    (Path(folder)/f'outcome{rank}.json').write_text(json.dumps(end), encoding='utf-8')
 
 def attempt(f, n):
     "Call `f` in `n` forks, and again if one of them was hung"
@@ -173,6 +173,6 @@ def main(folder, *names):
         start = time.time()
         res[name] = go(cases[name], Path(folder)/name)
         res[name]['seconds'] = round(time.time()-start, 1)
-    (Path(folder)/'results.json').write_text(json.dumps(res))
+    (Path(folder)/'results.json').write_text(json.dumps(res), encoding='utf-8')
 
 if __name__ == '__main__': main(*sys.argv[1:])

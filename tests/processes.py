@@ -12,7 +12,7 @@ def call(f, args, folder, output, start_method):
     "Call `f(*args)` in this new process, in `folder`, and write what it prints to `output`"
     fd = output.fileno() if hasattr(output, 'fileno') else os.open(output, os.O_WRONLY|os.O_CREAT)
     for standard in 1,2: os.dup2(fd, standard)
-    sys.stdout,sys.stderr = (open(o, 'w', buffering=1, closefd=False) for o in (1,2))
+    sys.stdout,sys.stderr = (open(o, 'w', buffering=1, encoding='utf-8', closefd=False) for o in (1,2))
     if folder: os.chdir(folder)
     multiprocessing.set_start_method(start_method, force=True)  # that of loader workers
     warnings.simplefilter('ignore')
@@ -45,7 +45,7 @@ def run_to_file(f, args, folder):
         output = Path(tmp)/'output'
         process = start(f, args, folder, output)
         process.join()
-        return process.exitcode,output.read_text(errors='replace')
+        return process.exitcode,output.read_text(encoding='utf-8', errors='replace')
 
 def run(f, *args, folder=None, terminal=False):
     "Call `f(*args)` in a new process, in a terminal or a pipe. Return its exit code and what it wrote."

@@ -96,7 +96,7 @@ steps,errors = {steps!r},{{}}
 for name,code in steps.items():
     try: exec(code, dict(globals()))  # a step does not see the names of another
     except BaseException: errors[name] = traceback.format_exc()
-Path('errors.json').write_text(json.dumps(errors))
+Path('errors.json').write_text(json.dumps(errors), encoding='utf-8')
 '''
 
 def run_script(): exec(setup + run_steps, {})
@@ -123,7 +123,7 @@ def used(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     seen = places[request.param](folder)
     assert (folder/'errors.json').exists(), seen[-3000:]
-    return request.param,json.loads((folder/'errors.json').read_text()),seen
+    return request.param,json.loads((folder/'errors.json').read_text(encoding='utf-8')),seen
 
 @pytest.mark.parametrize('step', steps)
 def test_as_used(used, step):

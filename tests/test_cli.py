@@ -23,7 +23,7 @@ posix = pytest.mark.skipif(os.name != 'posix', reason='signals and pipes of POSI
 
 def names(folder): return {o.name for o in folder.iterdir()}
 def content(folder): return {o.name:o.read_bytes() for o in folder.iterdir()}
-def summary(folder): return json.loads((folder/'summary.json').read_text())
+def summary(folder): return json.loads((folder/'summary.json').read_text(encoding='utf-8'))
 def result(folder): return summary(folder)['result']
 def read(file): return pd.read_csv(file, float_precision='round_trip')  # not the default of pandas 2
 def history(folder): return read(folder/'history.csv')
@@ -44,7 +44,7 @@ if __name__ == '__main__': sys.exit(clrbeta())
 @pytest.fixture(scope='module')
 def script(tmp_path_factory):
     file = tmp_path_factory.mktemp('bin')/'clrbeta.py'
-    file.write_text(script_text)
+    file.write_text(script_text, encoding='utf-8')
     return file
 
 @pytest.fixture
@@ -205,9 +205,9 @@ def test_options_are_checked_with_the_data_before_anything_is_replaced(images, t
         Image.open(f).resize((18,18)).save(new)
     out = tmp_path/'out'
     out.mkdir()
-    (out/'summary.json').write_text('old')
+    (out/'summary.json').write_text('old', encoding='utf-8')
     with pytest.raises(CliError, match='18×18 pixels'): clrbeta(data=odd, depth=8, bs=10, out=out, force=True)
-    assert (out/'summary.json').read_text() == 'old'
+    assert (out/'summary.json').read_text(encoding='utf-8') == 'old'
 
 class Killed(Exception):
     "An end that leaves no time to write results"
@@ -244,7 +244,8 @@ def test_precision_and_compile(small_run, tmp_path, monkeypatch, capsys):
 def test_diverged_run_says_so(small_run, tmp_path, capsys):
     small_run(lr=1e9, clr_beta=(10,10), cycle_len=1, out=tmp_path/'out')
     assert 'diverged' in capsys.readouterr().out.splitlines()[-1]
-    assert not re.search('NaN|Infinity', (tmp_path/'out/summary.json').read_text())  # not valid JSON
+    text = (tmp_path/'out/summary.json').read_text(encoding='utf-8')
+    assert not re.search('NaN|Infinity', text)  # not valid JSON
     assert result(tmp_path/'out')['diverged'] and result(tmp_path/'out')['train_loss'] is None
 
 def n_epochs(folder):
@@ -381,7 +382,7 @@ damaged = ['{"args": null}', '[1, 2]', 'not JSON', '', '{"args": {"cycle_len": 2
 def test_a_damaged_summary_is_one_line(text, finished, command, small, tmp_path):
     "It is said in a line, and the checkpoint is resumed as if the summary was missing"
     shutil.copytree(finished, tmp_path/'run')
-    (tmp_path/'run/summary.json').write_text(text)
+    (tmp_path/'run/summary.json').write_text(text, encoding='utf-8')
     args = [*small, '--cycle-len', 2, '--out', 'run']
     status,_,err = command(*args)
     assert status == 1 and 'already holds' in err and len(err.splitlines()) == 1
@@ -399,18 +400,18 @@ def test_the_checkpoint_itself_knows_its_run(finished, command, small, tmp_path)
 def test_resume_without_a_checkpoint_replaces_nothing(name, small_run, tmp_path):
     folder = tmp_path/'other'
     folder.mkdir()
-    (folder/name).write_text('mine')
+    (folder/name).write_text('mine', encoding='utf-8')
     with pytest.raises(CliError, match=f'already holds {name}'): small_run(out=folder, resume=True)
     assert content(folder) == {name:b'mine'}
 
 def without_reader():
     reader,writer = os.pipe()
     os.close(reader)
-    return os.fdopen(writer, 'w')
+    return os.fdopen(writer, 'w', encoding='utf-8')
 
 streams = {  # what becomes of what is printed
     'no reader':  without_reader,
-    'full disk':  lambda: open('/dev/full', 'w'),
+    'full disk':  lambda: open('/dev/full', 'w', encoding='utf-8'),
     'closed':     lambda: None,
     'ASCII only': lambda: io.TextIOWrapper(io.BytesIO(), encoding='ascii')}
 
@@ -438,7 +439,7 @@ if __name__ == '__main__': sys.exit(clrbeta())
 def test_head(small, tmp_path):
     """`clrbeta | head -1` prints one line, and nothing on stderr; the training goes on. The import is
     silent, too, and silences nothing"""
-    (tmp_path/'script.py').write_text(script_that_looks_at_warnings)
+    (tmp_path/'script.py').write_text(script_that_looks_at_warnings, encoding='utf-8')
     cmd = ' '.join(map(str, [sys.executable, 'script.py', *small, '--cycle-len', 2]))
     p = subprocess.run(['bash','-o','pipefail','-c', f'{cmd} | head -1'],
                        cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -462,13 +463,13 @@ def test_epoch_csv(tmp_path):
     f = tmp_path/'history.csv'
     learn = learner(tmp_path, EpochCSV(f))
     fit(learn)
-    before = f.read_text()
+    before = f.read_text(encoding='utf-8')
     with learn.no_bar(), learn.no_logging():
         learn.lr_find(num_it=12, show_plot=False)
         learn.lr_find_val(num_it=12, show_plot=False)
         learn.get_preds()
         learn.validate()
-    assert f.read_text() == before and len(pd.read_csv(f)) == 3 == len(learn.epoch_csv.rows)
+    assert f.read_text(encoding='utf-8') == before and len(pd.read_csv(f)) == 3 == len(learn.epoch_csv.rows)
 
     callbacks = [TrainEvalCallback(), Recorder(add_time=False), EpochCSV(f)]
     learn = learner(tmp_path, callbacks, default_cbs=False)
@@ -478,7 +479,7 @@ def test_epoch_csv(tmp_path):
 
     learn = learner(tmp_path, EpochCSV(f)).remove_cbs([Recorder, ProgressCallback])
     with pytest.raises(ValueError, match='EpochCSV needs .* Recorder'): learn.fit(1, 0.1)
-    assert f.read_text() == df.to_csv(index=False)
+    assert f.read_text(encoding='utf-8') == df.to_csv(index=False)
 
 def test_two_metrics_of_one_name_have_a_column_each(tmp_path):
     def constant(value):

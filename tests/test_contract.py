@@ -140,7 +140,7 @@ values = dict(
     namespace     = inplace(lambda: SimpleNamespace(n=0, seen=[]), count),
     fastcore_list = inplace(lambda: L(1), lambda v,i: v.append(i)),
     function      = Value(lambda: lambda: 0, lambda v,i: lambda: v, named=True),
-    file          = inplace(lambda: open(__file__), lambda v,i: v.readline(), named=True),
+    file          = inplace(lambda: open(__file__, encoding='utf-8'), lambda v,i: v.readline(), named=True),
     figure        = inplace(figure, draw, named=True),
     functions     = inplace(lambda: [lambda: 0], lambda v,i: v.append(lambda: i), named=True),
     with_figure   = inplace(lambda: SimpleNamespace(n=0, seen=[], fig=figure()), count, named=True))

@@ -182,9 +182,9 @@ def test_no_data_and_no_network(tmp_path, monkeypatch):
 def test_hidden_files_and_others_files_are_left_alone(folder):
     (folder/'train/.ipynb_checkpoints').mkdir()
     (folder/'train/cat/._0.png').write_bytes(b'junk')
-    (folder.parent/'imgs.npz').write_text('mine')
+    (folder.parent/'imgs.npz').write_text('mine', encoding='utf-8')
     assert len(dls(folder, bs=np.int64(4)).train_ds) == 12
-    assert (folder.parent/'imgs.npz').read_text() == 'mine'
+    assert (folder.parent/'imgs.npz').read_text(encoding='utf-8') == 'mine'
 
 def test_hold_out_and_n_train(folder):
     d = dls(folder, valid=1/3, n_train=6, seed=1)
@@ -234,7 +234,7 @@ if __name__ == '__main__':
 
 def test_workers_may_be_spawned(tmp_path):
     "As on Windows and macOS: a loader goes to its workers by pickle"
-    (tmp_path/'script.py').write_text(spawned)
+    (tmp_path/'script.py').write_text(spawned, encoding='utf-8')
     cmd = [sys.executable, '-W', 'ignore', 'script.py']
     p = subprocess.run(cmd, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert p.returncode == 0, p.stderr

@@ -7,11 +7,10 @@ import pandas as pd
 import pytest
 import torch
 import processes
-from conftest import root
+from conftest import needs_fork, root
 from fastai_clrbeta.schedule import clr_beta_lr, clr_beta_mom
 
 pytest.importorskip('accelerate')
-needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 
 def in_two(name, *args):
     "Call a function of distributed.py in two forks of this process"
@@ -29,12 +28,13 @@ def start(*args, cwd, restarts=0):
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 def environment(pid):
-    text = Path(f'/proc/{pid}/environ').read_text()
+    text = Path(f'/proc/{pid}/environ').read_text(encoding='utf-8')
     return dict(o.partition('=')[::2] for o in text.split('\0'))
 
 def workers(p):
     "The processes that torchrun has started, by their rank"
-    envs = {int(o):environment(o) for o in Path(f'/proc/{p.pid}/task/{p.pid}/children').read_text().split()}
+    children = Path(f'/proc/{p.pid}/task/{p.pid}/children').read_text(encoding='utf-8').split()
+    envs = {int(o):environment(o) for o in children}
     return {int(env['RANK']):pid for pid,env in envs.items() if 'RANK' in env}
 
 def wait_for(path):
@@ -46,7 +46,7 @@ def wait_for(path):
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='needs /proc')
 def test_the_command_is_started_anew(tmp_path):
     "One process of two is killed, torchrun starts both again, and all is as if nothing had happened"
-    (tmp_path/'clrbeta.py').write_text('from fastai_clrbeta.cli import clrbeta; clrbeta()')
+    (tmp_path/'clrbeta.py').write_text('from fastai_clrbeta.cli import clrbeta; clrbeta()', encoding='utf-8')
     options = '--depth 8 --cycle-len 3 --lr 0.1 --bs 128 --checkpoint --resume --out'.split()
     p = start('clrbeta.py', *options, 'killed', cwd=tmp_path, restarts=1)
     wait_for(tmp_path/'killed/history.csv')
@@ -69,7 +69,7 @@ def test_two_processes(tmp_path):
     assert code == 0, out[-3000:]
     assert out.count('Stopped: ') == out.count('will hold the epoch') == 1 and '%' in out  # a bar is seen
     assert sorted(o.name for o in (tmp_path/'models').iterdir()) == ['best.pth','run.ckpt','run.prev.ckpt']
-    a,b = [json.loads((tmp_path/f'rank{i}.json').read_text()) for i in range(2)]
+    a,b = [json.loads((tmp_path/f'rank{i}.json').read_text(encoding='utf-8')) for i in range(2)]
     assert (a['world'], a['rank'], b['rank']) == (2, 0, 1)
     assert a['full']['steps'] == 100 and a['full']['stopped'] == 'finished: 100 steps'
     assert a['diverging']['steps'] < 60 and 'diverged' in a['diverging']['stopped']

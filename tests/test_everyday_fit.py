@@ -1,7 +1,7 @@
 "What people do with fits every day: habits of other trainers, restarts, logs, data that cannot be used"
 import inspect, json, os, shutil, subprocess, sys
 import pytest
-from conftest import root
+from conftest import needs_fork, root
 from helpers import *
 from fastai_clrbeta.learner import FitCallback, follows_momentum
 
@@ -66,7 +66,7 @@ def test_peaks_of_several_groups_come_from_the_checkpoint(tmp_path):
     assert outcome(in_silence(make(tmp_path), found(0.5), **run)) == outcome(whole)
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+@needs_fork
 def test_the_script_of_the_readme_survives_a_kill(tmp_path):
     "Started again with the same seed and with another one, it ends with the weights of the script in peace"
     p = subprocess.run([sys.executable, str(root/'tests/faults.py'), 'readme', str(tmp_path)],
@@ -233,8 +233,9 @@ def test_tensorboard_takes_sgd(tmp_path):
 
 # the file of a CSVLogger
 
-def rows(path): return [o.split(',')[0] for o in (path/'history.csv').read_text().splitlines()]
-def no_times(path): return [o.rpartition(',')[0] for o in (path/'history.csv').read_text().splitlines()]
+def csv_lines(path): return (path/'history.csv').read_text(encoding='utf-8').splitlines()
+def rows(path): return [o.split(',')[0] for o in csv_lines(path)]
+def no_times(path): return [o.rpartition(',')[0] for o in csv_lines(path)]
 
 @pytest.mark.parametrize('event,step,order', [
     ('after_batch', 19, 3000), ('after_train', 12, 3000), ('before_validate', 18, 3000),
@@ -268,6 +269,30 @@ def test_a_csv_logger_that_appends_keeps_earlier_runs(tmp_path):
         fit(learner(tmp_path, [logger(), CrashAt('after_batch', 12)]), checkpoint='run')
     fit(learner(tmp_path, logger()), checkpoint='run', resume=True)
     assert rows(tmp_path) == ['epoch','0','1','epoch','0','1','2']
+
+def before_row(tmp_path):
+    "A run that is cut after a row was written, and before the checkpoint of its epoch"
+    strike = CrashAt('after_epoch', 12, order=CSVLogger.order+100)
+    with pytest.raises(KeyboardInterrupt): fit(learner(tmp_path, [CSVLogger(), strike]), checkpoint='run')
+    return tmp_path/'history.csv'
+
+def test_a_csv_file_that_windows_does_not_replace_goes_on(tmp_path, monkeypatch):
+    "The Learner of the interrupted fit still has it open there"
+    file,replace = before_row(tmp_path),os.replace
+    def replace_others(a, b):
+        if b == file: raise PermissionError(13, 'it is open')
+        replace(a, b)
+    monkeypatch.setattr(os, 'replace', replace_others)
+    fit(learner(tmp_path, CSVLogger()), checkpoint='run', resume=True)
+    assert rows(tmp_path) == ['epoch','0','1','2'] and not list(tmp_path.glob('*.tmp'))
+
+def test_a_csv_file_in_any_encoding_goes_on(tmp_path):
+    file = before_row(tmp_path)
+    name = 'Güte'.encode('latin1')
+    file.write_bytes(file.read_bytes().replace(b'accuracy', name))
+    fit(learner(tmp_path, CSVLogger()), checkpoint='run', resume=True)
+    header,*epochs = file.read_bytes().splitlines()
+    assert name in header and [o[:2] for o in epochs] == [b'0,', b'1,', b'2,']
 
 class OwnFile(CSVLogger):
     def before_fit(self):

@@ -64,7 +64,7 @@ def test_a_killed_run_is_resumed(data, tmp_path, capsys):
     resumed,expected = logs(killed),logs(whole)
     assert resumed.keys() == expected.keys() and len(resumed) == 2
     for key in resumed: pd.testing.assert_frame_equal(resumed[key], expected[key], check_exact=True)
-    config = json.loads((killed/name).with_suffix('.json').read_text())
+    config = json.loads((killed/name).with_suffix('.json').read_text(encoding='utf-8'))
     assert len(config['sittings']) == 2 and config['data'] and config['lr'] == 0.8 and config['wd'] == 1e-4
     assert not list(tmp_path.rglob('*.ckpt')) and not list(tmp_path.rglob('*.partial*'))
 
@@ -107,19 +107,19 @@ def test_another_gpu_continues_a_run(lab, data):
 
 def test_a_partial_log_is_kept(lab):
     file = lab.file(Run())
-    file.write_text('epoch,train_loss,valid_loss,accuracy,seconds\n')
+    file.write_text('epoch,train_loss,valid_loss,accuracy,seconds\n', encoding='utf-8')
     lab.run(Run())
-    assert lab.done(Run()) and file.with_suffix('.partial1').read_text().startswith('epoch')
+    assert lab.done(Run()) and file.with_suffix('.partial1').read_text(encoding='utf-8').startswith('epoch')
 
 def test_what_cannot_be_resumed_is_named_and_left(lab, data):
     "If a checkpoint is damaged or an option cannot work, the other runs are done and nothing is thrown away."
     run,other = Run(),Run(seed=1)
     stem = lab.stem(run)
     files = [lab.file(run), lab.checkpoints/f'{stem}.ckpt', lab.checkpoints/f'{stem}.prev.ckpt']
-    for file in files: file.write_text('epoch,train_loss,valid_loss,accuracy,seconds\n')
+    for file in files: file.write_text('epoch,train_loss,valid_loss,accuracy,seconds\n', encoding='utf-8')
     with pytest.raises(SystemExit, match=f'{stem}: .* is damaged'): lab.all([run, other])
     assert lab.done(other) and not lab.done(run)
-    assert all(file.read_text().startswith('epoch') for file in files)
+    assert all(file.read_text(encoding='utf-8').startswith('epoch') for file in files)
     half = laboratory(data, lab.working, precision='fp16')
     with pytest.raises(SystemExit, match='fp16'): half.all([run])
     assert not half.file(run).with_suffix('.json').exists()

@@ -84,7 +84,7 @@ def place(tmp_path, real):
     path = tmp_path/'run'
     (path/'models').mkdir(parents=True)
     for o in 'run.ckpt','best.pth': shutil.copy(real.parent/o, path/'models')
-    (tmp_path/'victim').write_text('precious')
+    (tmp_path/'victim').write_text('precious', encoding='utf-8')
     os.utime(tmp_path/'victim', (0, 0))
     marks.clear()
     return path
@@ -102,7 +102,7 @@ def attack(place, refused=None):
     victim = place.parent/'victim'
     assert not marks
     assert files <= ours and {o.name for o in place.parent.iterdir()} == {'run','victim'}
-    assert victim.read_text() == 'precious' and victim.stat().st_mtime == 0
+    assert victim.read_text(encoding='utf-8') == 'precious' and victim.stat().st_mtime == 0
     assert learn.path == place and learn.model_dir == 'models' and learn.dls.train.dataset.labels is labels
     assert labels.equal(y) and learn.save_model.fname == 'best'
     assert learn.epoch_csv.fname == place/'models/epochs.csv'
@@ -209,7 +209,8 @@ def test_callbacks_keep_their_paths(root, attribute, place):
     edit(place, lambda content: node(content, root).update({attribute:value}))
     learn = attack(place)[0]
     fit(learn, cycle_len=1)
-    assert {o.name for o in place.parent.iterdir()} == {'run','victim'} and victim.read_text() == 'precious'
+    assert {o.name for o in place.parent.iterdir()} == {'run','victim'}
+    assert victim.read_text(encoding='utf-8') == 'precious'
 
 def array(shape, dtype): return dict(bits=torch.zeros(8, dtype=torch.uint8), shape=shape, dtype=dtype)
 def tensor_data():
@@ -246,7 +247,7 @@ def test_objects_that_do_something(kind, place):
     learn,error,_ = attack(place)
     learn.holds.best = None
     del learn,error
-    assert not marks and (place.parent/'victim').read_text() == 'precious'
+    assert not marks and (place.parent/'victim').read_text(encoding='utf-8') == 'precious'
 
 factories = ('class', 'test_hostile:Trap'),('class', 'subprocess:Popen'),'object',('kept',)
 
@@ -310,7 +311,7 @@ class Color(enum.Enum): red = 1
 def test_no_module_is_imported(as_what, place, monkeypatch):
     code = place.parent.parent/f'{place.parent.name}_code'
     code.mkdir()
-    (code/'evil_module.py').write_text('raise SystemExit("imported")\nclass X: pass')
+    (code/'evil_module.py').write_text('raise SystemExit("imported")\nclass X: pass', encoding='utf-8')
     monkeypatch.syspath_prepend(code)
     name = 'evil_module:X'
     def f(content):

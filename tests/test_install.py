@@ -21,7 +21,7 @@ def venv(tmp_path_factory):
             link = d/'others'/o.name
             if not re.match(not_seen, o.name) and not link.exists(): link.symlink_to(o)
     libs = next((d/'venv').glob('lib/python*/site-packages'))
-    (libs/'others.pth').write_text(str(d/'others'))
+    (libs/'others.pth').write_text(str(d/'others'), encoding='utf-8')
     return d/'venv'
 
 def run(*cmd, cwd, ok=True):

@@ -1,11 +1,9 @@
 "A run that is killed or interrupted again and again ends with the same weights, wherever it runs"
-import json, os, signal, time
+import json, signal, time
 from functools import partial
 import pytest
 import processes
-from conftest import root
-
-needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+from conftest import needs_fork, root
 
 def run_cases(folder, names):
     import kills  # it needs fork
@@ -17,7 +15,7 @@ def check(folder, *names, terminal=False):
     "Run these cases of kills.py in one process, in a pipe or a terminal"
     _,seen = processes.run(run_cases, folder, names, folder=root, terminal=terminal)
     assert (folder/'results.json').exists(), seen[-3000:]
-    res = json.loads((folder/'results.json').read_text())
+    res = json.loads((folder/'results.json').read_text(encoding='utf-8'))
     assert [*res] == [*names] and '%' in seen  # the progress bar was there
     for name,o in res.items():
         done,*struck,resumed = o['codes']

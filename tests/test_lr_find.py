@@ -127,7 +127,7 @@ def test_results_go_with_their_learner():
     assert [o() for o in refs] == [None]*3
 
 def test_read_only_path(tmp_path):
-    (tmp_path/'file').write_text('')
+    (tmp_path/'file').write_text('', encoding='utf-8')
     learn = learner(path=tmp_path/'file')  # no folder can be made here
     assert len(find(learn).df) == 12
 
@@ -289,13 +289,13 @@ def test_callbacks_that_observe_keep_quiet(tmp_path):
            SavesEveryEpoch(), SavesInBatch(), ActsOnPrediction(), CLRBeta(10, 10),
            ParamScheduler({'lr':SchedLin(1,2)})]
     learn = learner(path=tmp_path, cbs=cbs)
-    (tmp_path/'history.csv').write_text('keep')
+    (tmp_path/'history.csv').write_text('keep', encoding='utf-8')
     before = state(learn)
     r = find(learn)
     assert r.stopped == 'finished: 12 steps' and r.df.lr.is_monotonic_increasing
     assert not diff(before, state(learn))
     assert [o.name for o in tmp_path.iterdir()] == ['history.csv']
-    assert (tmp_path/'history.csv').read_text() == 'keep'
+    assert (tmp_path/'history.csv').read_text(encoding='utf-8') == 'keep'
     assert fired == ['pred']*24
 
 changes = dict(

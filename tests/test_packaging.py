@@ -7,7 +7,7 @@ import pytest
 from conftest import root
 
 cfg = ConfigParser(delimiters=['='])
-cfg.read(root/'settings.ini')
+cfg.read(root/'settings.ini', encoding='utf-8')
 cfg = cfg['DEFAULT']
 
 def build(src, dest, kind):
@@ -32,7 +32,7 @@ def check_wheel(whl):
         of_extra = {o.split(';')[0].strip() for o in reqs if f'extra == "{extra}"' in o}
         assert of_extra == {r for o in names for r in cfg[f'{o}_requirements'].split()}
     assert meta['Description-Content-Type'] == 'text/markdown'
-    assert meta.get_payload().strip() == (root/'README.md').read_text().strip()
+    assert meta.get_payload().strip() == (root/'README.md').read_text(encoding='utf-8').strip()
     points = ConfigParser(delimiters=['='])
     points.read_string(info['entry_points.txt'].decode())
     assert points['console_scripts']['clrbeta'] == 'fastai_clrbeta.cli:clrbeta'

@@ -33,7 +33,7 @@ torch_adam = partial(OptimWrapper, opt=torch.optim.Adam)
 
 def test_golden_schedules():
     "Two schedules as fastai 0.7 produced them: learning rate and momentum of every step and parameter group"
-    cases = json.loads((Path(__file__).parent/'golden/schedules.json').read_text())
+    cases = json.loads((Path(__file__).parent/'golden/schedules.json').read_text(encoding='utf-8'))
     assert len(cases) == 2
     for c in cases:
         lrs = c['lrs']

@@ -1,16 +1,14 @@
 "A run survives: killed, interrupted, without room on the disk, or in a folder that can't be written in"
-import json, os, pickle, shutil, signal, sys, warnings
+import json, os, pickle, shutil, signal, warnings
 from collections import defaultdict, deque
 import pytest
 import processes
-from conftest import root
+from conftest import needs_fork, root
 from fastai.callback.all import *
 from fastai_clrbeta.all import *
 from fastai_clrbeta.checkpoint import checkpoint_paths
 from helpers import CrashAt, Explode, TorchDL, assert_same_run, fit, interrupt, learner, nth, told
 from matplotlib import pyplot as plt
-
-needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 
 def call_fault(name, args):
     import faults  # it needs fork
@@ -64,14 +62,14 @@ def test_workers_that_outlive_an_epoch_are_told(tmp_path):
     text = 'persistent_workers=True: these workers keep .* Without it, it is the same bit for bit'
     with pytest.warns(UserWarning, match=text): train(learn, cycle_len=1)
 
-@pytest.mark.skipif(sys.platform == 'win32', reason='needs RLIMIT_FSIZE')
+@needs_fork
 def test_disk_full(tmp_path):
     res = faults('disk_full', tmp_path)
     assert res['epochs'] == 4 and res['same']
     assert len(res['warned']) == 3 and 'the last one is kept' in res['warned'][0]
     assert res['left'] == ['run.ckpt','run.prev.ckpt']
 
-@pytest.mark.skipif(not hasattr(os, 'setuid'), reason='needs setuid')
+@needs_fork
 def test_read_only_folder(tmp_path):
     for o in (tmp_path, *tmp_path.parents):
         if not o.stat().st_mode & 1: o.chmod(0o755)  # for whoever is not root to get there
@@ -119,6 +117,7 @@ def test_sigint_while_writing(where, n, tmp_path, whole, monkeypatch):
     assert {o.name for o in (tmp_path/'models').iterdir()} <= {'run.ckpt','run.prev.ckpt'}
     assert_same_run(train(new_learner(tmp_path), resume=True), whole)
 
+@needs_fork
 def test_sigint_in_each_function_that_writes(tmp_path):
     "There is always a whole checkpoint. Python survives: torch aborts it if a file is closed too early"
     res = faults('interrupted_writing', tmp_path)
@@ -352,7 +351,7 @@ def damage(path):
     path.write_bytes(data)
 def of_format(name): return lambda path: torch.save(dict(format=name), path)
 bad_files = dict(cut_off=cut_off, damaged=damage, empty=lambda path: path.write_bytes(b''),
-                 text=lambda path: path.write_text('not a checkpoint'),
+                 text=lambda path: path.write_text('not a checkpoint', encoding='utf-8'),
                  oldest=of_format('fastai_clrbeta 2'), older=of_format('fastai_clrbeta 3'),
                  newer=of_format('fastai_clrbeta 99'))
 reasons = dict(oldest='Version 0.1.0 wrote .*run.ckpt', older='Version 0.2.0 wrote .*run.ckpt',

@@ -13,7 +13,7 @@ def report(tmp_path_factory):
     d = tmp_path_factory.mktemp('types')
     shutil.copy(user, d)
     # it can't follow the finder of an editable install
-    (d/'pyrightconfig.json').write_text(json.dumps({'extraPaths': [str(root)]}))
+    (d/'pyrightconfig.json').write_text(json.dumps({'extraPaths': [str(root)]}), encoding='utf-8')
     cmd = [sys.executable, '-m', 'pyright', '--outputjson', '--pythonpath', sys.executable, user.name]
     p = subprocess.run(cmd, cwd=d, capture_output=True, text=True)
     errs,types = {},{}
@@ -24,7 +24,7 @@ def report(tmp_path_factory):
     return errs,types
 
 def marked(pat):
-    lines = enumerate(user.read_text().splitlines())
+    lines = enumerate(user.read_text(encoding='utf-8').splitlines())
     return {(i,m[1]) for i,o in lines if (m := re.search(pat, o))}
 
 @pytest.mark.slow
@@ -41,7 +41,7 @@ def test_types_are_known(report):
 
 def test_checkers_see_every_method_of_ours():
     "The `Learner` that `all.py` shows to checkers has the methods that it really has, with their parameters"
-    tree = ast.parse((root/'fastai_clrbeta/all.py').read_text())
+    tree = ast.parse((root/'fastai_clrbeta/all.py').read_text(encoding='utf-8'))
     cls = first(o for o in ast.walk(tree) if isinstance(o, ast.ClassDef) and o.name=='Learner')
     defs = {o.name:o.args for o in cls.body if isinstance(o, ast.FunctionDef) and o.name != '__init__'}
     seen = defs.keys() | {o.targets[0].id for o in cls.body if isinstance(o, ast.Assign)}
@@ -54,7 +54,7 @@ def test_checkers_see_every_method_of_ours():
 def test_none_is_in_the_hint_where_it_is_the_default():
     n = 0
     for f in (root/'fastai_clrbeta').glob('*.py'):
-        for o in ast.walk(ast.parse(f.read_text())):
+        for o in ast.walk(ast.parse(f.read_text(encoding='utf-8'))):
             if not isinstance(o, ast.FunctionDef): continue
             args = [*o.args.posonlyargs, *o.args.args]
             for a,d in [*zip(args[::-1], o.args.defaults[::-1]), *zip(o.args.kwonlyargs, o.args.kw_defaults)]:
