@@ -94,25 +94,29 @@ def _check_state(content):
 # %% ../nbs/12_checkpoint.ipynb #ck000010
 def load_checkpoint(f, run):
     "Return the newest good checkpoint of `run`, or None without a file. Raises `ValueError` if none is good."
-    errs = []
+    errors = []
     for path in checkpoint_paths(f)[:2]:
         if not path.exists(): continue
         try:
             content = read_checkpoint(path)
-            n,here = len(content['others'])+1,max(1, num_distrib())
-            if n != here:
-                raise ValueError(f"{path} is of a run in {n} process{'es'*(n>1)}, and this one has {here}.")
-            if diff := difference(content['run'], run):
-                advice = _advice(diff, content['run'], run, f.name)
-                raise ValueError(f"{path} is of another run: {diff}.{advice}")
+            _check_run(content, run, path, f.name)
         except ValueError as e:
-            errs.append(str(e))
+            errors.append(str(e))
             continue
-        if errs:
-            warn(f"{' '.join(errs)} Resuming from the one before it, {path.name}, which takes its place.")
+        if errors:
+            warn(f"{' '.join(errors)} Resuming from the one before it, {path.name}, which takes its place.")
             with suppress(OSError): os.replace(path, checkpoint_paths(f)[0])  # or the bad one would win
         return content
-    if errs: raise ValueError(f'{errs[0]} To start over, leave resume out.')
+    if errors: raise ValueError(f'{errors[0]} To start over, leave resume out.')
+
+def _check_run(content, run, path, name):
+    "Raise `ValueError` if the checkpoint `name` in `path` is of another run, or of other processes."
+    n,here = len(content['others'])+1,max(1, num_distrib())
+    if n != here:
+        raise ValueError(f"{path} is of a run in {n} process{'es'*(n>1)}, and this one has {here}.")
+    if diff := difference(content['run'], run):
+        advice = _advice(diff, content['run'], run, name)
+        raise ValueError(f"{path} is of another run: {diff}.{advice}")
 
 def peaks_in(f):
     "Return the peak of each parameter group in the checkpoint `f`, None if no file of it can be read."
@@ -205,7 +209,7 @@ def of_process(rank, content):
 
 # %% ../nbs/12_checkpoint.ipynb #ck000016
 def _look(ds):
-    "A hash of the first, the middle and the last item of `ds`"
+    "Return a hash of the first, the middle and the last item of `ds`."
     with no_random(): return hash_of([ds[i] for i in (0, len(ds)//2, len(ds)-1)])
 
 _n_looks = 4  # A random augmentation hardly ever gives the same item so many times
@@ -216,7 +220,7 @@ def contents(ds):
         first_look = _look(ds)
         if all(_look(ds) == first_look for _ in range(_n_looks-1)): return first_look
 
-def _loader(dl):
+def _describe_loader(dl):
     if not hasattr(dl, 'dataset'): return dict(batches=len(dl))
     ds = dl.dataset
     tfms = [o for k in ('after_item','after_batch') for o in getattr(getattr(dl, k, None), 'fs', [])]
@@ -230,20 +234,22 @@ def _loader(dl):
 # %% ../nbs/12_checkpoint.ipynb #ck000017
 def _name_of(o): return getattr(o, '__name__', type(o).__name__)
 
-def _word(v):
-    "A setting as a text, or None if it is no plain value"
+def _as_text(v):
+    "Return a setting as a text, or None if it is no plain value."
     if isinstance(v, Tensor): return hash_of(v)
     if isinstance(v, Distribution):
         return f'{_name_of(v)}{[getattr(v, k).tolist() for k in v.arg_constraints]}'
     if is_plain(v): return repr(v)
 
-def _words(o):
-    o = o.keywords if isinstance(o, partial) else attributes(o) | attributes(o).get('_buffers', {})
-    o = {k:_word(v) for k,v in o.items() if k not in ('training', 'learn') and k[:2] != '__'}
-    return [f'{k}={v}' for k,v in o.items() if v]
+def _settings_of(o):
+    "Return the plain values that a loss function holds, as texts."
+    values = o.keywords if isinstance(o, partial) else attributes(o) | attributes(o).get('_buffers', {})
+    texts = {k:_as_text(v) for k,v in values.items() if k not in ('training', 'learn') and k[:2] != '__'}
+    return [f'{_name_of(o)} {k}={text}' for k,text in texts.items() if text]
 
-def _loss_settings(f):
-    return [f'{_name_of(o)} {k}' for o in (f, getattr(f, 'func', None)) if o is not None for k in _words(o)]
+def _describe_loss(f):
+    inner = getattr(f, 'func', None)
+    return dict(settings = _settings_of(f) + ([] if inner is None else _settings_of(inner)))
 
 def _is_acting(cb):
     "Return True for a callback of fastai that changes training."
@@ -251,14 +257,14 @@ def _is_acting(cb):
     if cls in defaults.callbacks or not cls.__module__.startswith('fastai.callback.'): return False
     return not observes(cb)
 
-def _network(learn):
+def _describe_network(learn):
     loss = {'loss':learn.loss_func} if isinstance(learn.loss_func, nn.Module) else {}
     model = nn.ModuleDict({'model':learn.model} | loss)
     tensors = itertools.chain(model.named_parameters(), model.named_buffers())
     return dict(tensors = [f'{n} {tuple(t.shape)}' for n,t in tensors],
                 layers  = re.sub(' at 0x[0-9a-fA-F]+', '', repr(learn.model)).split('\n'))
 
-def _optimiser(learn, opt, cbs):
+def _describe_optimiser(learn, opt, cbs):
     return dict(kind    = ' '.join(map(_name_of, opt.cbs)) if isinstance(opt, Optimizer) else opt_name(opt),
                 loss    = _name_of(learn.loss_func),
                 precision = precision_of(learn, cbs),
@@ -266,26 +272,27 @@ def _optimiser(learn, opt, cbs):
                 trained = [sum(p.requires_grad for p in o) for o in opt.param_lists],
                 settings= [f'{k}={v}' for h in opt.hypers for k,v in h.items() if k not in ('lr','wd','mom')])
 
-def _acting(cbs):
-    acting = [o for o in cbs if _is_acting(o)]
-    attrs = [(o, k, v) for o in acting for k,v in attributes(o).items()]
-    told = [(o, k, _word(v)) for o,k,v in attrs if k in settings(type(o)) or isinstance(v, Distribution)]
-    return dict(kinds   = sorted(_name_of(o) for o in acting),
-                settings= sorted(f'{_name_of(o)}.{k}={v}' for o,k,v in told if v))
+def _describe_callbacks(cbs):
+    acting = [cb for cb in cbs if _is_acting(cb)]
+    attrs = [(cb, k, v) for cb in acting for k,v in attributes(cb).items()]
+    is_setting = lambda cb, k, v: k in settings(type(cb)) or isinstance(v, Distribution)
+    given = [(cb, k, _as_text(v)) for cb,k,v in attrs if is_setting(cb, k, v)]
+    return dict(kinds   = sorted(_name_of(cb) for cb in acting),
+                settings= sorted(f'{_name_of(cb)}.{k}={text}' for cb,k,text in given if text))
 
 def describe_run(learn, opt, schedule, cbs):
     "Return what a checkpoint and the run that resumes it must have in common, in plain values."
     cbs = [o() if isinstance(o, type) else o for o in learn.cbs+L(cbs)]
     vocab,loaders = getattr(learn.dls, 'vocab', None),zip(('training', 'validation'), learn.dls.loaders)
     return dict(
-        network   = _network(learn),
-        optimiser = _optimiser(learn, opt, cbs),
-        loss      = dict(settings= _loss_settings(learn.loss_func)),
+        network   = _describe_network(learn),
+        optimiser = _describe_optimiser(learn, opt, cbs),
+        loss      = _describe_loss(learn.loss_func),
         schedule  = schedule,
         metrics   = dict(names   = list(learn.metrics.attrgot('name'))),
-        callbacks = _acting(cbs),
+        callbacks = _describe_callbacks(cbs),
         data      = dict(classes = None if vocab is None else len(vocab)) |
-                    {f'{n} {k}':v for n,dl in loaders for k,v in _loader(dl).items()})
+                    {f'{n} {k}':v for n,dl in loaders for k,v in _describe_loader(dl).items()})
 
 def difference(old, new):
     "Return the first difference in each part of two descriptions, in words."
@@ -307,7 +314,7 @@ def _short(v): return f'{v:.6g}' if isinstance(v, float) else str(v).strip()
 
 # %% ../nbs/12_checkpoint.ipynb #ck000020
 def _names(learn):
-    "The parameters and buffers of model and loss"
+    "Return the names of the parameters and buffers of model and loss."
     modules = dict(model=get_model(learn.model), loss=loss_of(learn))
     return [f'{k}.{n}' for k,m in modules.items() if isinstance(m, nn.Module)
             for n,_ in itertools.chain(m.named_parameters(), m.named_buffers())]
@@ -318,7 +325,7 @@ def state_of(learn, reading):
     return dict(nodes=reading.nodes, roots=reading.roots, names=_names(learn), warm=warm)
 
 def _look_at_first_item(dl):
-    "A loader of fastai does this before its first batch. It can draw random numbers."
+    "Do what a loader of fastai does before its first batch. It can draw random numbers."
     if hasattr(dl, '_one_pass') and not getattr(dl, '_types', None): dl._one_pass()
 
 def restore_state(learn, state, parts, known, removes):
@@ -337,7 +344,7 @@ def restore_state(learn, state, parts, known, removes):
 
 # %% ../nbs/12_checkpoint.ipynb #ck000022
 def _structure(learn):
-    "What a checkpoint does not hold, by the word that a message has for it"
+    "Return what a checkpoint does not hold, by the word that a message has for it."
     model,loaders = get_model(learn.model),[*learn.dls.loaders]
     modules = [*model.modules()]
     hooks = [len(v) for m in modules for k,v in vars(m).items() if k.endswith('_hooks')]
@@ -400,7 +407,7 @@ class Checkpoint(FitCallback):
     def before_batch(self): self.done = self.iter+1
 
     def after_batch(self):
-        if self.every_iter and self.train_iter % self.every_iter == 0:         self._save(self.now, self.done)
+        if self.every_iter and self.train_iter % self.every_iter == 0: self._save(self.now, self.done)
 
     def after_epoch(self):
         if self.now is None: return  # an epoch before `start_epoch`
@@ -408,7 +415,7 @@ class Checkpoint(FitCallback):
         self.now = None
 
     def _unchanged(self, learn):
-        "By `id` of a callback, the names of arguments that have never changed"
+        "Return, by `id` of a callback, the names of its arguments that have never changed."
         res = {}
         for name,o in saved_callbacks(learn).items():
             given,now = self.given.get(name, {}),attributes(o)
@@ -497,12 +504,13 @@ def _reopen(logger):
     logger.old_logger,logger.learn.logger = logger.logger,logger._write_line
 
 def _continue_file(learn, logger, epoch):
-    "Let `logger` go on with its file at `epoch`, if there is one."
+    "Let `logger` continue its file at `epoch`, if there is one."
     file,cls = learn.path/logger.fname,type(logger)
     if not file.exists(): return
     if (cls.before_fit,cls._write_line) != (CSVLogger.before_fit,CSVLogger._write_line):
-        if epoch: warn(f"{cls.__name__} has methods of its own, so its file {file.name} is not continued and "
-                       f"may begin with epoch {epoch}. fastai_clrbeta.cli.EpochCSV keeps all rows.")
+        if epoch: warn(f"{cls.__name__} overrides methods of CSVLogger, so its file {file.name} is not "
+                       f"continued and may begin with epoch {epoch}. To keep all rows, use EpochCSV of "
+                       "fastai_clrbeta.cli.")
         return
     data = file.read_bytes()
     kept = _rows_before(data, epoch)
@@ -521,7 +529,7 @@ def _sum_once(learn):
         apply(add, learn.model.train()(*learn.xb))
         return sum(sums).backward()
 
-def _is_librarys(cb, event):
+def _is_handled_by_library(cb, event):
     "Return True if `cb` handles `event` by a method of fastai or of this package."
     f = vars(cb).get(event, getattr(type(cb), event, None))
     return (getattr(f, '__module__', None) or '').startswith(('fastai.', 'fastai_clrbeta.'))
@@ -558,7 +566,7 @@ class Resume:
     def call_one(self, event):
         "The epoch has begun before. Let only callbacks of fastai and of this package begin it again."
         for cb in self.learn.cbs.sorted('order'):
-            if _is_librarys(cb, event): cb(event)
+            if _is_handled_by_library(cb, event): cb(event)
 
     def all_batches(self):
         "Draw the batches that were trained on, then restore the run and train on the others."
@@ -597,27 +605,30 @@ def checkpointing(
     opt,                 # The optimiser that the fit will have
     schedule:dict,       # The schedule, in plain values
     cbs=(),              # Callbacks of the fit besides the Learner's own
-    again=(),            # Callbacks to save at the beginning, too, for a run that may start over
+    at_begin=(),         # Callbacks whose first state is saved, too, for a run that may start over
     keep:dict|None=None, # More objects to save, by name
 ) -> Checkpoint: # To give to the fit, which must run inside `resuming`
     "Return the callback that saves a run and resumes it. Raises `ValueError` if neither is possible."
     f,keep = learn.path/learn.model_dir/name,keep or {}
-    def look():
-        f.parent.mkdir(parents=True, exist_ok=True)
-        put_back = Reading(data_parts(learn)).put_back
-        # looking at items can draw random numbers
-        try: run = _plain_numbers(describe_run(learn, opt, schedule, cbs))
-        finally: put_back()
-        content = load_checkpoint(f, run) if resume else None
-        if content: _check_names(content['keep'], keep)
-        _announce_run(learn, f, content, resume)
-        return run,content
-    run,content = on_first(look)
+    run,content = on_first(partial(_open, learn, f, resume, opt, schedule, cbs, keep))
     begin = {}
-    if again and not content:
-        begin = state_of(learn, Reading(run_parts(learn, again, keep, file=True), file=True, copy=True))
+    if at_begin and not content:
+        begin = state_of(learn, Reading(run_parts(learn, at_begin, keep, file=True), file=True, copy=True))
     content = content and of_process(rank_distrib(), content)
     return Checkpoint(f, every_iter, run, content, begin, keep, used=learn.opt is not None)
+
+def _open(learn, f, resume, opt, schedule, cbs, keep):
+    "Return the description of the run and the content of the checkpoint to resume, or None. Tell the user."
+    f.parent.mkdir(parents=True, exist_ok=True)
+    put_back = Reading(data_parts(learn)).put_back
+    try: run = _plain_numbers(describe_run(learn, opt, schedule, cbs))
+    finally: put_back()  # looking at items can draw random numbers
+    content = load_checkpoint(f, run) if resume else None
+    if content: _check_names(content['keep'], keep)
+    if any(getattr(dl, 'persistent_workers', False) for dl in learn.dls.loaders): warn(_persistent)
+    if resume: tell(_beginning(f, content))
+    else: put_aside(f)
+    return run,content
 
 def _check_names(there, here):
     lacking,new = [o for o in there if o not in here],[o for o in here if o not in there]
@@ -629,20 +640,17 @@ def _check_names(there, here):
         raise ValueError(f"keep: the checkpoint does not hold {names}. Leave this out to resume.")
 
 def _plain_numbers(o):
-    "`o` with plain numbers in place of NumPy's, and lists in place of tuples"
+    "Return `o` with plain numbers in place of NumPy's, and lists in place of tuples."
     if isinstance(o, dict): return {k:_plain_numbers(v) for k,v in o.items()}
     if is_listy(o): return [_plain_numbers(x) for x in o]
     return o.item() if isinstance(o, np.generic) else o
 
-_persistent = ("persistent_workers=True: these workers keep their random numbers to themselves from epoch to "
-               "epoch, so a resumed run has other ones. Without it, it is the same bit for bit.")
+_persistent = ("persistent_workers=True: a checkpoint does not hold the random numbers of such workers, so a "
+               "resumed run draws other ones. Without persistent_workers, it is the same bit for bit.")
 
-def _announce_run(learn, f, content, resume):
-    if any(getattr(dl, 'persistent_workers', False) for dl in learn.dls.loaders): warn(_persistent)
-    if not content:
-        if resume: print(f"No checkpoint {checkpoint_paths(f)[0]}: starting from the beginning")
-        else: put_aside(f)
-    elif content['epoch'] >= content['n_epoch']: print("The run is complete: nothing is left to do")
-    else:
-        step = f", step {content['iter']}" if content['iter'] else ''
-        print(f"Resuming from epoch {content['epoch']}{step}")
+def _beginning(f, content):
+    "Return a text that says where the run begins."
+    if not content: return f"No checkpoint {checkpoint_paths(f)[0]}: starting from the beginning"
+    if content['epoch'] >= content['n_epoch']: return "The run is complete: nothing is left to do"
+    step = f", step {content['iter']}" if content['iter'] else ''
+    return f"Resuming from epoch {content['epoch']}{step}"

@@ -7,7 +7,7 @@ __all__ = ['EpochCSV', 'plain_rows', 'versions', 'clrbeta']
 
 # %% ../nbs/15_cli.ipynb #f0a4053a
 import warnings
-# fastai makes use of what torch deprecates: this is no news to users of a command
+# fastai calls a function that torch deprecates, and a user of the command can do nothing about it
 warnings.filterwarnings('ignore', message='.torch.jit.script. is deprecated')
 _silence = warnings.filters[0]
 import fastai.layers  # noqa: F401
@@ -215,7 +215,7 @@ def _check_free(out):
     "Raise `ValueError` if the folder holds what must not be replaced."
     there = [o for o in _results+_other_files if (out/o).exists()]
     if not there: return
-    hint = 'Go on with --resume, choose' if 'checkpoint.ckpt' in there else 'Choose'
+    hint = 'Continue with --resume, choose' if 'checkpoint.ckpt' in there else 'Choose'
     raise ValueError(f"{out} already holds {', '.join(there)}. "
                      f"{hint} another --out, or --force to replace them.")
 
@@ -309,7 +309,7 @@ def _is_ours(error):
 
 @contextmanager
 def _for_its_user(options):
-    "Make a `CliError` of an error for the user, and exit status 130 of Ctrl-C."
+    "Turn an error for the user into a `CliError`, and Ctrl-C into the exit status 130."
     try: yield
     except KeyboardInterrupt:
         if is_cli(): sys.exit(130)
@@ -440,7 +440,7 @@ def _report(learn, options, peak, history):
     if history.rows: _save_figure(learn.plot_overfit(), out/'losses.png')
     if not (out/'schedule.png').exists(): _save_schedule(learn, options, peak)  # it was lost
     can_resume = result['interrupted'] and (options.checkpoint or options.resume)
-    tell(_in_words(out, result, options.cycle_len) + (' Go on with --resume.' if can_resume else ''))
+    tell(_in_words(out, result, options.cycle_len) + (' Continue with --resume.' if can_resume else ''))
     return result['interrupted']
 
 # %% ../nbs/15_cli.ipynb #6fca60ce

@@ -160,7 +160,8 @@ def _decide_direction(metric, lower):
     return bool(lower)
 
 class _SaveBest(FitCallback):
-    "Save the model as `fname` at its best first metric, or best loss without one; ties go to the lower loss."
+    """Save the model as `fname` after the epoch with the best first metric, or, without metrics, with the
+    lowest loss. Among equal metrics the lower loss is better."""
     order,observes,stands_for = Recorder.order+2,True,'best_save_name'
     def __init__(self, fname, lower, learn):
         self.fname = fname
@@ -229,7 +230,7 @@ class _LongerCycles:
         if len(self.tried) > self.n_times:
             lengths = ', '.join(map(str, self.tried))
             raise FitDiverged(f"{report}. It diverged with cycle_len={lengths}; the Learner is as it was "
-                              "before the call. A lower learning rate may do.", report)
+                              "before the call. A lower learning rate may help.", report)
         longer = self.next_len()
         tell(f"Diverged with cycle_len={cycle_len}: {report}. Starting over with cycle_len={longer}")
         return longer
@@ -278,7 +279,7 @@ def fit_clr_beta(self:Learner,
     cycle_len:int|None=None,             # Epochs in a cycle. None: 1
     use_clr_beta:tuple|CLRBeta=default_clr_beta, # (div, pct), (div, pct, mom_max, mom_min), or a `CLRBeta`
     cycle_save_name:str|Path|None=None,  # Save after each cycle k, from 0, as `{cycle_save_name}_cyc_{k}`
-    best_save_name:str|Path|None=None,   # Save at the best first metric, or loss; ties go to the lower loss
+    best_save_name:str|Path|None=None,   # Name for the epoch with the best first metric, or the lowest loss
     cbs:Callback|list|None=None,         # More callbacks
     reset_opt:bool=False,                # Start with a new optimiser, as every `fit` of fastai 0.7 did
     start_epoch:int=0,                   # Enter the run at this epoch; those before it are skipped

@@ -25,7 +25,7 @@ def fresh_opt(learn, reset_opt):
     return opt
 
 _all_frozen = ("all parameters are frozen, so there is nothing to train: call learn.unfreeze(), or set "
-               "requires_grad of those to train.")
+               "requires_grad=True for the parameters to train.")
 
 def _next_opt(learn, reset_opt):
     if learn.opt is not None and not reset_opt: return learn.opt

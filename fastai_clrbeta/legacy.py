@@ -132,7 +132,7 @@ _gone = dict(
 _names07 = dict(
     wd      = 'weight decay is wds.',
     lr      = 'the learning rates are lrs, the first argument.',
-    n_epoch = 'n_cycle, the number of cycles, is the second argument, and cycle_len their epochs.')
+    n_epoch = 'give n_cycle, the number of cycles, and cycle_len, the number of epochs in each.')
 
 def _check_keywords(kwargs):
     "Raise an error for keywords that neither 0.7's `fit` nor `fit_clr_beta` has."

@@ -331,7 +331,7 @@ def finished(tmp_path_factory, images):
 @pytest.mark.parametrize('more,msg', [
     ('--resume --lr 0.3', 'holds a run with lr 0.2, not 0.3'),
     ('--resume --seed 7 --find', 'holds a run with seed 3, not 7'),
-    ('', 'Go on with --resume')])
+    ('', 'Continue with --resume')])
 def test_another_run_is_refused(more, msg, finished, command, small):
     before = content(finished)
     status,_,err = command(*small, '--cycle-len', 2, '--checkpoint', '--out', finished, *more.split())

@@ -59,7 +59,7 @@ def test_workers_that_outlive_an_epoch_are_told(tmp_path):
     learn = new_learner(tmp_path)
     dl = TorchDL(learn.dls.train.dataset, 32, num_workers=1, persistent_workers=True)
     learn.dls = DataLoaders(dl, learn.dls.valid)
-    text = 'persistent_workers=True: these workers keep .* Without it, it is the same bit for bit'
+    text = 'persistent_workers=True: a checkpoint does not hold .*, it is the same bit for bit'
     with pytest.warns(UserWarning, match=text): train(learn, cycle_len=1)
 
 @needs_fork
