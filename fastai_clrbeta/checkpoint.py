@@ -83,6 +83,7 @@ def read_checkpoint(path):
     return content
 
 def _check_state(content):
+    "Raise `ValueError` if a state that is part of `content` does not have its form."
     for k in _of_process:
         state = content[k]
         if not state and k != 'state': continue
@@ -275,7 +276,7 @@ def _describe_optimiser(learn, opt, cbs):
 def _describe_callbacks(cbs):
     acting = [cb for cb in cbs if _is_acting(cb)]
     attrs = [(cb, k, v) for cb in acting for k,v in attributes(cb).items()]
-    is_setting = lambda cb, k, v: k in settings(type(cb)) or isinstance(v, Distribution)
+    is_setting = lambda cb, k, v: k in library_arguments(type(cb)) or isinstance(v, Distribution)
     given = [(cb, k, _as_text(v)) for cb,k,v in attrs if is_setting(cb, k, v)]
     return dict(kinds   = sorted(_name_of(cb) for cb in acting),
                 settings= sorted(f'{_name_of(cb)}.{k}={text}' for cb,k,text in given if text))
@@ -387,7 +388,7 @@ class Checkpoint(FitCallback):
         self.fixed = {}         # objects that are there at the start and that no file can make
         self.packs = {}         # long lists of numbers, as they were saved last
         self.named = {}         # what a warning has named
-        self.given = {k:given_to(o) for k,o in saved_callbacks(self.learn).items()}
+        self.given = {k:arguments_of(o) for k,o in saved_callbacks(self.learn).items()}
         self.known = None       # classes that are met at the start: `_read` collects them while this is None
         reading = self._read()
         self.known = reading.classes

@@ -90,7 +90,7 @@ def _row(names, values):
     return '  '.join(text.rjust(max(len(name), 6)) for name,text in zip(names, texts))
 
 class _RowLogger:
-    "What `learn.logger` may be: it prints a row for each epoch, and a header above the first."
+    "In place of `learn.logger`, print a row for each epoch, and a header above the first."
     def __init__(self, learn): self.learn,self.header = learn,True
     def __call__(self, values):
         names = self.learn.recorder.metric_names
@@ -152,12 +152,12 @@ def _shape(clr_beta):
     return numbers
 
 def _one_spelling(data):
-    "Return the absolute path of the folder `data`, however it was written; leave the names of data sets."
+    "Return the absolute path of the folder `data`, or the name of a data set as it is."
     if data in ('digits', 'cifar10'): return data
     return os.path.realpath(os.path.expanduser(data))
 
 def _check(options):
-    "Raise `ValueError` for an option that cannot be, as far as this is known without the data."
+    "Raise `ValueError` for an invalid option, as far as this is known without the data."
     _peak(options.lr)
     _shape(options.clr_beta)
     check_number('--wd', options.wd, lambda o: o>=0, 'a number, 0 or more')
@@ -320,7 +320,7 @@ def _for_its_user(options):
         raise CliError('clrbeta: ' + re.sub(r'^(\w+)=', as_option, str(e))) from None
 
 def _on_interrupt(handler):
-    "Set what happens at Ctrl-C, which only the main thread hears."
+    "Set what happens at Ctrl-C. Only the main thread may do this."
     if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGINT, handler)
 
 def _interrupt_once(*args):
@@ -329,13 +329,14 @@ def _interrupt_once(*args):
 
 @contextmanager
 def _first_interrupt_ends_it(stack):
-    "End the block, and no more than that, at the first Ctrl-C. Later ones are not heard until `stack` ends."
+    """End only this block at the first Ctrl-C, so that the results are still written. Ignore later ones until
+    `stack` ends."""
     before = signal.getsignal(signal.SIGINT)
-    hears = before == signal.default_int_handler  # not in the background of a shell
-    if hears: _on_interrupt(_interrupt_once)
-    if hears and not is_cli(): stack.callback(_on_interrupt, before)
+    is_heard = before == signal.default_int_handler  # not in the background of a shell
+    if is_heard: _on_interrupt(_interrupt_once)
+    if is_heard and not is_cli(): stack.callback(_on_interrupt, before)
     with suppress(KeyboardInterrupt): yield
-    if hears: _on_interrupt(signal.SIG_IGN)
+    if is_heard: _on_interrupt(signal.SIG_IGN)
 
 # %% ../nbs/15_cli.ipynb #b604010d
 def versions():

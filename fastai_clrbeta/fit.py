@@ -282,7 +282,7 @@ def fit_clr_beta(self:Learner,
     best_save_name:str|Path|None=None,   # Name for the epoch with the best first metric, or the lowest loss
     cbs:Callback|list|None=None,         # More callbacks
     reset_opt:bool=False,                # Start with a new optimiser, as every `fit` of fastai 0.7 did
-    start_epoch:int=0,                   # Enter the run at this epoch; those before it are skipped
+    start_epoch:int=0,                   # The first epoch to train; those before it are skipped
     checkpoint:str|Path|None=None,       # Save the run (see `no_trace`) as `{checkpoint}.ckpt` every epoch
     every_iter:int|None=None,            # Save the checkpoint also after every so many steps
     resume:bool=False,                   # Resume the run in `checkpoint`, or start it if there is none

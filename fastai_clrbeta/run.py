@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['order_of', 'set_order', 'is_loader', 'is_sampler', 'loaders_of', 'Loaders', 'memory_of', 'Data', 'DataSets',
-           'settings', 'Callbacks', 'given_to', 'Learners', 'check_keep', 'saved_callbacks', 'data_parts',
+           'library_arguments', 'Callbacks', 'arguments_of', 'Learners', 'check_keep', 'saved_callbacks', 'data_parts',
            'data_generators', 'loss_of', 'run_parts', 'snapshot', 'forward_state']
 
 # %% ../nbs/07_run.ipynb #ru000003
@@ -186,7 +186,7 @@ class DataSets(Kind):
             else: o[k] = new
 
 # %% ../nbs/07_run.ipynb #ru000019
-def settings(cls):
+def library_arguments(cls):
     "Return the names of the arguments that `cls` takes from classes of fastai and of this package."
     ours = [c for c in cls.__mro__ if c.__module__.startswith(('fastai.', 'fastai_clrbeta'))]
     return {k for c in ours if '__init__' in vars(c) for k in inspect.signature(c.__init__).parameters}
@@ -201,11 +201,12 @@ class Callbacks(Objects):
 
     def _left_out(self, o):
         "Return the attributes that a file leaves out: arguments, unless a run may count in them, and clocks."
-        arguments = {k for k in settings(type(o)) if not isinstance(attributes(o).get(k), (int, float))}
+        attrs = attributes(o)
+        arguments = {k for k in library_arguments(type(o)) if not isinstance(attrs.get(k), (int, float))}
         return arguments | _clocks | self.given.get(id(o), set())
 
-def given_to(o):
-    "Return the plain values that `o` was given as arguments."
+def arguments_of(o):
+    "Return the arguments of `o` that are plain values, as its attributes have them."
     args,attrs = inspect.signature(type(o).__init__).parameters,attributes(o)
     return {k:attrs[k] for k in args if k in attrs and is_plain(attrs[k])}
 
