@@ -576,7 +576,9 @@ class Resume:
         learn.n_iter = len(learn.dl)
         self.cb.epoch_start = content['epoch_start']
         self.cb.restore(learn, content['epoch_start'], only_data=True)
-        if content['iter'] > learn.n_iter: raise ValueError(f"an epoch has no step {content['iter']} here.")
+        if content['iter'] > learn.n_iter:
+            raise ValueError(f"The checkpoint was written after step {content['iter']} of an epoch, but here "
+                             f"an epoch has only {learn.n_iter} steps.")
         batches = enumerate(learn.dl)
         for _ in range(content['iter']): next(batches)
         self._restore()
