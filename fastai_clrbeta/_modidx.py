@@ -462,6 +462,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fastai_clrbeta.lr_find._result': ('lr_find.html#_result', 'fastai_clrbeta/lr_find.py'),
                                         'fastai_clrbeta.lr_find._run_trials': ('lr_find.html#_run_trials', 'fastai_clrbeta/lr_find.py'),
                                         'fastai_clrbeta.lr_find._show': ('lr_find.html#_show', 'fastai_clrbeta/lr_find.py'),
+                                        'fastai_clrbeta.lr_find._tells_progress': ( 'lr_find.html#_tells_progress',
+                                                                                    'fastai_clrbeta/lr_find.py'),
                                         'fastai_clrbeta.lr_find._with_bs': ('lr_find.html#_with_bs', 'fastai_clrbeta/lr_find.py')},
             'fastai_clrbeta.peak': { 'fastai_clrbeta.peak.Curve': ('peak.html#curve', 'fastai_clrbeta/peak.py'),
                                      'fastai_clrbeta.peak.Peak': ('peak.html#peak', 'fastai_clrbeta/peak.py'),

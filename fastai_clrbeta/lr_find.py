@@ -179,7 +179,7 @@ def _run_trials(learn, plan, found, bar):
     "Run the trials that `plan` asks for, if any, and let them decide about the peak of `found`."
     lrs = _lrs_of_trials(found, plan.trials)
     if not lrs: return
-    if bar.is_shown:
+    if _tells_progress(learn):
         rates = ', '.join(f'{lr:.2g}' for lr in lrs)
         tell(f"Trying a cycle of {trial_steps} steps at each of {rates} (trials=False skips this)")
     bar.add(trial_steps*len(lrs))
@@ -191,10 +191,14 @@ def _run_trials(learn, plan, found, bar):
     if 'peak' in found.found: found.found['peak'] = best.lr
 
 # %% ../nbs/11_lr_find.ipynb #lf000015
+def _tells_progress(learn):
+    "Return False inside `no_bar` and `no_mbar`."
+    return hasattr(learn, 'progress') and learn.create_mbar
+
 class _Bar:
     "One progress bar over the steps of all runs and trials."
     def __init__(self, num_it, n_runs, is_shown):
-        self.num_it,self.n_done,self.is_shown = num_it,0,is_shown
+        self.num_it,self.n_done = num_it,0
         hidden = SimpleNamespace(update=noop, on_iter_end=noop, total=0)
         self.bar = progress_bar(range(num_it*n_runs), leave=False) if is_shown else hidden
         self.bar.update(0)
@@ -258,7 +262,7 @@ def lr_find_val(self:Learner,
     wd = weight_decay_of(wd, wds)
     plan = _checked_plan(self, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs,
                          bn, keep, valid_order, trials)
-    bar = _Bar(num_it, n_runs, is_shown=hasattr(self, 'progress') and self.create_mbar and can_show_bar())
+    bar = _Bar(num_it, n_runs, is_shown=_tells_progress(self) and can_show_bar())
     searches = []
     try:
         for run in range(n_runs):
