@@ -262,7 +262,7 @@ def lr_find2(self:Learner,
     before = self.lr_find_result
     try:
         self.lr_find_val(start_lr, end_lr, num_it, linear, wd=_weight_decay(self, wds), stop_div=stop_dv,
-                         metrics=metrics, show_plot=False, valid_order='loader')
+                         metrics=metrics, show_plot=False, valid_order='loader', trials=False)
     finally:
         found = self.lr_find_result
         if found is not before: self.sched = FindSched(found, n_iter)
