@@ -148,7 +148,8 @@ def answers(names):
         done = pd.read_csv(answers_file) if answers_file.exists() else pd.DataFrame(columns=['task','seed'])
         if ((done.task == task) & (done.seed == seed)).any(): continue
         rows = answers_of(task, seed)
-        with answers_file.open('a') as f: rows.to_csv(f, index=False, header=f.tell() == 0, float_format='%.5g')
+        with answers_file.open('a', encoding='utf-8') as f:
+            rows.to_csv(f, index=False, header=f.tell() == 0, float_format='%.5g')
 
 def free(names):
     "Whole runs with optimisers that need no learning rate"

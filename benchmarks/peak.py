@@ -1,374 +1,168 @@
-"""What a suggestion for the peak of a cycle is worth: tiny tasks, a grid of peaks, and the rules of this and
-other tools on range tests.
+"""How many points each rule for the learning rate loses on real tasks, from the tables of `cycles.py`.
 
-    python benchmarks/peak.py grid    # train each task at each peak (50 minutes of one core); can be resumed
-    python benchmarks/peak.py tests   # range tests, their raw curves
-    python benchmarks/peak.py trials  # of three peaks the best, by short cycles
-    python benchmarks/peak.py judge   # regret of every rule, from the logs, in seconds
+    python benchmarks/peak.py            # print the tables, and write them to benchmarks/results/peak
+    python benchmarks/peak.py --smoke_test    # measure one small task in a new folder, and judge it
 
-Regret: points of accuracy (regression: hundredths of the standardised squared error) that a task loses at the
-rule's learning rate against the best of the grid, both as means over seeds and linear in log10 of the
-learning rate between its points.
+A point is one percent of accuracy, or 0.01 of the standardised squared error; at most 100 are counted. The
+reference is the best mean of the grid of peaks; between two of its rates, scores are interpolated.
 """
 from fastai.basics import *
-from fastai.callback.schedule import *
-from fastai.layers import *
-from fastai_clrbeta.all import *
 from fastcore.script import call_parse
-from sklearn import datasets as skd
-from fastai_clrbeta.peak import centred, factors, find_peak
-import importlib.util, warnings
+import cycles, tempfile
+from tasks import design, judging, tasks
 
-here = Path(__file__).parent/'results'
-grid = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1., 3., 10.]
-seeds = 0,1,2
+most = 100        # Points that are counted at most
+no_answer = 10    # Points for a test without an answer
+multipliers = 10**np.linspace(-1.5, 1.5, 25)
+constants = dict(sgd=0.1, adaptive=0.03)
+fastai_rules = 'valley','minimum','steep','slide'
 
-# Data: (x, y) of the training set and of the validation set, always the same
+# Scores
 
-def split(x, y, n_train, n_max=2000):
-    idx = np.random.RandomState(0).permutation(len(x))
-    x,y = tensor(x).float() if x.dtype.kind=='f' else tensor(x).long(),tensor(y)
-    return (x[idx[:n_train]],y[idx[:n_train]]),(x[idx[n_train:n_max]],y[idx[n_train:n_max]])
+def scores_of(steps):
+    "Return for each task a table of scores: a row per peak, a column per seed."
+    runs = cycles.table().query('steps == @steps and shape == @cycles.default')
+    return {task:_clipped(rows.pivot_table(index='peak', columns='seed', values='score', dropna=False))
+            for task,rows in runs.groupby('task')}
 
-def scaled(x): return (x-x.mean(0))/(x.std(0)+1e-6)
+def _clipped(table):
+    table = table.loc[:, table.notna().sum() >= table.notna().sum().max()]  # seeds that ran at all peaks
+    table = table.dropna().replace(-np.inf, -1e9)
+    return table.clip(lower=table.mean(axis=1).max()-most)
 
-def digits(n_train=800, px=None):
-    "Handwritten digits as rows of numbers, or as images of `px` pixels"
-    x,y = skd.load_digits(return_X_y=True)
-    x = ((x-x.mean())/x.std()).astype('float32')
-    if not px: return split(x, y, n_train)
-    train,valid = split(x.reshape(-1,1,8,8), y, n_train)
-    big = lambda o: F.interpolate(o, size=(px,px), mode='bilinear') if px!=8 else o
-    return (big(train[0]),train[1]),(big(valid[0]),valid[1])
+def regret(table, lr):
+    "Return the points that `lr` loses against the best peak."
+    means = table.mean(axis=1)
+    if lr is None or not math.isfinite(lr): return no_answer
+    return means.max() - np.interp(math.log10(lr), np.log10(means.index), means)
 
-def rows(n_train=1000):
-    "A table of 20 columns in 4 classes"
-    x,y = skd.make_classification(3000, 20, n_informative=10, n_classes=4, class_sep=1.2, flip_y=0.02,
-                                  random_state=1)
-    return split(scaled(x), y, n_train, 3000)
+def noise(table):
+    "Return the points lost by choosing the peak by one seed and scoring it by the others."
+    lost = []
+    for seed in table:
+        others = table.drop(columns=seed).mean(axis=1)
+        lost.append(others.max()-others[table[seed].idxmax()])
+    return np.mean(lost)
 
-def cancer():
-    x,y = skd.load_breast_cancer(return_X_y=True)
-    return split(scaled(x), y, 300)
+# Rows: what each rule loses on each task
 
-def regression(f, n_train):
-    x,y = f()
-    (a,b),(c,d) = split(scaled(x), scaled(y), n_train, 3000)
-    return (a,b.float()[:,None]),(c,d.float()[:,None])
+def rows_of_answers(scores):
+    "Return a row for each answer: task, seed, rule, points, steps and whether there was no answer."
+    answers = pd.read_csv(cycles.answers_file)
+    answers = answers[answers.task.isin(scores)]
+    constant = answers.query("rule == 'test alone'")
+    usual = [constants[cycles.kind_of(o)] for o in constant.task]
+    constant = constant.assign(rule='the usual rate', steps=0, lr=usual)
+    tuned = [_tuned(answers, scores, rule) for rule in fastai_rules]
+    answers = pd.concat([answers, constant, *tuned], ignore_index=True)
+    points = [regret(scores[task], lr) for task,lr in zip(answers.task, answers.lr)]
+    return answers.assign(points=points, without=answers.lr.isna())
 
-def friedman(n_train=1000):
-    return regression(lambda: skd.make_friedman1(3000, 10, noise=1., random_state=1), n_train)
+def _tuned(answers, scores, rule):
+    "Return the answers of `rule`, times the factor that is best on the design half for each kind of optimiser."
+    own = answers[answers.rule == rule]
+    kinds = own.task.map(cycles.kind_of)
+    is_design = own.task.map(lambda o: tasks[o].half) == design
+    factors = {}
+    for kind in constants:
+        some = own[(kinds == kind) & is_design]
+        lost = [np.mean([regret(scores[t], lr*m) for t,lr in zip(some.task, some.lr)]) for m in multipliers]
+        factors[kind] = multipliers[np.argmin(lost)] if len(some) else 1.
+    return own.assign(rule=f'{rule}, tuned', lr=own.lr*kinds.map(factors))
 
-def friedman3(n_train=1000):
-    return regression(lambda: skd.make_friedman3(3000, noise=0.1, random_state=1), n_train)
+def rows_of_three_runs(scores, steps):
+    "Return the rows of a search by three full runs: a third of the default, the default, and three times it."
+    answers = pd.read_csv(cycles.answers_file).query("rule == 'test alone'")
+    rows = []
+    for o in answers[answers.task.isin(scores)].itertuples():
+        table = scores[o.task]
+        seed = table.columns[o.seed % len(table.columns)]
+        tried = [o.lr/3, o.lr, o.lr*3]
+        found = np.interp(np.log10(tried), np.log10(table.index), table[seed])
+        rows.append((o.task, o.seed, 'three full runs', regret(table, tried[found.argmax()]), 100+3*steps))
+    return pd.DataFrame(rows, columns='task seed rule points steps'.split()).assign(without=False)
 
-def diabetes(): return regression(lambda: skd.load_diabetes(return_X_y=True), 300)
+def rows_of_free_runs(scores):
+    "Return the rows of the optimisers that need no learning rate."
+    free = pd.read_csv(cycles.free_file).query('task in @scores').rename(columns={'optimiser':'rule'})
+    best = free.task.map(lambda o: scores[o].mean(axis=1).max())
+    lost = (best-free.score.replace(-np.inf, -1e9)).clip(upper=most)
+    return free.assign(points=lost, steps=0, without=False)
 
-def quantiles(n_train=1500):
-    "Three shells around a point in 8 dimensions"
-    x,y = skd.make_gaussian_quantiles(n_samples=4000, n_features=8, n_classes=3, random_state=1)
-    return split(scaled(x), y, n_train, 4000)
+# Tables
 
-def hastie(n_train=1500):
-    "Is a point of 10 dimensions far from the centre?"
-    x,y = skd.make_hastie_10_2(4000, random_state=1)
-    return split(scaled(x), (y>0).astype(int), n_train, 4000)
+def summary(rows):
+    "Return for each rule the median, mean and worst points, with 95% intervals over data sets."
+    by_task = rows.groupby(['rule','task']).agg(
+        points=('points','mean'), without=('without','sum'), steps=('steps','mean'))
+    table = []
+    for rule,own in by_task.groupby('rule'):
+        points = own.points.droplevel('rule')
+        drawn = _bootstrap(points)
+        low,high = np.quantile(drawn, [0.025,0.975])
+        table.append((rule, points.median(), points.mean(), low, high, points.max(), points.idxmax(),
+                      own.without.sum(), own.steps.mean()))
+    columns = 'rule median mean mean_low mean_high worst worst_task without cost'.split()
+    return pd.DataFrame(table, columns=columns).sort_values('mean')
 
-def shapes(n_train=1200, n=2400, px=16):
-    "Coloured discs, squares, crosses and rings of any size and place, on noise"
-    rs = np.random.RandomState(3)
-    y,r = rs.randint(4, size=n),rs.uniform(2.5, 5, n)[:,None,None]
-    dx,dy = (np.arange(px)[None,None]-rs.uniform(5, px-5, (n,1,1)),
-             np.arange(px)[None,:,None]-rs.uniform(5, px-5, (n,1,1)))
-    dist,side = np.hypot(dx, dy),np.maximum(abs(dx), abs(dy))
-    forms = [dist<r, side<r*0.9, (np.minimum(abs(dx), abs(dy))<r*0.35) & (side<r), (dist<r) & (dist>r*0.6)]
-    on = np.choose(y[:,None,None], forms)[:,None]
-    x = 0.25*rs.randn(n, 3, px, px) + on*rs.uniform(0.7, 1.5, (n,3,1,1))*rs.choice([-1,1], (n,3,1,1))
-    return split(x, y, n_train, n)
+def _bootstrap(points, n=2000):
+    "Return the means over tasks for `n` draws of data sets with replacement."
+    rng = np.random.default_rng(0)
+    by_data = [own.to_numpy() for _,own in points.groupby(points.index.map(lambda o: tasks[o].data))]
+    draws = rng.integers(len(by_data), size=(n, len(by_data)))
+    return [np.concatenate([by_data[i] for i in draw]).mean() for draw in draws]
 
-def text(n_train=1000, n=3000, length=16, vocab=30):
-    "Sentences of made-up words: each of 4 topics has words that are more frequent in it"
-    rs = np.random.RandomState(2)
-    topics = rs.dirichlet(np.full(vocab, 0.6), 4)
-    y = rs.randint(4, size=n)
-    return split(np.stack([rs.choice(vocab, length, p=topics[o]) for o in y]), y, n_train, n)
+def is_telling(table, task):
+    "Return False if the best peak is within 5 points of the lowest rate, so that any rate would do."
+    means = table.mean(axis=1)
+    return means.max()-means.iloc[0] > 5 or means.max()-means.iloc[-1] > 5
 
-# Models
+def coverage(scores):
+    "Return how often the band of each rule holds the best peak, and its median width in decades."
+    answers = pd.read_csv(cycles.answers_file).dropna(subset=['low'])
+    answers = answers[answers.task.isin(scores)]
+    best = answers.task.map({task:table.mean(axis=1).idxmax() for task,table in scores.items()})
+    rounding = 1.02  # the grid's rates are rounded to two digits
+    holds = (best >= answers.low/rounding) & (best <= answers.high*rounding)
+    width = np.log10(answers.high/answers.low)
+    by_rule = answers.assign(holds=holds, width=width).groupby('rule')
+    return by_rule.agg(holds=('holds','mean'), width=('width','median'))
 
-def mlp(norm, n_in, n_out, n=64):
-    layer = lambda a,b: [
-        nn.Linear(a, b), *({'bn':[nn.BatchNorm1d(b)], 'ln':[nn.LayerNorm(b)], None:[]}[norm]), nn.ReLU()]
-    return nn.Sequential(*layer(n_in, n), *layer(n, n), nn.Linear(n, n_out))
+def judge(half, steps):
+    "Return the summary of one half at one length of cycle, its rows, the noise of a seed, and its bands."
+    everywhere = {task:table for task,table in scores_of(steps).items() if is_telling(table, task)}
+    rows = [rows_of_answers(everywhere), rows_of_three_runs(everywhere, steps)]
+    if steps == 300 and cycles.free_file.exists(): rows.append(rows_of_free_runs(everywhere))
+    rows = pd.concat(rows, ignore_index=True)
+    rows = rows[rows.task.map(lambda o: tasks[o].half) == half]
+    own = {task:table for task,table in everywhere.items() if tasks[task].half == half}
+    table = summary(rows).assign(half=half, steps=steps)
+    return table,rows,np.mean([noise(o) for o in own.values()]),coverage(own)
 
-def cnn(norm, n=16, c_in=1, n_out=10):
-    layer = lambda a,b: ConvLayer(a, b, stride=2, norm_type=NormType.Batch if norm else None)
-    head = lambda: nn.Sequential(layer(2*n, 2*n), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                                 nn.Linear(2*n, n_out))
-    return nn.Sequential(layer(c_in, n), layer(n, 2*n), head())
-
-class Recurrent(Module):
-    "The last state of an RNN over words or over the rows of an image"
-    def __init__(self, kind, n_in=None, vocab=30, n=32, n_out=4):
-        self.emb = nn.Embedding(vocab, n) if n_in is None else nn.Flatten(0, 0)
-        self.rnn,self.out = kind(n_in or n, n, batch_first=True),nn.Linear(n, n_out)
-        self.n_in = n_in
-    def forward(self, x):
-        x = self.emb(x) if self.n_in is None else x.view(len(x), -1, self.n_in)
-        return self.out(self.rnn(x)[0][:,-1])
-
-class Attention(Module):
-    "A transformer's encoder, with LayerNorm"
-    def __init__(self, vocab=30, length=16, n=32, n_out=4):
-        self.emb,self.pos = nn.Embedding(vocab, n),nn.Parameter(torch.randn(length, n)*0.1)
-        self.layers = nn.Sequential(*[nn.TransformerEncoderLayer(n, 2, 64, dropout=0., batch_first=True)
-                                      for _ in range(2)])
-        self.out = nn.Linear(n, n_out)
-    def forward(self, x): return self.out(self.layers(self.emb(x)+self.pos).mean(1))
-
-def thirds(m): return [params(o) for o in m]
-
-def pretrained():
-    "A CNN that knows the digits turned upside down"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        m,(x,y) = cnn(True),digits(px=8)[0]
-        opt = torch.optim.Adam(m.parameters(), 1e-2)
-        for _ in range(20):
-            opt.zero_grad(); F.cross_entropy(m(x.flip(2)), y).backward(); opt.step()
-        m[2][-1].reset_parameters()
-    return m
-
-# Tasks: data, model, optimiser, epochs, batch size
-
-def task(data, model, opt, epochs, bs=64, **kw):
-    return SimpleNamespace(data=data, model=model, opt=opt, epochs=epochs, bs=bs, kw=kw)
-
-tasks = {
-    'digits mlp bn sgd':        task(digits,        lambda: mlp('bn', 64, 10), sgd, 6),
-    'digits mlp sgd':           task(digits,        lambda: mlp(None, 64, 10), sgd, 8),
-    'digits cnn sgd':           task(partial(digits, px=8), lambda: cnn(None), sgd, 8),
-    'digits cnn bn adam':       task(partial(digits, px=8), lambda: cnn(True), Adam, 5),
-    'digits resnet8 sgd':  task(partial(digits, 320, px=16), lambda: cifar_resnet(8, c_in=1), sgd, 5, bs=32),
-    'digits resnet8 adam': task(partial(digits, 320, px=16), lambda: cifar_resnet(8, c_in=1), Adam, 5, bs=32),
-    'digits gru adam':          task(digits,        lambda: Recurrent(nn.GRU, 8, n_out=10), Adam, 8),
-    'digits frozen bn adam':    task(partial(digits, px=8), pretrained, Adam, 5, splitter=thirds),
-    'rows mlp ln adam':         task(rows,          lambda: mlp('ln', 20, 4), Adam, 8),
-    'rows mlp adam':            task(rows,          lambda: mlp(None, 20, 4), Adam, 10),
-    'cancer mlp sgd':           task(cancer,        lambda: mlp(None, 30, 2), sgd, 10, bs=32),
-    'friedman mlp bn sgd':      task(friedman,      lambda: mlp('bn', 10, 1), sgd, 8),
-    'diabetes mlp adam':        task(diabetes,      lambda: mlp(None, 10, 1), Adam, 10, bs=32),
-    'text lstm sgd':            task(text,          lambda: Recurrent(nn.LSTM), sgd, 8),
-    'text attention ln adam':   task(text,          Attention, Adam, 5),
-    'text attention ln sgd':    task(text,          Attention, sgd, 5),
-    'quantiles mlp bn sgd':     task(quantiles,     lambda: mlp('bn', 8, 3), sgd, 6),
-    'quantiles mlp bn adam':    task(quantiles,     lambda: mlp('bn', 8, 3), Adam, 6),
-    'hastie mlp sgd':           task(hastie,        lambda: mlp(None, 10, 2), sgd, 10),
-    'hastie mlp ln adam':       task(hastie,        lambda: mlp('ln', 10, 2), Adam, 5),
-    'friedman3 mlp ln sgd':     task(friedman3,     lambda: mlp('ln', 4, 1), sgd, 8),
-    'friedman3 mlp bn adam':    task(friedman3,     lambda: mlp('bn', 4, 1), Adam, 6),
-    'shapes cnn bn sgd':        task(shapes,        lambda: cnn(True, c_in=3, n_out=4), sgd, 8),
-    'shapes cnn adam':          task(shapes,        lambda: cnn(None, c_in=3, n_out=4), Adam, 10),
-    'shapes resnet8 long sgd':  task(shapes,        lambda: cifar_resnet(8, n_out=4), sgd, 12),
-    'digits gru sgd':           task(digits,        lambda: Recurrent(nn.GRU, 8, n_out=10), sgd, 8),
-}
-
-def loader(x, y, bs, **kw):
-    return DataLoader(range(len(x)), bs, create_batch=lambda b: (x[b],y[b]), **kw)
-
-class NoValid(Callback):
-    "Only the end counts"
-    def before_validate(self): raise CancelValidException()
-
-def learner(name, seed):
-    t = tasks[name]
-    train,valid = t.data()
-    set_seed(seed)
-    is_reg = train[1].is_floating_point()
-    dls = DataLoaders(loader(*train, t.bs, shuffle=True, drop_last=True),
-                      loader(*valid, 2*t.bs, shuffle=True))
-    learn = Learner(dls, t.model(), loss_func=MSELossFlat() if is_reg else CrossEntropyLossFlat(),
-                    opt_func=t.opt,
-                    metrics=None if is_reg else accuracy, **t.kw)
-    if t.kw: learn.lr = slice(1e-4, 1e-3); learn.freeze_to(1)
-    learn.remove_cb(ProgressCallback)
-    return learn
-
-def score(name, peak, seed):
-    "Points of accuracy, or minus hundredths of the standardised squared error, of a cycle with this peak"
-    learn = learner(name, seed)
-    with learn.no_logging():
-        learn.fit_clr_beta(slice(peak/10, peak) if tasks[name].kw else peak, cycle_len=tasks[name].epochs,
-                           wds=1e-4, cbs=NoValid())
-        res = learn.validate()
-    if len(res) > 1: return 100*res[1]
-    return -100*min(res[0], 1.) if res[0]==res[0] else -100.
-
-def range_test(name, seed):
-    learn = learner(name, seed)
-    with learn.no_logging():
-        df = learn.lr_find_val(1e-5, 10, num_it=100, wd=1e-4, show_plot=False, bn='both').df
-    return df[['lr', *[o for o in df if o in ('train_loss','valid_loss','valid_loss_batch')]]]
-
-def run_grid():
-    f = here/'peak_grid.csv'
-    done = set() if not f.exists() else {
-        tuple(o) for o in pd.read_csv(f)[['task','peak','seed']].itertuples(index=False)}
-    if not done: f.write_text('task,peak,seed,score,seconds\n')
-    for seed,name,peak in itertools.product(seeds, tasks, grid):
-        if (name,peak,seed) in done: continue
-        t0 = time.perf_counter()
-        res = score(name, peak, seed)
-        with f.open('a') as o: o.write(f'{name},{peak:g},{seed},{res:.3f},{time.perf_counter()-t0:.2f}\n')
-
-def run_tests():
-    f = here/'peak_tests.csv.gz'
-    res = [range_test(name, seed).assign(task=name, seed=seed) for seed in seeds for name in tasks]
-    pd.concat(res).to_csv(f, index=False, float_format='%.6g')
-
-def trial(name, peak, seed, n):
-    "What `score` says after a cycle of only `n` steps, on as few batches, or on some of the epochs"
-    learn = learner(name, seed)
-    t,dl = tasks[name],learn.dls.train
-    if n < len(dl):
-        x,y = (o[:n*t.bs] for o in t.data()[0])
-        learn.dls.loaders[0] = loader(x, y, t.bs, shuffle=True, drop_last=True)
-    with learn.no_logging():
-        lrs = slice(peak/10, peak) if t.kw else peak
-        learn.fit_clr_beta(lrs, cycle_len=max(1, round(n/len(dl))), wds=1e-4, cbs=NoValid())
-        res = learn.validate()
-    return -res[0] if res[0]==res[0] else -math.inf
-
-def run_trials():
-    """Of three peaks, a third, one and three times the suggestion, the best after trial cycles that cost a
-    part of the run"""
-    df = regrets().query("rule == 'peak, training'").dropna()
-    res = []
-    for part in (0.1, 0.3, 1):
-        for o in df.itertuples():
-            steps = len(learner(o.task, o.seed).dls.train)*tasks[o.task].epochs
-            peaks = [o.lr/3, o.lr, o.lr*3]
-            best = max(peaks, key=lambda p: trial(o.task, p, o.seed, max(4, round(steps*part/3))))
-            res.append((part, o.task, o.seed, best, loss_of(o.task, best), o.regret))
-        pd.DataFrame(res, columns='part task seed lr regret of_peak'.split()).to_csv(
-            here/'peak_trials.csv', index=False, float_format='%.4g')
-
-# The rules: a learning rate from the curves of one range test
-
-def lagging(y):
-    "fastai's smoothing of a loss"
-    avg,res = 0.,[]
-    for i,o in enumerate(y):
-        avg = 0.98*avg + 0.02*o
-        res.append(avg/(1-0.98**(i+1)))
-    return res
-
-def fastais(f):
-    "A rule of fastai's, on its own smoothed loss, without the first tenth and the last five steps"
-    def rule(lrs, losses, adaptive):
-        keep = slice(10, max(11, len(lrs)-5))
-        lrs,losses = tensor(lrs)[keep],tensor(lagging(losses))[keep]
-        ok = losses.isfinite()
-        args = (lrs[ok].tolist(),losses[ok].tolist()) if f is valley else (lrs[ok],losses[ok])
-        return float(f(*args, 100)[0])
-    return rule
-
-def steepest(smoothing, skip_begin, skip_end):
-    """Where the loss falls fastest from step to step, as torch-lr-finder (0.05, 10, 5) and Lightning (its
-    moving average, 10, 1) suggest"""
-    def rule(lrs, losses, adaptive):
-        y = np.array(lagging(losses) if smoothing is None else
-                     pd.Series(losses).ewm(alpha=smoothing, adjust=False).mean())
-        keep = slice(skip_begin, len(y)-skip_end)
-        y,lrs = y[keep],np.asarray(lrs)[keep]
-        ok = np.isfinite(y)
-        return lrs[ok][np.gradient(y[ok]).argmin()]
-    return rule
-
-def peaks(lrs, losses, adaptive): return find_peak(lrs, losses, 100, adaptive, diverged=len(lrs) < 100).lr
-
-rules = {'peak, training':(peaks,'train_loss'),
-         'torch-lr-finder, training':(steepest(0.05, 10, 5),'train_loss'),
-         'Lightning, training':(steepest(None, 10, 1),'train_loss'),
-         **{f'{f.__name__}, {name}':(fastais(f),f'{col}_loss') for f in (valley,minimum,steep,slide)
-            for name,col in (('training','train'),('validation','valid'))}}
-
-# What they are worth
-
-def loss_of(task, lr):
-    "What `task` loses at `lr`"
-    y = pd.read_csv(here/'peak_grid.csv').query('task == @task').groupby('peak').score.mean()
-    return y.max()-np.interp(math.log10(lr), np.log10(y.index.to_numpy(float)), y)
-
-def regrets():
-    "Of each rule, task and seed: the suggestion and what it loses; None where there is no suggestion"
-    scores = pd.read_csv(here/'peak_grid.csv').groupby(['task','peak']).score.mean().unstack()
-    x,res = np.log10(scores.columns.to_numpy(float)),[]
-    for (task,seed),df in pd.read_csv(here/'peak_tests.csv.gz').groupby(['task','seed']):
-        y = scores.loc[task].to_numpy()
-        for name,(rule,col) in rules.items():
-            try: lr = rule(df.lr.to_numpy(), df[col].to_numpy(), 'adam' in task)
-            except (ValueError,IndexError,RuntimeError): lr = None
-            found = lr is not None and math.isfinite(lr) and lr > 0
-            res.append((name, task, seed, lr if found else math.nan,
-                        y.max()-np.interp(np.log10(lr), x, y) if found else math.nan))
-    return pd.DataFrame(res, columns='rule task seed lr regret'.split())
-
-def left_out():
-    "Of each task, the factor that is best on the other tasks of its kind of optimiser, and what it loses"
-    df = regrets().query("rule == 'peak, training'").dropna()
-    scores = pd.read_csv(here/'peak_grid.csv').groupby(['task','peak']).score.mean().unstack()
-    x,tried = np.log10(scores.columns.to_numpy(float)),np.geomspace(0.05, 2, 38)
-    loses = {}
-    for task,own in df.groupby('task'):
-        y,middles = scores.loc[task].to_numpy(),own.lr/factors['adam' in task]
-        loses[task] = np.array([np.mean(y.max()-np.interp(np.log10(f*middles), x, y)) for f in tried])
-    res = []
-    for task in loses:
-        others = [np.minimum(o, 6) for k,o in loses.items()
-                  if k != task and ('adam' in k) == ('adam' in task)]
-        best = np.sum(others, axis=0).argmin()  # no task counts for more than six points
-        res.append((task, tried[best], loses[task][best]))
-    return pd.DataFrame(res, columns='task factor regret'.split()).set_index('task')
-
-def faces():
-    """Of each task with BatchNorm, how many decades below the training loss the validation loss turns, and
-    how high it stands at the best peak against its start: with running averages, and with the mini-batch's
-    own statistics"""
-    best = pd.read_csv(here/'peak_grid.csv').groupby(['task','peak']).score.mean().unstack().idxmax(axis=1)
-    res = []
-    for (task,seed),df in pd.read_csv(here/'peak_tests.csv.gz').groupby(['task','seed']):
-        df = df.reset_index(drop=True)
-        if np.allclose(df.valid_loss, df.valid_loss_batch, equal_nan=True): continue
-        curves = dict(training='train_loss', running='valid_loss', own='valid_loss_batch')
-        curves = {k:centred(df[o], 100) for k,o in curves.items()}
-        turn = {k:math.log10(df.lr[o.idxmin()]) for k,o in curves.items()}
-        at = min((df.lr-best[task]).abs().idxmin(), len(df)-1)
-        row = {f'{k}, decades below':turn['training']-turn[k] for k in ('running','own')}
-        res.append(dict(task=task) | row | {f'{k}, at the best peak':curves[k][at]/curves[k][:10].median()
-                                            for k in ('running','own')})
-    return pd.DataFrame(res).groupby('task').median()
-
-def judge():
-    df = regrets()
-    tasks = df.groupby(['rule','task']).regret.mean().unstack()
-    table = pd.DataFrame({'median':tasks.median(axis=1), 'worst':tasks.max(axis=1),
-                          'worst run':df.groupby('rule').regret.max(),
-                          'runs without':df.groupby('rule').regret.apply(lambda o: o.isna().sum())}
-                         ).sort_values('median').round(2)
-    out = left_out()
-    table['more than peak'] = tasks.gt(out.regret).sum(axis=1)
-    table.to_csv(here/'peak_regret.csv')
-    print(table.to_markdown() if importlib.util.find_spec('tabulate') else table.to_string())
-    print(tasks.loc['peak, training'].round(2).to_string())
-    faces().to_csv(here/'peak_faces.csv', float_format='%.3g')
-    out.to_csv(here/'peak_left_out.csv', float_format='%.3f')
-    print(f"with the factor chosen on the other tasks: median {out.regret.median():.2f}, "
-          f"worst {out.regret.max():.2f}")
-    print(out.round(2).to_string())
+def smoke():
+    "Measure one small task in a new folder."
+    cycles.results = Path(tempfile.mkdtemp())
+    for name in 'runs','minis','answers','free':
+        setattr(cycles, f'{name}_file', cycles.results/f'{name}.csv')
+    task = 'cancer mlp sgd'
+    cycles.add(itertools.product([task], range(2), [300], [cycles.default], cycles.rates(0.1, 2, 1)))
+    cycles.finders.clear()  # other packages need not be installed
+    cycles.answers([task])
 
 @call_parse
 def main(
-    what:str, # grid, tests, trials or judge
+    smoke_test:store_true=False, # Measure one small task first, in a new folder, and judge only that
 ):
-    warnings.simplefilter('ignore')
-    dict(grid=run_grid, tests=run_tests, trials=run_trials, judge=judge)[what]()
+    "Print the tables of points lost, and write them beside the measurements."
+    if smoke_test: smoke()
+    tables,all_rows = [],[]
+    for half,steps in itertools.product([design,judging], [300,1500]):
+        if not any(tasks[task].half == half for task in scores_of(steps)): continue
+        table,rows,of_seed,bands = judge(half, steps)
+        print(f'\n{half}, {steps} steps, {rows.task.nunique()} tasks, noise of one seed {of_seed:.2f}')
+        print(table.drop(columns=['half','steps']).to_string(index=False, float_format='{:.2f}'.format))
+        print(bands.to_string(float_format='{:.2f}'.format))
+        tables.append(table)
+        all_rows.append(rows.assign(half=half, length=steps))
+    pd.concat(tables).to_csv(cycles.results/'regret.csv', index=False, float_format='%.3g')
+    pd.concat(all_rows).to_csv(cycles.results/'rows.csv', index=False, float_format='%.4g')
