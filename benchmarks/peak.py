@@ -59,7 +59,7 @@ def rows_of_answers(scores):
     return answers.assign(points=points, without=answers.lr.isna())
 
 def _tuned(answers, scores, rule):
-    "Return the answers of `rule`, times the factor that is best on the design half for each kind of optimiser."
+    "Return the answers of `rule`, times the factor that is best on the design half for each optimiser."
     own = answers[answers.rule == rule]
     kinds = own.task.map(cycles.kind_of)
     is_design = own.task.map(lambda o: tasks[o].half) == design

@@ -3,11 +3,24 @@ os.environ.setdefault('MPLBACKEND', 'agg')
 # on tasks so small, threads wait for each other, and for whatever else is running
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-import pytest, signal
+import pytest, re, signal
 from pathlib import Path
 
 root = Path(__file__).parent.parent
 needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs os.fork, which Windows does not have')
+
+def recipe_of_readme(epochs, more=''):
+    """Return the first script of README with digits of 8×8 pixels in place of 32×32, and with so many epochs.
+    The notebook of the index runs it as it is."""
+    text = (root/'README.md').read_text(encoding='utf-8')
+    script = re.search('```python\n(from fastai_clrbeta.*?)```', text, re.S)[1]
+    changes = {'digits_dls(bs=128,':'digits_dls(bs=32, size=8,', 'cycle_len=15':f'cycle_len={epochs}{more}'}
+    for old,new in changes.items():
+        assert script.count(old) == 1, f'{old} in\n{script}'
+        script = script.replace(old, new)
+    return script
+# what a killed process has written is there without it, too: only a power cut, which no test has, needs it
+os.fsync = lambda fd: None
 # a shell that starts the tests in the background has them and their children ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -18,11 +31,16 @@ def close_figures():
     from matplotlib import pyplot as plt
     plt.close('all')
 
+def pytest_configure(config): config.option.loadscopereorder = False  # xdist takes the tests in our order
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups
 def pytest_collection_modifyitems(items):
-    "fastai's star imports bring fastcore's `test_eq` and its like along, which are no tests of this package"
+    """Leave out fastcore's `test_eq` and its like, which fastai's star imports bring along. Begin with what
+    takes long, so that all workers end at the same time: groups, and slow tests."""
     items[:] = [o for o in items if o.function.__module__ == o.module.__name__]
     for o in items:
         if shares(o): o.add_marker(pytest.mark.xdist_group(o.module.__name__))
+    items.sort(key=lambda o: (not shares(o), o.get_closest_marker('slow') is None))
 
 def shares(item):
     "Does it use a fixture that is made once for several tests?"

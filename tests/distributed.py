@@ -1,14 +1,8 @@
 "What test_distributed.py runs in two processes"
-import runpy
 from fastai.vision.all import *
 from fastai.distributed import *
 from fastai_clrbeta.all import *
 from fastai_clrbeta.learner import on_first
-
-def command(*args):
-    "Run the script with these arguments"
-    sys.argv = [*args]
-    runpy.run_path(args[0], run_name='__main__')
 
 def weights(learn): return torch.cat([o.flatten().float() for o in learn.model.state_dict().values()])
 

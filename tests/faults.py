@@ -1,13 +1,14 @@
 """Runs that are really killed: `python faults.py kill N folder [processes]`, or `lengthened`, `readme`,
 `interrupted_writing`, `disk_full`, `read_only` and a folder.
 Each run is a fork of one process, which has imported everything, so that twenty of them take seconds"""
-import json, multiprocessing, os, random, re, resource, shutil, signal, socket, sys, time, warnings
+import json, multiprocessing, os, random, resource, shutil, signal, socket, sys, time, warnings
 warnings.simplefilter('ignore', FutureWarning)
 from contextlib import nullcontext, redirect_stdout, suppress
 from fastai.distributed import *
 from fastai_clrbeta.all import *
 from fastai_clrbeta.learner import FitCallback
 from fastai_clrbeta.checkpoint import checkpoint_paths, read_checkpoint, write_checkpoint
+from conftest import recipe_of_readme
 from helpers import CrashAt, Explode, images, nth, outcome, sigkill, weights
 
 torch.set_num_threads(1)
@@ -174,17 +175,15 @@ class KilledInEpoch3(FitCallback):
         if self.training and (self.epoch, self.iter) == (3, 5): os.kill(os.getpid(), signal.SIGKILL)
 
 def run_readme(folder, seed, kill=False):
-    "Run the script of README.md in `folder`, with a seed, 5 epochs and a checkpoint. Keep what it prints"
-    text = (Path(__file__).parent.parent/'README.md').read_text(encoding='utf-8')
-    script = re.search('```python\n(from fastai_clrbeta.*?)```', text, re.S)[1]
-    changed = script.replace('cycle_len=15', "cycle_len=5, checkpoint='run', resume=True")
-    assert changed != script and 'fit_clr_beta(found, ' in changed
+    "Run the script of README.md in `folder`, with a seed and a checkpoint. Keep what it prints"
+    script = recipe_of_readme(5, ", checkpoint='run', resume=True")
+    assert 'fit_clr_beta(found, ' in script
     Path(folder).mkdir(exist_ok=True)
     os.chdir(folder)
     if kill: defaults.callbacks.append(KilledInEpoch3)
     names = {}
     with open(f'told_{seed}.txt', 'w', encoding='utf-8') as told, redirect_stdout(told):
-        exec(changed.replace('import *\n', f'import *\nset_seed({seed})\n', 1), names)
+        exec(script.replace('import *\n', f'import *\nset_seed({seed})\n', 1), names)
     Path('outcome0.json').write_text(json.dumps(outcome(names['learn'])), encoding='utf-8')
 
 def readme(folder):

@@ -1,6 +1,9 @@
 "A small task, and runs of it that are whole, or killed and resumed"
 import contextlib, itertools, os, signal, warnings
+from functools import lru_cache
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 from fastai.callback.all import *
 from fastai_clrbeta.all import *
 
@@ -17,6 +20,23 @@ def normed(): return two_layers(nn.BatchNorm1d(16))
 def conv():
     layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.1), nn.Linear(144, 3)
     return nn.Sequential(*layers)
+
+decoded = lru_cache(digits_dls)
+
+def digits(bs=32, size=8, seed=0):
+    "What `digits_dls` returns. It decodes the images once: all such loaders share them."
+    dls = decoded(bs=bs, size=size, seed=seed)
+    shared = {id(o):o for dl in dls.loaders for o in (dl.dataset, *dl.mem)}
+    return deepcopy(dls, shared)
+
+def save_digits(folder):
+    "Write 400 training and 100 validation digits of 8×8 pixels as PNG files. Return the folder."
+    loaded = load_digits()
+    for i,(pixels,label) in enumerate(zip(loaded.images[:500], loaded.target)):
+        file = folder/('test' if i>=400 else 'train')/str(label)/f'{i}.png'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels*15).astype('uint8')).convert('RGB').save(file)
+    return folder
 
 kinds = dict(rows=(x, mlp), normed=(x, normed), images=(images, conv))
 
@@ -68,12 +88,14 @@ def fit(learn, lrs=0.1, **kwargs):
     with learn.no_bar(), learn.no_logging(): learn.fit_clr_beta(lrs, **dict(cycle_len=3) | kwargs)
     return learn
 
+with_checkpoint = dict(checkpoint='run', every_iter=3)  # to write one takes as long as five or ten steps
+
 def killed(learn, **kwargs):
     "Train until the `CrashAt` of `learn` strikes"
-    with pytest.raises(KeyboardInterrupt): fit(learn, **dict(checkpoint='run', every_iter=1) | kwargs)
+    with pytest.raises(KeyboardInterrupt): fit(learn, **with_checkpoint | kwargs)
     return learn
 
-def resumed(learn, **kwargs): return fit(learn, **dict(checkpoint='run', every_iter=1, resume=True) | kwargs)
+def resumed(learn, **kwargs): return fit(learn, **with_checkpoint | dict(resume=True) | kwargs)
 
 def search(learn, **kwargs): return learn.lr_find_val(num_it=12, show_plot=False, **kwargs)
 

@@ -1,5 +1,6 @@
 "Run functions in new processes that are forked from one process, which has imported fastai already"
-import multiprocessing, os, sys, tempfile, warnings
+import json, multiprocessing, os, runpy, sys, tempfile, warnings
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -15,6 +16,7 @@ def call(f, args, folder, output, start_method):
     sys.stdout,sys.stderr = (open(o, 'w', buffering=1, encoding='utf-8', closefd=False) for o in (1,2))
     if folder: os.chdir(folder)
     multiprocessing.set_start_method(start_method, force=True)  # that of loader workers
+    os.fsync = lambda fd: None  # as in conftest.py
     warnings.simplefilter('ignore')
     f(*args)
 
@@ -57,3 +59,25 @@ def run(f, *args, folder=None, terminal=False):
     reader.close()
     process.join()
     return process.exitcode,text
+
+# What the new processes do
+def run_script(file, *args):
+    "Run a script with these arguments."
+    sys.argv = [*map(str, (file, *args))]
+    runpy.run_path(sys.argv[0], run_name='__main__')
+
+def in_two(f, *args):
+    "Call `f(*args)` in two processes, connected as torchrun connects them."
+    import faults  # it needs fork
+    os.environ['ACCELERATE_USE_CPU'] = '1'
+    sys.exit(any(faults.forked(partial(f, *args), n=2, limit=300)))
+
+def call_fault(name, args):
+    import faults
+    getattr(faults, name)(*args)
+
+def fault(name, *args):
+    "Return what a function of faults.py prints, in a process of its own."
+    code,output = run(call_fault, name, args)
+    assert code == 0, output[-3000:]
+    return json.loads(output.splitlines()[-1])

@@ -1,6 +1,7 @@
 "Small tasks for range tests, and a record of all that a range test could change"
 from fastai.text.all import *
 from fastai_clrbeta.all import *
+from helpers import digits
 
 TorchDL = torch.utils.data.DataLoader
 nan = math.nan
@@ -35,12 +36,12 @@ class CountingLoss(nn.Module):
         return loss + 0.01*self.mean
 
 def fastai_loaders():
-    dls = digits_dls(bs=32, size=8, seed=0)
+    dls = digits()
     dls.train.n = 256
     return dls
 
 def torch_loaders():
-    train,valid = digits_dls(size=8).loaders
+    train,valid = digits().loaders
     train = torch.utils.data.TensorDataset(train.mem[0][:256].float()/255, train.mem[1][:256])
     valid = torch.utils.data.TensorDataset(valid.mem[0][:100].float()/255, valid.mem[1][:100])
     shuffled = TorchDL(train, 32, shuffle=True, generator=torch.Generator().manual_seed(1))

@@ -3,10 +3,11 @@ import contextlib, io
 import pytest
 from fastai.vision.all import *
 from fastai_clrbeta.all import *
+from helpers import digits
 
 def learner(path, cbs=None):
     set_seed(0, reproducible=True)
-    dls = digits_dls(bs=64, size=8, seed=0)
+    dls = digits(bs=64)
     dls.train.n = 256
     convolution = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
     model = nn.Sequential(*convolution, nn.Flatten(), nn.Dropout(0.1), nn.Linear(144, 10))

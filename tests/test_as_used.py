@@ -10,15 +10,15 @@ from pathlib import Path
 sys.path.append({str(root/'tests')!r})
 warnings.filterwarnings('ignore')
 from fastai_clrbeta.all import *
+from fastai_clrbeta import cli
 from fastai_clrbeta.cli import clrbeta
-from helpers import CrashAt
+from helpers import CrashAt, digits
 
 path = Path(tempfile.mkdtemp())
 def learner(cbs=None, bs=256):
     set_seed(1)
     model = nn.Sequential(nn.Flatten(), nn.Linear(192,16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16,10))
-    dls = digits_dls(bs=bs, size=8, seed=1)
-    learn = Learner(dls, model, opt_func=sgd, metrics=accuracy, path=path, cbs=cbs)
+    learn = Learner(digits(bs, seed=1), model, opt_func=sgd, metrics=accuracy, path=path, cbs=cbs)
     assert hasattr(learn, 'progress') and hasattr(learn, 'recorder')
     return learn
 def weights(learn): return [p.detach().clone() for p in learn.model.parameters()]
@@ -57,8 +57,7 @@ learn.fit_clr_beta(0.01, cycle_len=1)
 whole = learner()
 whole.fit_clr_beta(0.1, cycle_len=3)
 n = len(whole.dls.train)
-for event,step,every in [('after_batch', n+3, None), ('after_batch', n+3, 2), ('before_validate', 2*n, 2),
-                         ('after_epoch', n, None), ('after_epoch', 3*n, None)]:
+for event,step,every in [('after_batch', n+3, 3), ('before_validate', 2*n, None), ('after_epoch', 3*n, None)]:
     name = f'{event}_{step}_{every}'
     crash = CrashAt(event, step, kill, order=0)
     try: learner(crash).fit_clr_beta(0.1, cycle_len=3, checkpoint=name, every_iter=every)
@@ -76,6 +75,7 @@ for i in range(120):
     f = path/f"imgs/{'train' if i<80 else 'test'}/{i%2}/{i}.png"
     f.parent.mkdir(parents=True, exist_ok=True)
     PILImage.create(rng.integers(0, 256, (8,8,3), dtype=np.uint8)).save(f)
+cli._n_test_steps = 12
 run = dict(data=str(path/'imgs'), depth=8, cycle_len=2, bs=20, lr=0.1, find=False)
 clrbeta(out=path/'whole', **run)
 crash = CrashAt('before_epoch', 1, kill)
@@ -107,13 +107,24 @@ def in_a_terminal(folder):
     pytest.importorskip('pty')
     return processes.run(run_script, folder=folder, terminal=True)[1]
 
+plot = """
+import os
+os.environ['MPLBACKEND'] = 'module://matplotlib_inline.backend_inline'
+from fastai_clrbeta.all import *
+plot_clr_beta(0.1);
+"""
+
 def in_a_notebook(folder):
+    "Also see that each figure is shown: the first one loads the backend of Jupyter"
     nbformat,nbclient = pytest.importorskip('nbformat'),pytest.importorskip('nbclient')
     pytest.importorskip('ipykernel')
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(setup + run_steps)])
+    code = plot, 'plot_clr_beta(0.2);', 'plt.plot([1,2]);', setup + run_steps
+    nb = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, code)])
     resources = {'metadata':{'path':str(folder)}}
     nbclient.NotebookClient(nb, timeout=400, kernel_name='python3', resources=resources).execute()
-    return json.dumps(nb.cells[0].outputs)
+    shown = [sum('image/png' in o.get('data', {}) for o in cell.outputs) for cell in nb.cells[:3]]
+    assert shown == [1,1,1], f'{shown} figures are shown in three cells with one each'
+    return json.dumps(nb.cells[-1].outputs)
 
 places = dict(pipe=in_a_pipe, terminal=in_a_terminal, notebook=in_a_notebook)
 

@@ -1,5 +1,5 @@
-"The command: in this process if that is enough, in a process of its own for signals and pipes"
-import io, json, os, re, runpy, shutil, signal, subprocess, sys, time
+"The command: in this process or a fork if that is enough, as a user starts it for Ctrl-C and pipes"
+import io, json, os, re, shutil, signal, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -9,12 +9,12 @@ import pytest
 import torch
 from fastcore.script import CliError
 from PIL import Image
-from sklearn.datasets import load_digits
 from fastai_clrbeta import cli
 from fastai_clrbeta import data as data_module
 from fastai_clrbeta.all import *
 from fastai_clrbeta.cli import clrbeta, EpochCSV, plain_rows
-from helpers import fit, learner, told
+from helpers import fit, learner, save_digits, told
+from processes import run, run_script, start
 
 files = {'history.csv','schedule.png','losses.png','model.pth','summary.json'}
 search_files = {'lr_find.csv','lr_find.png'}
@@ -48,26 +48,14 @@ def script(tmp_path_factory):
     return file
 
 @pytest.fixture
-def start(script, tmp_path):
-    "Start the command as a process"
-    started = []
-    def _start(*args):
-        cmd = [sys.executable, '-W', 'ignore', script, *map(str, args)]
-        pipes = dict(text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        started.append(subprocess.Popen(cmd, cwd=tmp_path, **pipes))
-        return started[-1]
-    yield _start
-    for o in started: o.kill()
-
-@pytest.fixture
 def command(script, tmp_path, monkeypatch, capsys):
     "Run the command in this process, as from a shell; its exit status, and what it printed"
     def _run(*args):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, 'argv', ['clrbeta', *map(str, args)])
+        monkeypatch.setattr(sys, 'argv', sys.argv)
         handler = signal.getsignal(signal.SIGINT)  # a command may leave it ignored: its process ends
         try:
-            with pytest.raises(SystemExit) as e: runpy.run_path(str(script), run_name='__main__')
+            with pytest.raises(SystemExit) as e: run_script(script, *args)
         finally: signal.signal(signal.SIGINT, handler)
         out,err = capsys.readouterr()
         status = e.value.code
@@ -77,14 +65,8 @@ def command(script, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
-    "A folder of 400 training and 100 validation digits, as PNG files"
-    folder = tmp_path_factory.mktemp('data')/'digits'
-    digits = load_digits()
-    for i,(x,y) in enumerate(zip(digits.images[:500], digits.target)):
-        f = folder/('test' if i>=400 else 'train')/str(y)/f'{i}.png'
-        f.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((x*15).astype('uint8')).resize((16,16)).convert('RGB').save(f)
-    return folder
+    "A folder of 400 training and 100 validation images"
+    return save_digits(tmp_path_factory.mktemp('data')/'digits')
 
 @pytest.fixture
 def small(images):
@@ -123,11 +105,11 @@ def check_main_job(folder, out, **options):
     return df.accuracy.iloc[-1]
 
 @pytest.mark.slow
-def test_main_job(start, tmp_path):
+def test_main_job(tmp_path):
     "No option: ResNet-20 on the digits passes 97 %"
-    p = start()
-    out,err = p.communicate(timeout=600)
-    assert p.returncode == 0, err
+    (tmp_path/'script.py').write_text(script_text)
+    code,out = run(run_script, 'script.py', folder=tmp_path)
+    assert code == 0, out
     assert check_main_job(tmp_path/'clrbeta_run', out) > 0.97
 
 def test_short_main_job(command, tmp_path):
@@ -253,26 +235,31 @@ def n_epochs(folder):
     try: return len(history(folder))
     except (FileNotFoundError, pd.errors.EmptyDataError): return 0
 
-def wait_for_epochs(process, folder, n):
+def wait_for_epochs(is_running, folder, n):
     deadline = time.time()+120
-    while n_epochs(folder) < n and process.poll() is None and time.time() < deadline: time.sleep(0.02)
+    while n_epochs(folder) < n and is_running() and time.time() < deadline: time.sleep(0.02)
 
 @posix
-def test_one_folder_is_for_one_run_until_it_is_interrupted(start, command, small, tmp_path):
+def test_one_folder_is_for_one_run_until_it_is_interrupted(script, command, small, tmp_path):
     "The lock keeps others out. Ctrl-C, pressed again and again, loses nothing"
     folder = tmp_path/'a/run'
     args = [*small, '--out', 'a/run']
-    p = start(*args, '--cycle-len', 600)
-    wait_for_epochs(p, folder, 1)
-    for more in '--force','--resume':
-        status,_,err = command(*args, more)
-        assert status == 1 and 'another clrbeta is at work in a/run' in err and len(err.splitlines()) == 1
+    cmd = [sys.executable, '-W', 'ignore', script, *map(str, args), '--cycle-len', '600']
+    with subprocess.Popen(cmd, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
+        is_running = lambda: p.poll() is None
+        try:
+            wait_for_epochs(is_running, folder, 1)
+            for more in '--force','--resume':
+                status,_,err = command(*args, more)
+                assert status == 1 and 'another clrbeta is at work in a/run' in err
+                assert len(err.splitlines()) == 1
 
-    deadline = time.time()+60
-    while p.poll() is None and time.time() < deadline:
-        p.send_signal(signal.SIGINT)
-        time.sleep(0.03)
-    out,err = p.communicate(timeout=60)
+            deadline = time.time()+60
+            while is_running() and time.time() < deadline:
+                p.send_signal(signal.SIGINT)
+                time.sleep(0.03)
+            out,err = p.communicate(timeout=60)
+        finally: p.kill()
     assert p.returncode == 130 and err == ''
     assert 'interrupted' in out.splitlines()[-1]
     assert names(folder) == files
@@ -301,18 +288,18 @@ def test_two_at_once(small_run, tmp_path):
     assert names(tmp_path/'run') == files
 
 def test_killed_and_resumed_is_as_if_nothing_had_happened(
-        start, command, small, tmp_path, monkeypatch, capsys, record_property):
+        script, command, small, tmp_path, monkeypatch, capsys, record_property):
     "In the middle of an epoch, and once more between two epochs"
-    args = [*small, '--cycle-len', 6, '--checkpoint']
+    args = [*small, '--cycle-len', 8, '--checkpoint']
     cut,whole = tmp_path/'cut',tmp_path/'whole'
-    p = start(*args, '--out', 'cut')
-    wait_for_epochs(p, cut, 2)
+    p = start(run_script, (script, *args, '--out', 'cut'), tmp_path, tmp_path/'output')
+    wait_for_epochs(p.is_alive, cut, 2)
     p.kill()
-    p.communicate()
+    p.join()
     first_kill = n_epochs(cut)
-    with killed_in_epoch(monkeypatch, 5): command(*args, '--resume', '--out', 'cut')
+    with killed_in_epoch(monkeypatch, 7): command(*args, '--resume', '--out', 'cut')
     capsys.readouterr()
-    assert 0 < first_kill < 5 == n_epochs(cut) and result(cut) is None
+    assert 0 < first_kill < 7 == n_epochs(cut) and result(cut) is None
     status,out,err = command(*args, '--out', 'cut', '--resume')
     assert status == 0, err
     assert 'Resuming from epoch' in out and out.count('train_loss') == 1

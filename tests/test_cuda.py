@@ -104,15 +104,15 @@ def test_steps_that_overflow_are_left_out(device, fp16_anywhere):
 
 def test_the_scaler_goes_with_a_checkpoint(tmp_path, fp16_anywhere):
     make = lambda **kwargs: learner('cpu', tmp_path, **kwargs).to_precision('fp16')
-    whole = weights(train(make(), checkpoint='whole', every_iter=2))
+    whole = weights(train(make(), checkpoint='whole', every_iter=3))
     class Cut(Callback):
         def after_batch(self):
             if self.train_iter == 7: raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt): train(make(cbs=Cut()), checkpoint='run', every_iter=2)
+    with pytest.raises(KeyboardInterrupt): train(make(cbs=Cut()), checkpoint='run', every_iter=3)
     class Scale(Callback):
         order,scales = 2000,[]
         def after_step(self): self.scales.append((self.train_iter, self.learn.scaler.get_scale()))
-    again = train(make(cbs=Scale()), checkpoint='run', every_iter=2, resume=True)
+    again = train(make(cbs=Scale()), checkpoint='run', every_iter=3, resume=True)
     assert_same(weights(again), whole)
     assert Scale.scales[0][0] == 6 and {o for _,o in Scale.scales} == {2.**16}
 

@@ -1,22 +1,16 @@
 "Two processes, for real"
 import json, os, signal, subprocess, sys, time
-from functools import partial
 from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import processes
 from conftest import needs_fork, root
 from fastai_clrbeta.schedule import clr_beta_lr, clr_beta_mom
+from helpers import save_digits
+from processes import in_two, run, run_script
 
 pytest.importorskip('accelerate')
-
-def in_two(name, *args):
-    "Call a function of distributed.py in two forks of this process"
-    import distributed, faults
-    os.environ['ACCELERATE_USE_CPU'] = '1'
-    sys.exit(any(faults.forked(partial(getattr(distributed, name), *args), n=2, limit=300)))
 
 def start(*args, cwd, restarts=0):
     "Start torchrun with two processes"
@@ -47,25 +41,27 @@ def wait_for(path):
 def test_the_command_is_started_anew(tmp_path):
     "One process of two is killed, torchrun starts both again, and all is as if nothing had happened"
     (tmp_path/'clrbeta.py').write_text('from fastai_clrbeta.cli import clrbeta; clrbeta()', encoding='utf-8')
-    options = '--depth 8 --cycle-len 3 --lr 0.1 --bs 128 --checkpoint --resume --out'.split()
+    save_digits(tmp_path/'digits')
+    options = '--data digits/ --depth 8 --cycle-len 12 --lr 0.1 --bs 50 --checkpoint --resume --out'.split()
     p = start('clrbeta.py', *options, 'killed', cwd=tmp_path, restarts=1)
     wait_for(tmp_path/'killed/history.csv')
     os.kill(workers(p)[1], signal.SIGKILL)
     out,err = p.communicate(timeout=300)
     assert p.returncode == 0, err[-3000:]
     assert out.count('Resuming from epoch') == 1 and out.count('It is all in killed/.') == 1
-    code,out = processes.run(in_two, 'command', 'clrbeta.py', *options, 'whole', folder=tmp_path)
+    code,out = run(in_two, run_script, 'clrbeta.py', *options, 'whole', folder=tmp_path)
     assert code == 0 and 'Resuming from' not in out, out[-3000:]
     a,b = (torch.load(tmp_path/o/'model.pth')['model'] for o in ('killed','whole'))
     assert all(torch.equal(a[k], b[k]) for k in a)
     a,b = (pd.read_csv(tmp_path/o/'history.csv').drop(columns='seconds') for o in ('killed','whole'))
     pd.testing.assert_frame_equal(a, b, check_exact=True)
     files = [{o.name for o in (tmp_path/name).iterdir()} for name in ('killed','whole')]
-    assert len(a) == 3 and files[0] == files[1]
+    assert len(a) == 12 and files[0] == files[1]
 
 @needs_fork
 def test_two_processes(tmp_path):
-    code,out = processes.run(in_two, 'main', folder=tmp_path)
+    from distributed import main
+    code,out = run(in_two, main, folder=tmp_path)
     assert code == 0, out[-3000:]
     assert out.count('Stopped: ') == out.count('will hold the epoch') == 1 and '%' in out  # a bar is seen
     assert sorted(o.name for o in (tmp_path/'models').iterdir()) == ['best.pth','run.ckpt','run.prev.ckpt']

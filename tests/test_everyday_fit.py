@@ -1,8 +1,9 @@
 "What people do with fits every day: habits of other trainers, restarts, logs, data that cannot be used"
-import inspect, json, os, shutil, subprocess, sys
+import inspect, os, shutil
 import pytest
-from conftest import needs_fork, root
+from conftest import needs_fork
 from helpers import *
+from processes import fault
 from fastai_clrbeta.learner import FitCallback, follows_momentum
 
 def found(peak, why='it was told to'): return SimpleNamespace(peak=peak, why=why)
@@ -65,15 +66,11 @@ def test_peaks_of_several_groups_come_from_the_checkpoint(tmp_path):
     with pytest.raises(KeyboardInterrupt): in_silence(make(tmp_path, CrashAt('after_batch', 9)), lrs, **run)
     assert outcome(in_silence(make(tmp_path), found(0.5), **run)) == outcome(whole)
 
-@pytest.mark.slow
 @needs_fork
 def test_the_script_of_the_readme_survives_a_kill(tmp_path):
     "Started again with the same seed and with another one, it ends with the weights of the script in peace"
-    p = subprocess.run([sys.executable, str(root/'tests/faults.py'), 'readme', str(tmp_path)],
-                       capture_output=True, text=True, cwd=root)
-    assert p.returncode == 0, p.stderr[-3000:]
-    res = json.loads(p.stdout.splitlines()[-1])
-    assert res['codes'] == dict(peace=0, killed=-9, same_seed=0, other_seed=0), p.stderr[-3000:]
+    res = fault('readme', tmp_path)
+    assert res['codes'] == dict(peace=0, killed=-9, same_seed=0, other_seed=0), res['told']
     assert all('Resuming from epoch 3' in o for o in res['told'].values())
     assert 'with the peak' not in res['told']['same_seed']
     assert 'Resuming with the peak' in res['told']['other_seed']

@@ -292,7 +292,7 @@ def test_a_metric_of_a_loss_that_never_falls():
 
 values = st.lists(st.one_of(st.floats(-10, 10), st.floats(0, 1e6)), min_size=2, max_size=120)
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(values, st.booleans(), st.booleans())
 def test_a_line_changes_no_more_than_its_values(losses, is_loss, cumulates):
     if cumulates: losses = np.cumsum(losses)

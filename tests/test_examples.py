@@ -1,7 +1,8 @@
 "The examples run"
-import importlib, os, subprocess, sys
+import importlib, os
 import pytest
 from conftest import root
+from processes import in_two, run, run_script
 
 folder = root/'examples'
 
@@ -29,12 +30,9 @@ def test_custom_schedule(example, tmp_path):
     module.main(epochs=1)
     assert (tmp_path/'trapezoid.png').exists() and (tmp_path/'models/trapezoid.ckpt').exists()
 
-@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 def test_several_processes(tmp_path):
     pytest.importorskip('accelerate')
-    env = os.environ | dict(ACCELERATE_USE_CPU='1', OMP_NUM_THREADS='1', PYTHONPATH=str(root))
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
-               folder/'several_processes.py', '--epochs', '1']
-    process = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr[-3000:]
+    code,output = run(in_two, run_script, folder/'several_processes.py', '--epochs', '1', folder=tmp_path)
+    assert code == 0, output[-3000:]
     assert (tmp_path/'digits.pkl').exists() and (tmp_path/'models/digits.ckpt').exists()

@@ -1,6 +1,6 @@
 """The laboratory of the experiments: a killed run is resumed and ends the same, a run is known by all of its
 settings, no log is thrown away, and the tables of logs give back what was put in"""
-import gzip, json, signal, subprocess, sys, threading, time
+import gzip, json, sys, threading, time
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest
 from fastai.callback.fp16 import MixedPrecision
@@ -10,6 +10,7 @@ from filelock import FileLock
 from PIL import Image
 from fastai_clrbeta.all import cifar_resnet, digits_dls, sgd
 from conftest import root
+from processes import run_script, start
 
 sys.path.append(str(root/'experiments'))
 import compare, range_test, superconvergence  # noqa: E402
@@ -18,7 +19,7 @@ from log_tables import LogTables, committed, from_cell, hash_of, merge, to_cell 
 
 small = dict(depth=8, bs=16, n_train=None, epochs=1, num_it=10)
 
-def images(folder, seed=0, n_train=200):
+def images(folder, seed=0, n_train=100):
     "Make two classes of noise, one of them brighter."
     rng = np.random.default_rng(seed)
     for split,n in dict(train=n_train, test=32).items():
@@ -49,11 +50,12 @@ def contents(folder): return {file.name:file.read_bytes() for file in folder.glo
 def test_a_killed_run_is_resumed(data, tmp_path, capsys):
     killed,whole = tmp_path/'killed',tmp_path/'whole'
     options = dict(data=str(data), trial=True, only='resnet56', device='cpu')
-    command = [sys.executable, '-W', 'ignore', root/'experiments/superconvergence.py', '--trial', '--only',
-               'resnet56', '--device', 'cpu', '--data', data, '--working', killed]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not list(killed.glob('*.csv')): time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+    command = ('experiments/superconvergence.py', '--trial', '--only', 'resnet56', '--device', 'cpu',
+               '--data', data, '--working', killed)
+    process = start(run_script, command, root, tmp_path/'output')
+    while process.is_alive() and not list(killed.glob('*.csv')): time.sleep(0.005)
+    process.kill()
+    process.join()
     (name,partial), = logs(killed).items()
     assert len(partial) < 3, 'it was not killed within a run'
 

@@ -5,11 +5,12 @@ from fastai.tabular.all import *
 from fastai.text.all import *
 from fastai_clrbeta.all import *
 from fastai_clrbeta.learner import observes
+from helpers import digits
 
 nan = float('nan')
 
-def digits(n=256):
-    dls = digits_dls(bs=32, size=8, seed=0)
+def loaders(n=256):
+    dls = digits()
     dls.train.n = n
     return dls
 
@@ -20,7 +21,7 @@ def model():
 def learner(dls=None, **kwargs):
     "A small network on digits, with 8 batches in an epoch"
     kwargs = dict(loss_func=CrossEntropyLossFlat(), opt_func=sgd, metrics=accuracy) | kwargs
-    return Learner(dls or digits(), model(), **kwargs)
+    return Learner(dls or loaders(), model(), **kwargs)
 
 def quiet(learn, *args, **kwargs):
     with learn.no_bar(), learn.no_logging(): learn.fit_clr_beta(*args, **kwargs)
@@ -89,7 +90,7 @@ def test_frozen_body_with_slice():
     assert all(check(learn, slice(1e-4,1e-1)))
 
 def batches(n):
-    dl = digits(n).train
+    dl = loaders(n).train
     return [tuple(o.as_subclass(Tensor) for o in b) for b in dl]
 
 def test_torch_loaders():

@@ -2,7 +2,7 @@
 import os, re, shutil, site, subprocess, sys, sysconfig
 from pathlib import Path
 import pytest
-from conftest import root
+from conftest import recipe_of_readme, root
 from test_packaging import build
 
 pytestmark = pytest.mark.slow  # a new venv
@@ -60,29 +60,22 @@ print(*[o.name for o in reqs if o.marker is None])"""
     for o in names: assert f'Requirement already satisfied: {o}' in installed
 
 def test_recipe(installed, venv, tmp_path):
-    "README's first block, from the installed package; the cycle is shorter: the index runs the long one"
-    recipe = re.search(r'```python\n(.*?)```', (root/'README.md').read_text(encoding='utf-8'), re.S)[1]
-    assert 'fit_clr_beta' in recipe
-    assert recipe.count('cycle_len=15') == 1
-    code = recipe.replace('cycle_len=15', 'cycle_len=3') + """
-import fastai_clrbeta
+    """README's first script, from the installed package. Nothing is imported that `fastai.vision.all` has not
+    imported already: that keeps the import fast, see benchmarks/import_time.py"""
+    code = """
+import sys, fastai.vision.all
+theirs = set(sys.modules)
+import fastai_clrbeta.all
+brought = {o for o in set(sys.modules)-theirs if o.split('.')[0] != 'fastai_clrbeta'}
+""" + recipe_of_readme(epochs=3) + """
 losses = [o[0] for o in learn.recorder.values]
-print(fastai_clrbeta.__file__, learn.recorder.metric_names[3], *losses)"""
+print(brought or 'nothing', fastai_clrbeta.__file__, learn.recorder.metric_names[3], *losses)"""
     res = run(venv/'bin/python', '-W', 'ignore', '-c', code, cwd=tmp_path)
-    file,name,*losses = res.splitlines()[-1].split()
+    brought,file,name,*losses = res.splitlines()[-1].split()
+    assert brought == 'nothing', res
     assert Path(file).is_relative_to(venv) and name == 'accuracy'
     assert len(losses) == 3 and float(losses[-1]) < float(losses[0])  # the training losses
 
 def test_command(installed, venv, tmp_path):
     out = run(venv/'bin/clrbeta', '--help', cwd=tmp_path)
     assert '--cycle-len' in out and 'use_clr_beta' in out and not list(tmp_path.iterdir())
-
-def test_import_brings_only_ours(installed, venv, tmp_path):
-    """Nothing is imported that `fastai.vision.all` has not imported already.
-    That keeps the import fast, see benchmarks/import_time.py"""
-    code = """
-import sys, fastai.vision.all
-theirs = set(sys.modules)
-import fastai_clrbeta.all
-print(*sorted(o for o in set(sys.modules)-theirs if o.split('.')[0] != 'fastai_clrbeta'))"""
-    assert run(venv/'bin/python', '-W', 'ignore', '-c', code, cwd=tmp_path).split() == []

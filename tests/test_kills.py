@@ -12,7 +12,7 @@ def run_cases(folder, names):
 of_precision = 'does nothing on cpu', 'no instructions for bf16'
 
 def check(folder, *names, terminal=False):
-    "Run these cases of kills.py in one process, in a pipe or a terminal"
+    "Run these cases of kills.py in one process, in a pipe or a terminal. Return the number of faults"
     _,seen = processes.run(run_cases, folder, names, folder=root, terminal=terminal)
     assert (folder/'results.json').exists(), seen[-3000:]
     res = json.loads((folder/'results.json').read_text(encoding='utf-8'))
@@ -24,29 +24,31 @@ def check(folder, *names, terminal=False):
         assert all(how in codes for codes in struck), (name, o)
         told = [o for o in sum(o['told'], []) if not any(k in o for k in of_precision)]
         assert not told, (name, told)  # all that such runs hold is saved
-    return res
+    return sum(len(o['codes'])-2 for o in res.values())
 
 @needs_fork
-def test_loaders_of_fastai_and_of_torch_with_and_without_workers(tmp_path):
-    "In a pipe, five kills each"
+def test_loaders_of_fastai_and_of_torch_with_and_without_workers(tmp_path, record_property):
+    "In a pipe, three kills each"
     workers = 'no worker','two workers'
-    check(tmp_path, *(f'{lib}, {o}' for lib in ('fastai','torch') for o in workers))
+    n = check(tmp_path, *(f'{lib}, {o}' for lib in ('fastai','torch') for o in workers))
+    record_property('times', n)
 
 @needs_fork
-def test_kills_at_each_step(tmp_path):
-    res = check(tmp_path, 'at each step', terminal=True)
-    assert len(res['at each step']['codes']) == 13
+def test_kills_at_each_step(tmp_path, record_property):
+    n = check(tmp_path, 'at each step', terminal=True)
+    assert n == 11
+    record_property('times', n)
 
 @needs_fork
-def test_learners_of_every_kind(tmp_path):
-    "In a terminal, five kills each"
+def test_learners_of_every_kind(tmp_path, record_property):
+    "In a terminal, three kills each"
     kinds = 'tabular','collab','language model','U-Net','to_fp16','bf16','three groups','gradient scaler'
-    check(tmp_path, *kinds, terminal=True)
+    record_property('times', check(tmp_path, *kinds, terminal=True))
 
 @needs_fork
-def test_two_processes(tmp_path):
+def test_two_processes(tmp_path, record_property):
     "Both or one of them, five times in a row, and with loader workers"
-    check(tmp_path, 'two processes', 'two processes, workers')
+    record_property('times', check(tmp_path, 'two processes', 'two processes, workers'))
 
 @needs_fork
 def test_ctrl_c(tmp_path):
@@ -129,23 +131,22 @@ def notebook(tmp_path):
 @needs_fork  # as do the loaders of kills.py
 @pytest.mark.slow
 def test_a_kernel_that_is_interrupted_and_killed(notebook):
-    "Five interrupts, each followed by the same cell again; and two kills, each followed by all cells again"
+    "Three interrupts, each followed by the same cell again; and a kill, followed by all cells again"
     nb = notebook
     nb.run(setup)
     nb.run(start)
     end = nb.run('fit(learn)')[0].splitlines()[-1]
     assert end.startswith('The end: ')
     nb.run(start)
-    for i in range(5):
+    for i in range(3):
         seen,bar = nb.run(fit.format('interrupted'), 2, partial(nb.interrupt, after=0.02*i))
         assert seen.endswith('KeyboardInterrupt') and bar, seen
         assert i == 0 or 'Resuming from epoch' in seen
     assert nb.run(fit.format('interrupted'))[0].splitlines()[-1] == end
-    for steps in 4,5:  # six make an epoch
-        nb.run(start)
-        assert 'The end' not in nb.run(fit.format('killed'), steps, nb.kill)[0]
-        nb.restart()
-        nb.run(setup)
+    nb.run(start)
+    assert 'The end' not in nb.run(fit.format('killed'), 8, nb.kill)[0]  # six steps make an epoch
+    nb.restart()
+    nb.run(setup)
     nb.run('learn = make()')  # with other weights and random numbers
     seen = nb.run(fit.format('killed'))[0]
     assert 'Resuming from epoch 1' in seen and seen.splitlines()[-1] == end

@@ -191,9 +191,9 @@ def test_real_ctrl_c(record_property):
     def handler(*args): raise KeyboardInterrupt
     old = signal.signal(signal.SIGALRM, handler)
     try:
-        for k in range(25):
+        for k in range(12):
             try:
-                signal.setitimer(signal.ITIMER_REAL, 0.02+0.02*k)
+                signal.setitimer(signal.ITIMER_REAL, 0.02+0.03*k)
                 find(learn, num_it=60)
             except KeyboardInterrupt: n_stopped += 1
             finally: signal.setitimer(signal.ITIMER_REAL, 0)

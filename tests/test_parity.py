@@ -2,6 +2,7 @@
 import json
 import pytest
 from fastai_clrbeta.all import *
+from helpers import digits
 
 class Watch(Callback):
     "What every parameter group really had in each step, and the loss of each"
@@ -84,7 +85,7 @@ def test_resumed_fit_is_the_tail(start):
 def test_training_run():
     """Losses, batch by batch, beside a bare training loop with the optimiser and schedule of 2018: BatchNorm,
     dropout, L2 on all parameters"""
-    dls = digits_dls(bs=32, size=8, seed=0)
+    dls = digits()
     batches = [(x.as_subclass(Tensor), y.as_subclass(Tensor)) for x,y in dls.train][:32]
     def model():
         torch.manual_seed(1)

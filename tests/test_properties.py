@@ -19,16 +19,8 @@ from test_parity import reference
 
 # In CI always the same examples, so that a failure is the fault of the change at hand and can be repeated.
 # Elsewhere new ones, to find more.
-quick = settings(deadline=None, max_examples=200, derandomize='CI' in os.environ, database=None)
-runs  = settings(quick, max_examples=25)
-
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    "For these tiny models more threads only wait for each other"
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
+quick = settings(deadline=None, max_examples=100, derandomize='CI' in os.environ, database=None)
+runs  = settings(quick, max_examples=12)
 
 class Case(namedtuple('Case', 'nb div pct mom_max mom_min')):
     "The arguments of one cycle"

@@ -1,44 +1,31 @@
 "A run survives: killed, interrupted, without room on the disk, or in a folder that can't be written in"
-import json, os, pickle, shutil, signal, warnings
+import os, pickle, shutil, signal, warnings
 from collections import defaultdict, deque
 import pytest
-import processes
-from conftest import needs_fork, root
+from conftest import needs_fork
 from fastai.callback.all import *
 from fastai_clrbeta.all import *
 from fastai_clrbeta.checkpoint import checkpoint_paths
-from helpers import CrashAt, Explode, TorchDL, assert_same_run, fit, interrupt, learner, nth, told
+from helpers import CrashAt, Explode, TorchDL, assert_same_run, fit, interrupt, learner, nth
+from processes import fault
 from matplotlib import pyplot as plt
 
-def call_fault(name, args):
-    import faults  # it needs fork
-    getattr(faults, name)(*args)
-
-def faults(name, *args):
-    "What a function of faults.py prints, in a process of its own"
-    code,output = processes.run(call_fault, name, args, folder=root)
-    assert code == 0, output[-3000:]
-    return json.loads(output.splitlines()[-1])
 
 def assert_killed_and_resumed(runs):
     assert all(o['killed'] and o['resumed'] and o['same'] for o in runs), runs
 
 @needs_fork
-def test_sigkill_at_4_random_moments(tmp_path): assert_killed_and_resumed(faults('kill', 4, tmp_path))
-
-@needs_fork
-@pytest.mark.slow
-def test_sigkill_at_20_random_moments(tmp_path, record_property):
-    runs = faults('kill', 20, tmp_path)
-    assert len(runs) == 20
+def test_sigkill_at_random_moments(tmp_path, record_property):
+    runs = fault('kill', 8, tmp_path)
+    assert len(runs) == 8
     assert_killed_and_resumed(runs)
-    assert sum('run.ckpt' in o['left'] for o in runs) >= 5, runs
+    assert sum('run.ckpt' in o['left'] for o in runs) >= 3, runs
     record_property('times', len(runs))
 
 @needs_fork
 def test_two_processes_are_killed(tmp_path):
     "Both, and one of them"
-    runs = faults('kill', 2, tmp_path, 2)
+    runs = fault('kill', 2, tmp_path, 2)
     assert len(runs) == 2
     assert_killed_and_resumed(runs)
     assert sorted(o['codes'].count(-signal.SIGKILL) for o in runs) == [1,2]
@@ -51,7 +38,7 @@ def test_two_processes_are_killed(tmp_path):
 @needs_fork
 def test_two_processes_of_a_lengthened_run_are_killed(tmp_path):
     "The run diverges in one of the processes, twice"
-    res = faults('lengthened', tmp_path)
+    res = fault('lengthened', tmp_path)
     assert res['same'] and res['codes'][0] == res['codes'][-1] == [0,0], res
     assert all(-signal.SIGKILL in o for o in res['codes'][1:-1]), res
 
@@ -64,7 +51,7 @@ def test_workers_that_outlive_an_epoch_are_told(tmp_path):
 
 @needs_fork
 def test_disk_full(tmp_path):
-    res = faults('disk_full', tmp_path)
+    res = fault('disk_full', tmp_path)
     assert res['epochs'] == 4 and res['same']
     assert len(res['warned']) == 3 and 'the last one is kept' in res['warned'][0]
     assert res['left'] == ['run.ckpt','run.prev.ckpt']
@@ -73,7 +60,7 @@ def test_disk_full(tmp_path):
 def test_read_only_folder(tmp_path):
     for o in (tmp_path, *tmp_path.parents):
         if not o.stat().st_mode & 1: o.chmod(0o755)  # for whoever is not root to get there
-    res = faults('read_only', tmp_path)
+    res = fault('read_only', tmp_path)
     assert "checkpoint='run': can't write in" in res['error'] and res['untouched']
     assert res['epochs'] == 4 and len(res['warned']) == 3
 
@@ -120,7 +107,7 @@ def test_sigint_while_writing(where, n, tmp_path, whole, monkeypatch):
 @needs_fork
 def test_sigint_in_each_function_that_writes(tmp_path):
     "There is always a whole checkpoint. Python survives: torch aborts it if a file is closed too early"
-    res = faults('interrupted_writing', tmp_path)
+    res = fault('interrupted_writing', tmp_path)
     assert res['times'] > 100 and not res['bad'], res
 
 def test_the_interrupted_learner_resumes_itself(tmp_path, whole):
