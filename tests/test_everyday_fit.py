@@ -73,7 +73,6 @@ def test_the_script_of_the_readme_survives_a_kill(tmp_path):
     assert res['codes'] == dict(peace=0, killed=-9, same_seed=0, other_seed=0), res['told']
     assert all('Resuming from epoch 3' in o for o in res['told'].values())
     assert 'with the peak' not in res['told']['same_seed']
-    assert 'Resuming with the peak' in res['told']['other_seed']
     assert res['same'] == dict(same_seed=True, other_seed=True)
 
 # cycles and epochs

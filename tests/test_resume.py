@@ -6,7 +6,7 @@ from conftest import needs_fork
 from fastai.callback.all import *
 from fastai_clrbeta.all import *
 from fastai_clrbeta.checkpoint import checkpoint_paths
-from helpers import CrashAt, Explode, TorchDL, assert_same_run, fit, interrupt, learner, nth
+from helpers import CrashAt, Explode, TorchDL, assert_same_run, fit, interrupt, learner, nth, told
 from processes import fault
 from matplotlib import pyplot as plt
 
