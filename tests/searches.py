@@ -84,8 +84,8 @@ def sweep(learn, **kwargs):
     kwargs = dict(num_it=12, show_plot=False, trials=False) | kwargs
     return learn.lr_find_sweep(**kwargs)
 
-def train(learn, **kwargs):
-    with learn.no_bar(), learn.no_logging(): learn.fit_clr_beta(0.1, **kwargs)
+def train(learn, lrs=0.1, **kwargs):
+    with learn.no_bar(), learn.no_logging(): learn.fit_clr_beta(lrs, **kwargs)
 
 class Scripted:
     "A loss that follows a given curve, whatever the model does"
