@@ -22,6 +22,7 @@ from .resnet import *
 from .data import *
 from .schedule import *
 from .results import unique_names
+from .trials import trial_steps
 from .lr_find import *
 from .divergence import *
 from .checkpoint import checkpoint_paths
@@ -374,10 +375,12 @@ _n_test_steps = 100
 
 def _tell_cost(dls):
     "Say how long a range test takes in epochs, if a backward pass takes as long as two forward passes."
-    images_of_test = _n_test_steps * (3*dls.train.bs + dls.valid.bs)
+    images_of_test = _n_test_steps * (3*dls.train.bs + 2*dls.valid.bs)  # with both kinds of statistics
+    images_of_trials = 2*trial_steps * 3*dls.train.bs
     images_of_epoch = (3*len(dls.train_ds) + len(dls.valid_ds)) / max(1, num_distrib())
     tell(f"Range test: up to {_n_test_steps} steps, each with a training and a validation mini-batch. "
-         f"It takes about as long as {images_of_test/images_of_epoch:.2g} epochs.")
+         f"It takes about as long as {images_of_test/images_of_epoch:.2g} epochs. If two short cycles of "
+         f"{trial_steps} steps have to decide, they take as long as {images_of_trials/images_of_epoch:.2g}.")
 
 def _find(learn, options):
     "Return the range test, None if none is wanted, and the peak: that of `--lr`, or the one it found."

@@ -64,6 +64,7 @@ _slopes = 1., 0.5, 0.25
 
 def _after_one_step(opt_func):
     "Return how far one step moves three weights with `_slopes`, and what the optimiser keeps of each."
+    if isinstance(opt_func, OptimWrapper): opt_func = partial(OptimWrapper, opt=type(opt_func.opt))
     weights = [nn.Parameter(torch.ones(2, 2)) for _ in _slopes]
     opt = opt_func([weights], lr=0.1)
     if 'wd' in opt.hypers[-1]: opt.set_hyper('wd', 0.)

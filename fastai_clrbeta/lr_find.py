@@ -128,11 +128,12 @@ def _is_scripted_norm(module):
 # %% ../nbs/11_lr_find.ipynb #1f6d6d5b
 def _checked_trials(trials):
     "Return `trials`; rates to try as a list, the highest first."
+    if hasattr(trials, 'tolist'): trials = trials.tolist()  # a tensor or array
     if isinstance(trials, bool) or trials == 'thorough': return trials
-    if isinstance(trials, str) or not is_iter(trials) or not len(L(trials)):
+    if isinstance(trials, str) or not is_iter(trials) or not (lrs := list(trials)):
         raise ValueError(f"trials={trials!r}: must be True, False, 'thorough' or a list of learning rates.")
-    return sorted((check_number('trials', o, lambda o: o>0, 'a list of rates above 0') for o in trials),
-                  reverse=True)
+    lrs = {check_number('trials', lr, lambda o: o>0, 'a list of rates above 0') for lr in lrs}
+    return sorted(lrs, reverse=True)
 
 def _checked_plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn,
                   keep, valid_order, trials):

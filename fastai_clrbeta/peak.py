@@ -7,6 +7,7 @@ __all__ = ['usual_rates', 'centred', 'no_steeper', 'Curve', 'read_curve', 'Peak'
 
 # %% ../nbs/08_peak.ipynb #pk000002
 from fastai.basics import *
+from .divergence import LossLimit
 from typing import NamedTuple
 
 # %% ../nbs/08_peak.ipynb #39effde0
@@ -71,6 +72,9 @@ def _start_level(y, num_it):
 # %% ../nbs/08_peak.ipynb #pk100002
 _clear_times = 3  # Three times the noise is clear: it is two standard deviations of a normal noise
 _rounding = 1e-3  # A change by a thousandth of the start is none, even without any noise
+_new_weight = 0.02 # Weight of a new loss in fastai's smoothed loss, `Recorder(beta=0.98)`
+_times_best = 4    # A test has diverged, as in `lr_find_val`, if the loss stays above 4 times its best …
+_n_above = 5       # … for five steps
 
 class Curve(NamedTuple):
     "What the training losses of a range test show."
@@ -84,7 +88,9 @@ def read_curve(
     diverged:bool=False, # Did the test end because the loss exploded, even if only in the last step?
 ) -> Curve:
     "Return where the loss falls and where it explodes."
-    lrs,losses = np.asarray(lrs, dtype=float),pd.Series(np.asarray(losses, dtype=float))
+    n_steps = _diverged_after(losses)
+    diverged = diverged or n_steps < len(losses)
+    lrs,losses = np.asarray(lrs, dtype=float)[:n_steps],pd.Series(np.asarray(losses, dtype=float)[:n_steps])
     line = centred(losses, num_it)
     lowest = _lowest_step(losses, line, num_it)
     if lowest is None: return Curve(None, float(lrs[0]))
@@ -98,6 +104,13 @@ def read_curve(
     is_over = (line[lowest:] > start+clear) | ~np.isfinite(losses[lowest:])
     is_over.iloc[-1] |= diverged
     return Curve(half, float(lrs[is_over.idxmax()]) if is_over.any() else None)
+
+def _diverged_after(losses):
+    "Return after how many steps a test with these `losses` ends by default: all, or fewer if it diverges."
+    losses = pd.Series(np.asarray(losses, dtype=float))
+    limit = LossLimit(_times_best)
+    n_above = [limit(smooth, loss) for smooth,loss in zip(losses.ewm(alpha=_new_weight).mean(), losses)]
+    return n_above.index(_n_above)+1 if _n_above in n_above else len(losses)
 
 def _lowest_step(losses, line, num_it):
     "Return the step with the lowest loss before the explosion, or None if there is no step before it."
@@ -132,8 +145,9 @@ def find_peak(
 ) -> Peak:
     "Return the peak that a training curve suggests. If its `lr` is None, `why` says what to do."
     lrs,losses = np.asarray(lrs, dtype=float),np.asarray(losses, dtype=float)
-    problem = _problem(losses)
+    problem = _problem(lrs, losses)
     if problem: return Peak(None, problem)
+    lrs = np.maximum(lrs, lrs[lrs > 0].min())  # a linear test may start at 0, which no cycle can peak at
 
     curve = read_curve(lrs, losses, num_it, diverged)
     limit = ifnone(curve.explodes, lrs[-1])/_safe_share
@@ -146,13 +160,13 @@ def find_peak(
     return Peak(lr, _why(lr, usual, curve), (lr/width, lr*width), rival)
 
 # %% ../nbs/08_peak.ipynb #pk100007
-def _problem(losses):
+def _problem(lrs, losses):
     "Return why no learning rate can be found from `losses`, and what to do. None: there is no problem."
-    if not len(losses): return "no step was measured."
-    if not math.isfinite(losses[0]):
+    if len(losses) and not math.isfinite(losses[0]):
         return (f"the very first training loss is {losses[0]}, before any step was made, so no learning rate "
                 "helps. Look for NaN in the inputs and targets, and check the loss function, the weights and "
                 "half precision.")
+    if not (lrs > 0).any(): return "no step was measured."
     if len(losses) > 1 and np.ptp(losses) == 0:
         return (f"the training loss is {losses[0]:.4g} in every step. Check that the parameters are not "
                 "frozen, that the loss depends on them, and that the inputs differ.")
@@ -161,7 +175,9 @@ def _why(lr, usual, curve):
     "Return a sentence about what the peak `lr` rests on."
     explosion = f"this loss explodes from {curve.explodes:.2g} on" if curve.explodes else \
                 "this loss does not explode in the range that was tried"
-    if usual is None: return f"{explosion}, and a quarter of the highest rate before that is safe."
+    if usual is None:
+        of_what = 'that' if curve.explodes else 'the highest rate in it'
+        return f"{explosion}, and a quarter of {of_what} is safe."
     if lr == usual:
         allows = f", so the test allows up to {curve.explodes/_safe_share:.2g}" if curve.explodes else ''
         return f"the usual {usual:g} for this kind of optimiser; {explosion}{allows}."
@@ -183,28 +199,34 @@ def candidates(
 
 def decide(
     best:Peak,            # From the curve
-    trials:pd.DataFrame,  # A row per trial: `lr`, `train_loss`, `valid_loss`, infinite if it diverged
+    # A row per trial: `lr`, `train_loss`, `valid_loss`. Both are infinite if it diverged, NaN if it was cut
+    trials:pd.DataFrame,
 ) -> Peak:
     "Return the peak whose trial ends with the lowest validation loss, or training loss without validation."
-    name = 'valid_loss' if trials.valid_loss.notna().all() else 'train_loss'
-    losses = trials[name].fillna(math.inf)
+    trials = trials[trials.train_loss.notna()]
     n = len(trials)
+    if n == 0: return best._replace(why=f"{best.why} A callback ended every trial.")
+
+    name = 'valid_loss' if trials.valid_loss.notna().all() else 'train_loss'
+    losses = trials[name]
     if not np.isfinite(losses).any():
         lr = trials.lr.min()/10
         why = f"all {n} trials diverged, so the peak is a tenth of the lowest, {10*lr:.2g}."
     else:
         lr = float(trials.lr[losses.idxmin()])
-        others = ', '.join(f'{loss:.3g} at {o:.2g}' for o,loss in zip(trials.lr, losses) if o != lr)
-        kind = name.replace('valid', 'validation').replace('train', 'training').replace('_', ' ')
-        why = f"a short cycle there ends with a {kind} of {losses.min():.3g}, the lowest of {n} ({others})."
+        others = ', '.join(_outcome(o, loss) for o,loss in zip(trials.lr, losses) if o != lr)
+        kind = 'validation loss' if name == 'valid_loss' else 'training loss'
+        why = f"a short cycle there ends with a {kind} of {losses.min():.3g}"
+        why += f", the lowest of {n} ({others})." if others else '.'
         if lr == best.lr: why += f" {_sentence(best.why)}"
     factor = lr/best.lr
     return best._replace(lr=lr, why=why, band=tuple(o*factor for o in best.band))
 
+def _outcome(lr, loss): return f"{loss:.3g} at {lr:.2g}" if math.isfinite(loss) else f"{lr:.2g} diverged"
+
 def _sentence(text): return text[0].upper()+text[1:]
 
 # %% ../nbs/08_peak.ipynb #pk000010
-_new_weight = 0.02           # Weight of a new loss in fastai's smoothed loss, `Recorder(beta=0.98)`
 _old_weight = 1-_new_weight
 
 def peak(

@@ -261,9 +261,11 @@ def _suggestions_of_run(funcs, df, best, num_it, stop):
 # %% ../nbs/09_results.ipynb #rs100009
 def _peak_of_runs(peaks):
     "Return the median of the `peaks` of several runs, with the sentence of the run that is nearest to it."
+    if len(peaks) == 1: return peaks[0]
+    of_all = _log_median([run.lr for run in peaks])
+    if of_all is None: return next(run for run in peaks if run.lr is None)
+    median,lowest,highest = of_all
     with_peak = [run for run in peaks if run.lr is not None]
-    if len(peaks) == 1 or not with_peak: return peaks[0]
-    median,lowest,highest = _log_median([run.lr for run in with_peak])
     nearest = min(with_peak, key=lambda run: abs(math.log(run.lr/median)))
     why = nearest.why
     if highest > lowest: why = f"{len(with_peak)} runs say {lowest:.2g} to {highest:.2g}; in one, {why}"
@@ -348,8 +350,9 @@ def _end_lines(ax):
         if line.get_marker() == 'None': line.set_ydata(y.filled(math.nan))
 
 def _draw_trials(ax, trials):
-    "Draw the final loss of each trial; one that diverged is a cross at the top."
-    name = 'valid_loss' if trials.valid_loss.notna().all() else 'train_loss'
+    "Draw the final loss of each trial; one that diverged, or was cut, is a cross at the top."
+    is_cut = trials.train_loss.isna()
+    name = 'valid_loss' if (trials.valid_loss.notna() | is_cut).all() else 'train_loss'
     losses = trials[name]
     is_finite = np.isfinite(losses)
     ax.plot(trials.lr[is_finite], losses[is_finite], 'o', color=palette[0])
@@ -401,7 +404,8 @@ def _mark_peak(axs, test, suggestions):
         if test.band: ax.axvspan(*test.band, color='0.2', alpha=0.08, lw=0)
         if test.usual: ax.plot(test.usual, 0, transform=ax.get_xaxis_transform(), **_tick,
                                label=f'usual {test.usual:g}')
-    handles = {line.get_label():line for ax in axs for line in ax.lines if line.get_label()[0] != '_'}
+    handles = {line.get_label():line for ax in axs for line in ax.lines}
+    handles = {label:line for label,line in handles.items() if label and label[0] != '_'}
     if handles: axs[0].legend(handles=handles.values(), **_above)
 
 _tick = dict(marker='^', ms=7, color=palette[1], ls='none', clip_on=False, zorder=5)

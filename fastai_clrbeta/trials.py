@@ -23,7 +23,7 @@ class _TrialStop:
 
     def reason(self, n_done, loss, smooth_loss):
         "Take in the training loss of step `n_done`. Return why the trial ends there, None if it goes on."
-        if self.start is None: self.start = abs(loss)
+        if not self.start: self.start = abs(loss)  # the first loss may be 0
         if not math.isfinite(loss): return f'diverged at step {n_done}: the training loss was {loss}'
         if abs(smooth_loss) > _far_above*self.start: return f'diverged at step {n_done}'
         if n_done == self.n_steps: return 'finished'
@@ -55,9 +55,13 @@ def run_trial(
     if measure: measure = replace(measure, metrics=[], metric_names=[], bn='running', first=n_steps-n_last)
     search = Search(cycle, _TrialStop(n_steps), measure, show_row)
     run_search(learn, search, keep=keep)
-    row = dict(lr=max(cycle.lrs), train_loss=math.inf, valid_loss=math.inf, steps=len(search.rows),
-               stopped=search.stopped)
-    if search.stopped != 'finished': return row
+    losses = _final_losses(search, n_last)
+    return dict(lr=max(cycle.lrs), **losses, steps=len(search.rows), stopped=search.stopped)
+
+def _final_losses(search, n_last):
+    "Return the means over the last `n_last` steps. They are NaN if a callback has ended the trial before."
+    columns = 'train_loss','valid_loss'
+    if search.stopped.startswith('diverged'): return dict.fromkeys(columns, math.inf)
+    if search.stopped != 'finished':          return dict.fromkeys(columns, math.nan)
     last = pd.DataFrame(search.rows[-n_last:])
-    losses = {o:last[o].mean() if o in last else math.nan for o in ('train_loss','valid_loss')}
-    return row | losses
+    return {o:last[o].mean() if o in last else math.nan for o in columns}

@@ -97,7 +97,9 @@ def killed(learn, **kwargs):
 
 def resumed(learn, **kwargs): return fit(learn, **with_checkpoint | dict(resume=True) | kwargs)
 
-def search(learn, **kwargs): return learn.lr_find_val(num_it=12, show_plot=False, **kwargs)
+def search(learn, **kwargs):
+    "Run a range test without trials, which would cost far more steps."
+    return learn.lr_find_val(**dict(num_it=12, show_plot=False, trials=False) | kwargs)
 
 @contextlib.contextmanager
 def told():

@@ -76,12 +76,17 @@ def groups_learner(**kwargs):
     kwargs = dict(opt_func=partial(SGD, mom=0.9)) | kwargs
     return learner(splitter=lambda m: [params(m.body), params(m.head)], **kwargs)
 
-def find(learn, start_lr=1e-3, end_lr=1., num_it=12, stop_div=False, **kwargs):
-    "Run a short range test."
-    return learn.lr_find_val(start_lr, end_lr, num_it, stop_div=stop_div, show_plot=False, **kwargs)
+def find(learn, start_lr=1e-3, end_lr=1., num_it=12, stop_div=False, trials=False, **kwargs):
+    "Run a short range test, without trials, which would cost far more steps."
+    kwargs = dict(show_plot=False, trials=trials) | kwargs
+    return learn.lr_find_val(start_lr, end_lr, num_it, stop_div=stop_div, **kwargs)
 
-def train(learn, **kwargs):
-    with learn.no_bar(), learn.no_logging(): learn.fit_clr_beta(0.1, **kwargs)
+def sweep(learn, **kwargs):
+    kwargs = dict(num_it=12, show_plot=False, trials=False) | kwargs
+    return learn.lr_find_sweep(**kwargs)
+
+def train(learn, lrs=0.1, **kwargs):
+    with learn.no_bar(), learn.no_logging(): learn.fit_clr_beta(lrs, **kwargs)
 
 class Scripted:
     "A loss that follows a given curve, whatever the model does"

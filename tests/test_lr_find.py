@@ -116,13 +116,14 @@ def test_results_go_with_their_learner():
     learn = learner()
     assert learn.lr_find_result is None and learn.lr_find_sweep_result is None
     with learn.no_trace():
-        sweep = learn.lr_find_sweep(wd=[0,1e-2], num_it=12, show_plot=False)
-    assert learn.lr_find_sweep_result is sweep and learn.lr_find_result is last(sweep.runs.values())
+        last_sweep = sweep(learn, wd=[0,1e-2])
+    assert learn.lr_find_sweep_result is last_sweep
+    assert learn.lr_find_result is last(last_sweep.runs.values())
     assert not {'lr_find_result','lr_find_sweep_result'} & vars(learn).keys()
     for o in 'lr_find_result','lr_find_sweep_result':
         with pytest.raises(AttributeError): setattr(learn, o, None)
-    refs = [weakref.ref(o) for o in (learn, sweep, learn.lr_find_result)]
-    del learn,sweep
+    refs = [weakref.ref(o) for o in (learn, last_sweep, learn.lr_find_result)]
+    del learn,last_sweep
     gc.collect()
     assert [o() for o in refs] == [None]*3
 
@@ -291,7 +292,7 @@ def test_callbacks_that_observe_keep_quiet(tmp_path):
     learn = learner(path=tmp_path, cbs=cbs)
     (tmp_path/'history.csv').write_text('keep', encoding='utf-8')
     before = state(learn)
-    r = find(learn)
+    r = find(learn, bn='running')
     assert r.stopped == 'finished: 12 steps' and r.df.lr.is_monotonic_increasing
     assert not diff(before, state(learn))
     assert [o.name for o in tmp_path.iterdir()] == ['history.csv']
@@ -378,7 +379,7 @@ def test_stopped_by_a_callback():
             if self.training and self.train_iter == 4: raise CancelFitException
     learn = learner(cbs=Enough())
     assert 'stopped by a callback after' in find(learn).stopped
-    assert len(learn.lr_find_sweep(wd=[0,1e-2], show_plot=False).table) == 2
+    assert len(sweep(learn, wd=[0,1e-2], num_it=100).table) == 2
 
 # what is measured
 
@@ -446,11 +447,12 @@ def test_metrics():
     np.testing.assert_allclose(r.df.accuracy, 1-r.df.error_rate, rtol=1e-5)
     np.testing.assert_allclose(r.df.perplexity, np.exp(r.df.valid_loss), rtol=1e-5)
     assert r.df.roc_auc_score.isna().any()
-    assert find(learn, metrics=[error_rate]).names == ['train_loss','valid_loss','error_rate']
+    assert find(learn, metrics=[error_rate], bn='running').names == ['train_loss','valid_loss','error_rate']
     assert learn.metrics[4] is auc
 
 def test_metrics_with_the_same_name():
-    r = find(learner(metrics=[F1Score(average='macro'), F1Score(average='micro'), accuracy]))
+    metrics = [F1Score(average='macro'), F1Score(average='micro'), accuracy]
+    r = find(learner(metrics=metrics), bn='running')
     assert r.names == ['train_loss','valid_loss','f1_score','f1_score_2','accuracy']
     np.testing.assert_allclose(r.df.f1_score_2, r.df.accuracy, rtol=1e-5)  # micro F1 is accuracy
 
@@ -494,7 +496,7 @@ def test_nan_stops_it():
         before = state(learn)
         r = find(learn, stop_div=stop_div)
         assert len(r.df) == 7 and 'nan at step 7' in r.stopped and not diff(before, state(learn))
-        assert r.peak is None and {'peak','slide'} <= r.reasons.keys()
+        assert r.peak == pytest.approx(r.df.lr[6]/4) and 'slide' in r.reasons
         assert len(r.plot()) == 3
 
 def test_divergence_stops_it():
@@ -567,7 +569,7 @@ def test_one_bar_over_all_runs(monkeypatch):
 def test_a_pipe_gets_no_bar(capsys):
     learn = learner()
     find(learn)
-    learn.lr_find_sweep(wd=[0,1e-2], num_it=12, show_plot=False)
+    sweep(learn, wd=[0,1e-2])
     assert '\r' not in capsys.readouterr().out
 
 # both kinds of BatchNorm statistics
@@ -659,8 +661,7 @@ def test_without_batchnorm_both_are_the_same():
     learn = learner()
     learn.model.body[1] = nn.GroupNorm(2,8)
     running,batch,both = [find(learn, bn=o).df for o in ('running','batch','both')]
-    assert running.equals(batch)
-    assert both.valid_loss.equals(both.valid_loss_batch) and both[running.columns].equals(running)
+    assert running.equals(batch) and running.equals(both)
 
 def test_frozen_batchnorm_keeps_its_averages():
     learn = learner(cbs=BnFreeze())
@@ -669,11 +670,11 @@ def test_frozen_batchnorm_keeps_its_averages():
     assert both.valid_loss.equals(both.valid_loss_batch)
 
 @pytest.mark.filterwarnings('ignore')
-def test_scripted_batchnorm_is_refused():
+def test_scripted_batchnorm_is_measured_with_its_averages():
     learn = learner()
     learn.model.body[1] = torch.jit.script(nn.BatchNorm2d(8))
-    for bn in 'batch','both':
-        with pytest.raises(ValueError, match="body.1 is scripted .* bn='running'"): find(learn, bn=bn)
+    with pytest.raises(ValueError, match="body.1 is scripted .* bn='running'"): find(learn, bn='batch')
+    assert find(learn).names == ['train_loss','valid_loss','accuracy']
 
 def small_learner(bs, valid_bs, n=9, same=False, **kwargs):
     "A Learner of `n` items, with BatchNorm"
@@ -785,7 +786,7 @@ def test_language_model():
         dls.train.items.idxs = L.range(len(dls.train.items.coll))
         learn = language_model_learner(dls, AWD_LSTM, pretrained=False, config=config, metrics=Perplexity())
         with learn.no_bar(), learn.no_logging():
-            if search: assert learn.lr_find_val(show_plot=False, num_it=30).df.perplexity.notna().all()
+            if search: assert find(learn, 1e-5, 10, 30, stop_div=True).df.perplexity.notna().all()
             learn.fit_clr_beta(0.01, cycle_len=2)
         weights.append(plain(list(learn.model.parameters())))
     assert weights[0] == weights[1]
@@ -793,9 +794,8 @@ def test_language_model():
 def test_lazy_modules_are_refused():
     learn = learner()
     learn.model = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
-    for f in learn.lr_find_val, partial(learn.lr_find_sweep, wd=[0,1e-2]):
-        with pytest.raises(ValueError, match='1.weight has no shape yet.*one_batch'):
-            f(num_it=12, show_plot=False)
+    for f in find, partial(sweep, wd=[0,1e-2]):
+        with pytest.raises(ValueError, match='1.weight has no shape yet.*one_batch'): f(learn)
     learn.model(learn.dls.one_batch()[0].cpu())
     assert len(find(learn).df) == 12
 
@@ -837,38 +837,30 @@ def test_default_and_other_peaks():
     learn = learner()
     kw = dict(start_lr=1e-4, end_lr=10, num_it=100)
     default,none = find(learn, **kw),find(learn, **kw, suggest_funcs=None)
-    adaptive = find(learn, **kw, suggest_funcs=partial(peak, adaptive=True))
+    own = find(learn, **kw, suggest_funcs=partial(peak, usual=1e-3))
     assert next(iter(default.found)) == 'peak' and default.peak > 0
     assert default.found['peak'] == default.peak == default.suggestions.peak
     assert (none.peak, none.found) == (default.peak, {})
-    assert adaptive.found == {'peak':adaptive.peak} and adaptive.peak < default.peak
+    assert own.found == {'peak':own.peak} and own.peak == own.usual == 1e-3 and default.usual == 0.1
 
 def test_peak_in_stock_lr_find(tmp_path):
     kw = dict(start_lr=1e-5, end_lr=10, num_it=100)
     a,b = learner(path=tmp_path),learner()
     set_seed(0)
-    ours = b.lr_find_val(**kw, show_plot=False)
+    ours = b.lr_find_val(**kw, show_plot=False, trials=False)
     set_seed(0)
     stock = a.lr_find(**kw, suggest_funcs=(peak,valley))
     assert stock._fields == ('peak','valley')
     assert ours.peak and abs(np.log10(stock.peak/ours.peak)) < 0.2
     a.lr_find(1e-7, 1e-6, 50, suggest_funcs=(peak,))  # no signal: drawn all the same
 
-def torchs(opt): return partial(OptimWrapper, opt=opt)
-
-optimisers = {
-    False: [SGD, partial(SGD, mom=0.9), sgd, Larc, torchs(torch.optim.SGD), torchs(torch.optim.ASGD)],
-    True:  [Adam, RAdam, QHAdam, Lamb, RMSProp, ranger, torchs(torch.optim.AdamW),
-            torchs(torch.optim.RMSprop), torchs(torch.optim.Adagrad)]}
-
 @pytest.mark.filterwarnings('ignore:there is no validation set')
-def test_adaptive_optimisers_get_a_lower_peak():
+@pytest.mark.parametrize('opt_func,usual', [(sgd,0.1), (Adam,0.03), (Larc,None)])
+def test_the_usual_rate_is_that_of_the_optimiser(opt_func, usual):
     dls = DataLoaders([(torch.ones(2,1), torch.ones(2,1))]*10)
-    for is_adaptive,opt_funcs in optimisers.items():
-        for opt_func in opt_funcs:
-            learn = Learner(dls, nn.Linear(1,1), loss_func=Scripted(curve()), opt_func=opt_func)
-            with learn.no_bar(): r = learn.lr_find_val(show_plot=False, stop_div=False)
-            assert r.peak == find_peak(r.df.lr, r.df.train_loss, 100, adaptive=is_adaptive).lr, opt_func
+    learn = Learner(dls, nn.Linear(1,1), loss_func=Scripted(curve()), opt_func=opt_func)
+    r = find(learn, 1e-5, 10, 100)
+    assert r.usual == usual and r.peak == find_peak(r.df.lr, r.df.train_loss, 100, usual).lr
 
 # bad input
 
@@ -888,6 +880,10 @@ bad_arguments = [
     (dict(metrics=[3]), 'metrics: 3'),
     (dict(stop_div=0.5), 'stop_div=0.5'),
     (dict(suggest_funcs='valley'), 'is no function'),
+    (dict(trials='all'), "trials='all': must be True, False, 'thorough' or a list"),
+    *[(dict(trials=o), 'trials=.*: must be True') for o in (None, 0.1, 3, [], np.array(0.1), b'')],
+    *[(dict(trials=[0.1,o]), 'trials=.*a list of rates above 0') for o in (0, -1, nan, math.inf, 'x', None)],
+    (dict(trials=[[0.1]]), 'trials=.*a list of rates above 0'),
     *[(dict(n_runs=o), 'n_runs') for o in (0,1.5,None,True)],
     *[(dict(bn=o), 'bn=') for o in ('eval',None,True,3)]]
 
@@ -924,7 +920,7 @@ def test_sweep_leaves_no_trace_and_keeps_what_it_has():
     learn = learner()
     train(learn)
     before = state(learn)
-    s = learn.lr_find_sweep(wd=[1e-2,1e-4], mom=[0.8,0.95], bs=[16,32], num_it=12, show_plot=False)
+    s = sweep(learn, wd=[1e-2,1e-4], mom=[0.8,0.95], bs=[16,32])
     assert not diff(before, state(learn)) and len(s.runs) == 8
     settings = ['wd','mom','bs']
     assert list(s.table.columns) == [*settings, 'peak', 'diverged_at', 'min_loss', 'lr_at_min', 'stopped']
@@ -935,15 +931,15 @@ def test_sweep_leaves_no_trace_and_keeps_what_it_has():
             n_steps.append(1)
             if len(n_steps) == 20: raise KeyboardInterrupt
     learn.add_cb(StopIn2nd())
-    with pytest.raises(KeyboardInterrupt): learn.lr_find_sweep(wd=[1e-2,1e-4], num_it=12)
+    with pytest.raises(KeyboardInterrupt): sweep(learn, wd=[1e-2,1e-4])
     assert len(learn.lr_find_sweep_result.runs) == 1 and len(learn.lr_find_result.df) < 12
 
 def test_a_sweep_has_the_same_weights_and_batches():
     learn = learner()
-    s = learn.lr_find_sweep(wd=[0.3,1e-3], num_it=12, show_plot=False)
+    s = sweep(learn, wd=[0.3,1e-3])
     assert s.names == ['wd'] and s.table.wd.tolist() == [0.3,1e-3] and len(s.df) == 24
     assert len({o.df.train_loss[0] for o in s.runs.values()}) == 1
-    s = learn.lr_find_sweep(mom=[0.5,0.9], bs=[16,32], num_it=12, show_plot=False)
+    s = sweep(learn, mom=[0.5,0.9], bs=[16,32])
     assert s.names == ['mom','bs'] and len(s.runs) == 4
     assert s.runs[(0.5,16)].df.train_loss[0] == s.runs[(0.9,16)].df.train_loss[0]
     assert (learn.opt, learn.dls.train.bs) == (None, 32)
@@ -953,11 +949,11 @@ def test_a_sweep_interrupted_before_its_first_step():
         def before_fit(self): raise CancelFitException
     for cb in AtOnce(),Stop('before_batch', CancelFitException, 1):
         learn = learner(cbs=cb)
-        s = learn.lr_find_sweep(wd=[1e-2,1e-4], num_it=12, show_plot=False)
+        s = sweep(learn, wd=[1e-2,1e-4])
         assert len(s.table) == 2 and s.table.min_loss.isna().all() and len(s.df) == 0
         assert len(s.plot()) == 1 and repr(s)
     learn = learner(cbs=Stop('before_batch', KeyboardInterrupt, 1))
-    with pytest.raises(KeyboardInterrupt): learn.lr_find_sweep(wd=[1e-2,1e-4], num_it=12)
+    with pytest.raises(KeyboardInterrupt): sweep(learn, wd=[1e-2,1e-4])
     assert learn.lr_find_sweep_result is None
 
 def test_bad_sweeps():
@@ -970,8 +966,8 @@ def test_bad_sweeps():
 script = '''
 from searches import *
 learn = learner()
-r = learn.lr_find_val(1e-3, 1, 12, n_runs=2, show_plot=False)
-learn.lr_find_sweep(wd=[0,1e-2], num_it=12, show_plot=False)
+r = learn.lr_find_val(1e-3, 1, 12, n_runs=2, show_plot=False, trials=[0.1])
+sweep(learn, wd=[0,1e-2])
 learn.add_cb(Stop('before_step', KeyboardInterrupt))
 try: learn.lr_find_val(num_it=12)
 except KeyboardInterrupt: print('DONE', len(r.df), len(learn.lr_find_result.df))
@@ -992,4 +988,4 @@ def in_terminal(cmd, **kwargs):
 def test_the_progress_bar_in_a_terminal():
     cmd = [sys.executable, '-W', 'ignore', '-c', script]
     out = in_terminal(cmd, cwd=root/'tests', env={**os.environ, 'PYTHONPATH':str(root), 'TERM':'xterm'})
-    assert 'DONE 24 4' in out and '[24/24' in out
+    assert 'DONE 24 4' in out and '[24/24' in out and '[124/124' in out and 'at each of 0.1 ' in out

@@ -11,20 +11,23 @@ rules = valley,minimum,steep,slide
 
 # one run
 
-@pytest.mark.parametrize('losses,msg', [(curve()[:60],'raise end_lr'), (curve()[:8],'only 8 steps'),
+@pytest.mark.parametrize('losses,msg', [(np.ones(100),'in every step'), ([],'no step'),
                                         ([nan]*100,'very first')])
 def test_a_test_without_a_peak(losses, msg):
-    r = combine_runs([table(losses)], [''], (), len(losses))
+    r = combine_runs([table(losses)], [''], (peak,), len(losses))
     assert r.peak is None and msg in r.why and f'no peak: {r.why}' in repr(r)
+    assert r.found == {'peak':None} and r.reasons == {'peak':r.why}
     assert len(r.plot()) == 1
 
 def test_a_test_with_a_peak():
     r = combine_runs([table(curve())], ['finished: 100 steps'], (peak,*rules), 100)
-    assert r.band[0] < r.band[1] and 'at its floor' in r.why
+    assert r.band[0] < r.peak < r.band[1] and r.rival < r.peak == r.usual and 'usual 0.1' in r.why
     assert r.found['peak'] == r.peak and r.suggestions._fields == ('peak','valley','minimum','steep','slide')
     assert r.valley == r.suggestions.valley == r.found['valley']
     assert f'peak {r.peak:.2g}' in repr(r) and 'finished: 100 steps' in repr(r)
-    assert combine_runs([table(curve())], [''], (), 100, adaptive=True).peak < r.peak
+    assert combine_runs([table(curve())], [''], (), 100, usual=0.03).peak == 0.03
+    own = combine_runs([table(curve())], [''], (partial(peak, usual=0.02),), 100)
+    assert own.peak == own.usual == own.found['peak'] == 0.02
     with pytest.raises(AttributeError): r.nonsense
 
 def test_suggestions_are_fastais():
@@ -48,10 +51,12 @@ def test_an_empty_result():
 
 def test_several_runs_have_medians():
     runs = [table(curve(turn=o)) for o in (0.1,1.)]
-    r = combine_runs(runs, ['finished: 100 steps']*2, rules, 100)
-    one,two = (combine_runs([o], [''], rules, 100) for o in runs)
-    assert r.peak == pytest.approx(math.sqrt(one.peak*two.peak))
-    assert r.band == pytest.approx((one.peak,two.peak))
+    r = combine_runs(runs, ['finished: 100 steps']*2, rules, 100, usual=None)
+    one,two = (combine_runs([o], [''], rules, 100, usual=None) for o in runs)
+    def middle(a, b): return pytest.approx(math.sqrt(a*b))
+    assert r.peak == middle(one.peak, two.peak) and r.rival == middle(one.rival, two.rival)
+    assert r.band == (middle(one.band[0], two.band[0]), middle(one.band[1], two.band[1]))
+    assert f'2 runs say {one.peak:.2g} to {two.peak:.2g}; in one, this loss explodes' in r.why
     for f in rules:
         lrs = getattr(one, f.__name__),getattr(two, f.__name__)
         assert getattr(r, f.__name__) == pytest.approx(math.sqrt(lrs[0]*lrs[1]))
@@ -69,13 +74,14 @@ def test_a_median_is_within_its_spread():
 
 def test_some_runs_without_a_peak():
     with_peak,without = table(curve()),table(np.ones(100))
-    cases = [([with_peak,without], True, '1 of 2 runs'),
-             ([with_peak,without,with_peak], True, '2 of 3 runs'),
-             ([with_peak,without,without], False, 'never falls')]
+    cases = [([with_peak,without], 0.1, 'usual 0.1'),
+             ([with_peak,without,with_peak], 0.1, 'usual 0.1'),
+             ([with_peak,without,without], None, 'in every step'),
+             ([with_peak,with_peak,table([])], 0.1, 'usual 0.1')]  # interrupted before its first step
     for tables,found,words in cases:
         r = combine_runs(tables, [f'stop {i}' for i in range(len(tables))], (peak,), 100)
-        assert (r.peak is not None) == found and words in r.why
-        assert ('peak' in r.reasons) != found and 'run 2: stop 1' in r.stopped
+        assert r.peak == r.found['peak'] == found and words in r.why
+        assert ('peak' in r.reasons) == (found is None) and 'run 2: stop 1' in r.stopped
         repr(r)
 
 # figures
@@ -83,11 +89,18 @@ def test_some_runs_without_a_peak():
 def test_lines_and_points():
     r = find(learner(), 1e-4, 1e3, 100)
     cut = slice(10,95)
+    def is_drawn(ax, i, column):
+        "A line ends where it would leave the panel, so that none jumps up to its edge."
+        y,want = ax.get_lines()[i].get_ydata(),r.df[column][cut].dropna()
+        shown = ~np.isnan(y)
+        np.testing.assert_array_equal(y[shown], want[shown])
+        assert shown.any() and (want[~shown] > ax.get_ylim()[1]).all()
     for smooth,ending in ('centred','_centred'), ('legacy','_smooth'), (None,''):
-        line = r.plot(smooth=smooth)[1].get_lines()[0].get_ydata()
-        np.testing.assert_array_equal(line, r.df['valid_loss'+ending][cut].dropna())
-    default = r.plot()[1].get_lines()[0].get_ydata()
-    np.testing.assert_array_equal(default, r.df.valid_loss_centred[cut].dropna())
+        ax = r.plot(smooth=smooth)[1]
+        is_drawn(ax, 0, 'valid_loss'+ending)        # thin, behind the other
+        is_drawn(ax, 1, 'valid_loss_batch'+ending)  # the main line
+        assert ax.get_lines()[0].get_linewidth() < ax.get_lines()[1].get_linewidth()
+    is_drawn(r.plot()[1], 1, 'valid_loss_batch_centred')
     for bad in 'yes',2,'',True,False:
         with pytest.raises(ValueError, match='smooth='): r.plot(smooth=bad)
     assert type(r.plot()) is type(r.plot(axs=plt.subplots(3)[1]))
@@ -95,7 +108,7 @@ def test_lines_and_points():
 def test_the_axis_shows_the_turn_and_counts_what_it_hides():
     r = find(learner(), 1e-4, 1e3, 100)
     cut = slice(10,95)
-    for ax,name in zip(r.plot(), ['train_loss','valid_loss','accuracy']):
+    for ax,name in zip(r.plot(), ['train_loss','valid_loss_batch','accuracy_batch']):
         low,high = ax.get_ylim()
         points = r.df[name][cut]
         counts = {'↑ {} above':(points>high).sum(), '↓ {} below':(points<low).sum(),
@@ -103,7 +116,55 @@ def test_the_axis_shows_the_turn_and_counts_what_it_hides():
         assert ax.texts[0].get_text() == ', '.join(text.format(n) for text,n in counts.items() if n)
         assert low < r.df[f'{name}_centred'][cut].min() < high
     train = r.plot()[0]
-    assert r.df.train_loss.max() > 10 > train.get_ylim()[1] and 'above' in train.texts[0].get_text()
+    assert r.df.train_loss.max() > 10 and 'above' in train.texts[0].get_text()
+    for ax,name in zip(r.plot(), ['train_loss','valid_loss_batch']):
+        start,lowest = r.df[name][:10].median(),r.df[f'{name}_centred'][cut].min()
+        assert start < ax.get_ylim()[1] < start + 0.5*(start-lowest)
+
+def with_trials(train=(0.9,0.4), valid=(1.,0.5)):
+    "A result whose trials decided for the lower of two rates"
+    r = combine_runs([table(curve())], ['finished: 100 steps'], (peak,*rules), 100)
+    values = dict(lr=[0.1,0.02], train_loss=train, valid_loss=valid, steps=[100,100], stopped='finished')
+    r.trials = pd.DataFrame(values)
+    return r
+
+def test_trials_have_a_panel_and_a_line_of_text():
+    r = with_trials()
+    train,panel = r.plot()
+    assert 'valid loss\nafter a short cycle' == panel.get_ylabel()
+    points = panel.get_lines()[0]
+    assert [*points.get_xdata()] == [0.1,0.02] and [*points.get_ydata()] == [1.,0.5]
+    assert panel.get_xlabel() == 'learning rate' and train.get_xlabel() == ''
+    assert 'trials: 2, 200 steps' in repr(r)
+    with_points = with_trials(valid=[nan,nan]).plot()[1].get_lines()[0]
+    assert [*with_points.get_ydata()] == [0.9,0.4]
+
+@pytest.mark.parametrize('bad', [math.inf, nan])
+def test_a_trial_that_was_not_finished_is_a_cross(bad):
+    panel = with_trials([bad,0.4], [bad,0.5]).plot()[1]
+    points,cross = panel.get_lines()[:2]
+    assert [*points.get_xdata()] == [0.02] and points.get_marker() == 'o'
+    assert [*cross.get_xdata()] == [0.1] and cross.get_marker() == 'x'
+    axs = with_trials([bad,bad], [bad,bad]).plot()
+    axs[0].figure.canvas.draw()
+    assert sum(o.get_marker() == 'x' for o in axs[1].get_lines()) == 2
+
+def test_own_axes_need_no_panel_for_trials():
+    r = with_trials()
+    own = plt.subplots(1)[1]
+    own.plot([0.1], [1], label='')
+    assert [*r.plot(axs=own)] == [own] and 'loss' in own.get_ylabel() and 'cycle' not in own.get_ylabel()
+    assert 'short cycle' in r.plot(axs=plt.subplots(2)[1])[1].get_ylabel()
+    assert len(r.plot(axs=plt.subplots(3)[1])) == 3
+
+def test_one_legend_outside_of_the_curves():
+    for r in find(learner(), 1e-4, 1e3, 60, trials=[0.1]),with_trials():
+        first,*rest = r.plot(suggestions=True)
+        assert not any(ax.get_legend() for ax in rest)
+        first.figure.canvas.draw()
+        assert first.get_legend().get_window_extent().y0 >= first.get_window_extent().y1
+        texts = [o.get_text() for o in first.get_legend().get_texts()]
+        assert texts[0] in (f'peak {r.peak:.2g}', 'with running averages') and 'usual 0.1' in texts
 
 def test_a_sweep_is_drawn():
     tests = {}
@@ -133,9 +194,9 @@ def test_a_sweep_counts_only_divergence(first_stop, counts):
 # results travel
 
 def test_results_are_copied():
-    r = find(learner(), n_runs=2)
+    r = find(learner(), n_runs=2, trials=[0.1,0.01])
     for o in copy(r),deepcopy(r),pickle.loads(pickle.dumps(r)):
-        assert type(o) is LRFind and o.df.equals(r.df)
+        assert type(o) is LRFind and o.df.equals(r.df) and o.trials.equals(r.trials)
         assert (repr(o), o.suggestions) == (repr(r), r.suggestions)
 
 def test_a_result_is_written(tmp_path):
