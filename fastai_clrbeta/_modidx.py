@@ -472,6 +472,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fastai_clrbeta.peak._diverged_after': ('peak.html#_diverged_after', 'fastai_clrbeta/peak.py'),
                                      'fastai_clrbeta.peak._exploded': ('peak.html#_exploded', 'fastai_clrbeta/peak.py'),
                                      'fastai_clrbeta.peak._gaussian': ('peak.html#_gaussian', 'fastai_clrbeta/peak.py'),
+                                     'fastai_clrbeta.peak._hint': ('peak.html#_hint', 'fastai_clrbeta/peak.py'),
                                      'fastai_clrbeta.peak._lowest_step': ('peak.html#_lowest_step', 'fastai_clrbeta/peak.py'),
                                      'fastai_clrbeta.peak._outcome': ('peak.html#_outcome', 'fastai_clrbeta/peak.py'),
                                      'fastai_clrbeta.peak._problem': ('peak.html#_problem', 'fastai_clrbeta/peak.py'),

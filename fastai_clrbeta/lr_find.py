@@ -290,13 +290,14 @@ def _show(found):
 
 # %% ../nbs/11_lr_find.ipynb #d40ba4ca
 @patch
-@delegates(Learner.lr_find_val, but='wd,wds,show_plot')
+@delegates(Learner.lr_find_val, but='wd,wds,show_plot,trials')
 def lr_find_sweep(self:Learner,
     wd:list|None=None,   # Weight decays to compare
     mom:list|None=None,  # Momenta to compare
     bs:list|None=None,   # Batch sizes to compare, in training with a loader of fastai's
     show_plot:bool=True, # Plot the result?
     wds:list|None=None,  # fastai 0.7's name for `wd`; give one of them
+    trials:bool|str|list=False, # Short cycles for each combination, as in `lr_find_val`
     **kwargs
 ) -> LRSweep: # Also kept at `learn.lr_find_sweep_result`, in full or as far as it got
     "Run `lr_find_val` for each combination, from the same weights, with the same batches. Leaves no trace."
@@ -311,7 +312,7 @@ def lr_find_sweep(self:Learner,
             settings = dict(zip(grid, values))
             with self.no_trace(kwargs.get('keep')):
                 _apply_settings(self, settings)
-                tests[values] = self.lr_find_val(wd=settings.get('wd'), show_plot=False, **kwargs)
+                tests[values] = self.lr_find_val(wd=settings.get('wd'), show_plot=False, trials=trials, **kwargs)
     finally:
         if tests: _last_sweeps[self] = LRSweep(tests, list(grid))
     if show_plot and not rank_distrib(): self.lr_find_sweep_result.plot()
