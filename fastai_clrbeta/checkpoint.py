@@ -125,7 +125,10 @@ def peaks_in(f):
         with suppress(ValueError, KeyError, TypeError): return read_checkpoint(path)['run']['schedule']['lrs']
 
 def _advice(diff, there, here, name):
-    "Return what to do about a schedule that differs."
+    "Return what to do about a difference between two runs."
+    if 'optimiser: trained' in diff:
+        return (" A run keeps the number of parameters that are trained. If this is the next stage, after "
+                f"freeze or unfreeze, give it another checkpoint: checkpoint='{Path(name).stem}_2'.")
     if 'schedule: lrs' in diff:
         return (" A resumed run needs the peak that it began with. Pass the whole result of a range test, "
                 "learn.fit_clr_beta(found, …), and the peak is taken from the checkpoint.")

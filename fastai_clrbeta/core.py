@@ -42,7 +42,7 @@ def _spread(ends, n):
 def _refuse(name, v, n):
     "Raise the `ValueError` for a `v` that holds no numbers, or numbers below 0."
     hint = ''
-    if name == 'lrs' and v is None:
+    if name == 'lrs' and (v is None or isinstance(v, slice) and v.stop is None):
         hint = (" If this is the peak of a range test, pass the whole result of the test: "
                 "if it has no peak, its why says what to do.")
     raise ValueError(f"{name}={truncstr(repr(v), 40)}: must be a number, 0 or more, or a slice or list of "
@@ -70,7 +70,9 @@ class HasPeak(Protocol):
     why:str         # How it was found, or why there is none
 
 def peak_of(lrs):
-    "Return the peak of a range test, and anything else as it is. Raises `ValueError` if the test has none."
+    """Return the peak of a range test, also within a `slice`, and anything else as it is. Raises `ValueError`
+    if the test has none."""
+    if isinstance(lrs, slice): return slice(*map(peak_of, (lrs.start, lrs.stop, lrs.step)))
     if not isinstance(lrs, HasPeak): return lrs
     if lrs.peak is None: raise ValueError(f"lrs: this range test has no peak: {lrs.why}")
     return lrs.peak

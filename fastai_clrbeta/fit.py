@@ -30,7 +30,7 @@ class _Plan:
 
 def _plan_fit(learn, lrs, n_cycle, wd, cycle_len, use_clr_beta, start_epoch=0, reset_opt=False):
     "Check all arguments about schedule and optimiser, and return the plan. Change nothing."
-    n_cycle,cycle_len = check_cycles(n_cycle, cycle_len)
+    n_cycle,cycle_len = check_cycles(n_cycle, cycle_len, lrs)
     schedule = as_schedule(use_clr_beta, cycle_len)
     n_epoch,start_epoch = n_cycle*cycle_len, check_integer('start_epoch', start_epoch, 0)
     if start_epoch >= n_epoch:

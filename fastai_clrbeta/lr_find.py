@@ -213,8 +213,8 @@ class _Bar:
 
     def show_row(self, row):
         self.n_done += 1
-        shown = [column for column in ('lr','train_loss_smooth','valid_loss_smooth') if column in row]
-        self.bar.comment = ', '.join(f'{column} {row[column]:.3g}' for column in shown)
+        shown = dict(lr='lr', train='train_loss_smooth', valid='valid_loss_smooth')
+        self.bar.comment = ', '.join(f'{k} {row[o]:.2g}' for k,o in shown.items() if o in row)
         self.bar.update(self.n_done)
 
     def close(self): self.bar.on_iter_end()
@@ -312,7 +312,8 @@ def lr_find_sweep(self:Learner,
             settings = dict(zip(grid, values))
             with self.no_trace(kwargs.get('keep')):
                 _apply_settings(self, settings)
-                tests[values] = self.lr_find_val(wd=settings.get('wd'), show_plot=False, trials=trials, **kwargs)
+                tests[values] = self.lr_find_val(wd=settings.get('wd'), show_plot=False, trials=trials,
+                                                 **kwargs)
     finally:
         if tests: _last_sweeps[self] = LRSweep(tests, list(grid))
     if show_plot and not rank_distrib(): self.lr_find_sweep_result.plot()

@@ -154,14 +154,17 @@ def schedule_values(schedule, n_steps, nb):
     moms = [] if schedule.mom_max is None else [schedule.mom_at(i, nb) for i in range(n_steps)]
     return lrs,moms
 
-def check_cycles(n_cycle, cycle_len):
+def check_cycles(n_cycle, cycle_len, lrs=None):
     """Return both as ints, and 1 for a `cycle_len` of None. Raises `ValueError` if one is not a whole number;
-    warns if `n_cycle` may have been taken for the number of epochs."""
+    warns if `n_cycle` or `lrs` may have been taken for the number of epochs."""
     hint = " The learning rate comes first, and epochs are cycle_len."
     n_cycle = check_integer('n_cycle', n_cycle, hint=hint)
     if cycle_len is None and n_cycle > 1:
         warn(f"n_cycle={n_cycle} without cycle_len: {n_cycle} cycles of 1 epoch. For one cycle of {n_cycle} "
              f"epochs write cycle_len={n_cycle}; for {n_cycle} cycles, cycle_len=1 silences this.")
+    if cycle_len is None and n_cycle == 1 and isinstance(lrs, int) and lrs >= 1:
+        warn(f"{lrs} is the learning rate here, and one epoch is trained. For {lrs} epochs write "
+             f"learn.fit_clr_beta(found, cycle_len={lrs}), where found is a range test or a learning rate.")
     return n_cycle, check_integer('cycle_len', ifnone(cycle_len, 1))
 
 def other_schedulers(cbs, schedule):

@@ -147,7 +147,7 @@ def test_find(small_run, small, command, tmp_path, monkeypatch):
     assert result(tmp_path/'plain')['lr'] == result(tmp_path/'find')['lr'] == 0.2
     before = out[:out.index('LRFind: ')]
     assert 'Range test: up to 39 steps' in before
-    assert 'as long as 6 epochs' in before  # 39 steps of 3·50+50 images, in place of 3·400+100
+    assert 'as long as 7.5 epochs' in before  # 39 steps of 3·50+2·50 images, in place of 3·400+100
     assert f"peak {result(tmp_path/'auto')['lr']:.2g}" in out
 
 @pytest.mark.parametrize('args,msg', [

@@ -174,7 +174,7 @@ def test_what_is_ours_loads_with_the_package(tmp_path):
 def test_what_is_ours_pickles():
     class Local(CLRBeta): pass
     report = Divergence(1, 2, 0.1, None, 3., 1.)
-    ours = [CLRBeta(5, 20, 0.9, 0.8, 2), DivergenceGuard(3), EpochCSV("f.csv"), Precision("bf16"),
+    ours = [CLRBeta(5, 20, 0.9, 0.8, 2), DivergenceGuard(3), EpochCSV("f.csv"), HalfPrecision("bf16"),
             FlipCrop(2), CifarBlock(16, 32), LRFind(), LRSweep(), report, FitDiverged('it did', report), sgd,
             partial(sgd, momentum=0.8)]
     by_name = lambda o: pickle.loads(pickle.dumps(o))
