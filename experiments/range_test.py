@@ -5,10 +5,10 @@
     python experiments/range_test.py --trial         # all at a small size, to see that it works
 
 Stop it whenever you like: the same command goes on with the test that was stopped. It ends with a table of
-where each curve turns, without lag.
+where each curve turns, without lag, and of where the training loss explodes.
 """
 from fastai.basics import *
-from fastai_clrbeta.peak import find_peak
+from fastai_clrbeta.peak import read_curve
 from fastcore.script import call_parse
 from laboratory import Laboratory, working_files
 from superconvergence import tests_of_2018
@@ -17,12 +17,12 @@ curves = dict(train_loss='training loss', valid_loss='validation loss', accuracy
               valid_loss_batch='validation loss, own statistics', accuracy_batch='accuracy, own statistics')
 
 def turns(df):
-    "Return the learning rate at which each curve of a test turns, without lag, and the peak."
+    "Return the learning rate at which each curve of a test turns, without lag, and where the loss explodes."
     rates = {}
     for column,name in curves.items():
         curve = df[f'{column}_centred']
         rates[name] = df.lr[curve.idxmin() if 'loss' in column else curve.idxmax()]
-    return rates | dict(peak=find_peak(df.lr, df.train_loss, len(df)).lr)
+    return rates | {'explodes from': read_curve(df.lr, df.train_loss, len(df)).explodes}
 
 def between(rates):
     "Return the median and, of several, the lowest and the highest, in words."

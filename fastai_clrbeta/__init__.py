@@ -1,8 +1,8 @@
 """1cycle training for fastai: find the learning rate, run the cycle, survive a crash
 
 Training with [**1cycle**](tutorial_what_is_1cycle.ipynb) raises the learning rate to a high peak and lowers it again, once, over the whole
-run, while momentum does the opposite. Leslie Smith showed in 2017 that a network can reach in this way, in a
-fraction of the steps, what an ordinary schedule reaches
+run, while momentum does the opposite. Leslie Smith and Nicholay Topin reported in 2017 that a
+network can reach in this way, in a fraction of the steps, what an ordinary schedule reaches
 ([super-convergence](https://arxiv.org/abs/1708.07120)). This package brings his method to
 [fastai](https://docs.fast.ai), as the experiments of 2018 ran it: a range test that finds the peak, the cycle
 itself, and runs that can be resumed after a crash:
@@ -24,6 +24,8 @@ learn.fit_clr_beta(found, cycle_len=15, use_clr_beta=(10, 13.68, 0.95, 0.8))
 - [lr_find](11_lr_find.ipynb): Find the learning rate: a test that watches the validation set, and leaves no trace on the `Learner`.
 - [results](09_results.ipynb): What a range test measured, as data and figures, and the learning rate that it suggests.
 - [peak](08_peak.ipynb): From the curve of a range test to a learning rate: pure maths, without a Learner.
+- [trials](12_trials.ipynb): A cycle in miniature at each of several learning rates: the shortest run that tells them apart.
+- [search](11_search.ipynb): Train one step at each of the given learning rates, measure validation in between, and leave no trace.
 - [fit](13_fit.ipynb): `fit_clr_beta` checks every argument, runs the schedule, survives kills and notices divergence.
 - [schedule](02_schedule.ipynb): Leslie Smith's 1cycle as fastai 0.7's `use_clr_beta` ran it, step by step.
 - [checkpoint](12_checkpoint.ipynb): Write a run to a file while it trains, and resume it after a crash, bit for bit.
