@@ -113,9 +113,9 @@ def test_main_job(tmp_path):
     assert check_main_job(tmp_path/'clrbeta_run', out) > 0.97
 
 def test_short_main_job(command, tmp_path):
-    status,out,err = command('--depth', 8, '--cycle-len', 2)
+    status,out,err = command('--depth', 8, '--cycle-len', 1)
     assert status == 0, err
-    check_main_job(tmp_path/'clrbeta_run', out, depth=8, cycle_len=2)
+    check_main_job(tmp_path/'clrbeta_run', out, depth=8, cycle_len=1)
 
 def test_same_seed_same_result_and_no_overwriting(small_run, command, small, tmp_path):
     "On a folder of images"
@@ -408,10 +408,10 @@ def test_a_run_outlives_its_readers(stream, small, command, tmp_path, monkeypatc
     if stream is streams['full disk'] and not Path('/dev/full').exists(): pytest.skip('no /dev/full')
     monkeypatch.setattr(sys, 'stdout', stream())
     monkeypatch.setattr(sys, 'stderr', stream())
-    status,_,_ = command(*small, '--cycle-len', 2, '--out', 'Läufe')
+    status,_,_ = command(*small, '--cycle-len', 1, '--out', 'Läufe')
     assert status == 0
     assert names(tmp_path/'Läufe') == files
-    assert result(tmp_path/'Läufe')['epochs'] == 2 == len(history(tmp_path/'Läufe'))
+    assert result(tmp_path/'Läufe')['epochs'] == 1 == len(history(tmp_path/'Läufe'))
 
 script_that_looks_at_warnings = '''import sys, warnings
 import fastai.torch_imports

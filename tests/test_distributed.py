@@ -1,53 +1,47 @@
 "Two processes, for real"
-import json, os, signal, subprocess, sys, time
+import json, os, signal, time
 from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import needs_fork, root
+from conftest import needs_fork
 from fastai_clrbeta.schedule import clr_beta_lr, clr_beta_mom
 from helpers import save_digits
-from processes import in_two, run, run_script
+from processes import in_two, run, run_script, start
 
 pytest.importorskip('accelerate')
 
-def start(*args, cwd, restarts=0):
-    "Start torchrun with two processes"
+def rank_script(*args):
+    "Run a script, and tell which process it is."
+    Path(f"rank{os.environ['RANK']}").write_text(str(os.getpid()), encoding='utf-8')
+    run_script(*args)
+
+def torchrun(*args):
+    "Do as torchrun with two processes. They are forks of this one, which has imported all that they need."
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
     # the store is not shared, or what is started again may look for the processes that died
-    env = dict(ACCELERATE_USE_CPU='1', OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore', PYTHONPATH=str(root),
-               TORCH_DISABLE_SHARE_RDZV_TCP_STORE='1')
-    torchrun = '-m torch.distributed.run --standalone --nproc_per_node 2 --max-restarts'.split()
-    return subprocess.Popen([sys.executable, *torchrun, str(restarts), *args], cwd=cwd, env=os.environ | env,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-def environment(pid):
-    text = Path(f'/proc/{pid}/environ').read_text(encoding='utf-8')
-    return dict(o.partition('=')[::2] for o in text.split('\0'))
-
-def workers(p):
-    "The processes that torchrun has started, by their rank"
-    children = Path(f'/proc/{p.pid}/task/{p.pid}/children').read_text(encoding='utf-8').split()
-    envs = {int(o):environment(o) for o in children}
-    return {int(env['RANK']):pid for pid,env in envs.items() if 'RANK' in env}
+    os.environ |= dict(ACCELERATE_USE_CPU='1', TORCH_DISABLE_SHARE_RDZV_TCP_STORE='1')
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2, max_restarts=1, start_method='fork',
+                          rdzv_backend='c10d', rdzv_endpoint='localhost:0', run_id='test')
+    elastic_launch(config, rank_script)(*args)
 
 def wait_for(path):
     deadline = time.time()+240
     while not path.exists() and time.time() < deadline: time.sleep(0.01)
 
 @needs_fork
-@pytest.mark.slow
-@pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='needs /proc')
 def test_the_command_is_started_anew(tmp_path):
     "One process of two is killed, torchrun starts both again, and all is as if nothing had happened"
     (tmp_path/'clrbeta.py').write_text('from fastai_clrbeta.cli import clrbeta; clrbeta()', encoding='utf-8')
     save_digits(tmp_path/'digits')
     options = '--data digits/ --depth 8 --cycle-len 12 --lr 0.1 --bs 50 --checkpoint --resume --out'.split()
-    p = start('clrbeta.py', *options, 'killed', cwd=tmp_path, restarts=1)
+    p = start(torchrun, ('clrbeta.py', *options, 'killed'), tmp_path, tmp_path/'told')
     wait_for(tmp_path/'killed/history.csv')
-    os.kill(workers(p)[1], signal.SIGKILL)
-    out,err = p.communicate(timeout=300)
-    assert p.returncode == 0, err[-3000:]
+    os.kill(int((tmp_path/'rank1').read_text(encoding='utf-8')), signal.SIGKILL)
+    p.join(300)
+    out = (tmp_path/'told').read_text(encoding='utf-8')
+    assert p.exitcode == 0, out[-3000:]
     assert out.count('Resuming from epoch') == 1 and out.count('It is all in killed/.') == 1
     code,out = run(in_two, run_script, 'clrbeta.py', *options, 'whole', folder=tmp_path)
     assert code == 0 and 'Resuming from' not in out, out[-3000:]

@@ -1,6 +1,6 @@
 """The site: it builds without a warning, says all, links to what is there, and looks right in a browser, on
 phone and desktop"""
-import ast, importlib, inspect, io, re, shutil, subprocess, sys, threading
+import ast, importlib, inspect, io, re, shutil, threading
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,21 +15,21 @@ from fastcore.docments import docments
 from nbdev.config import nbpath2html
 from nbdev.doclinks import NbdevLookup
 from conftest import root
+from processes import run, run_script
 
 notebooks = sorted((root/'nbs').glob('[!_]*.ipynb'))
 
 @pytest.fixture(scope='session')
 def build(tmp_path_factory):
-    """The folder of the site and what was said while it was built, in another process: what nbdev runs must
-    not reach this one"""
+    """The folder of the site, and exit code and words of its building, in another process: what nbdev runs
+    must not reach this one"""
     out = tmp_path_factory.mktemp('docs')/'site'
-    command = [sys.executable, '-W', 'ignore', str(root/'docs/build.py'), str(out)]
-    return out,subprocess.run(command, capture_output=True, text=True)
+    return out,*run(run_script, 'docs/build.py', out, folder=root)
 
 @pytest.fixture(scope='session')
 def site(build):
-    out,p = build
-    if p.returncode: pytest.fail('the site does not build, see test_site_builds', pytrace=False)
+    out,code,_ = build
+    if code: pytest.fail('the site does not build, see test_site_builds', pytrace=False)
     return out
 
 @pytest.fixture(scope='session')
@@ -53,8 +53,8 @@ def test_imports_have_cells_of_their_own(nb):
 
 def test_site_builds(build):
     "As `python docs/build.py`, where Sphinx takes a warning for an error"
-    p = build[1]
-    assert p.returncode == 0 and not p.stderr, p.stderr[-3000:]
+    _,code,told = build
+    assert code == 0 and not told, told[-3000:]
 
 def test_a_page_for_each_notebook(pages):
     index = pages['index.html']

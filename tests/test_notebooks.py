@@ -1,5 +1,6 @@
 "Every notebook runs, and README is the index"
 import sys
+from functools import partial
 import pytest
 import processes
 from conftest import root
@@ -9,9 +10,10 @@ assert notebooks
 long = 'index', 'tutorial_choose_a_learning_rate', 'tutorial_runs_that_survive'
 
 def run_notebook(nb):
-    "Exit with an error if a cell of the notebook `nb` raises one."
-    from nbdev.test import test_nb
-    ok,_ = test_nb(nb, skip_flags=['notest','slow'], basepath=root)
+    "Exit with an error if a cell of the notebook `nb` raises one. Figures have half of nbdev's resolution."
+    import nbdev.test
+    nbdev.test.CaptureShell = partial(nbdev.test.CaptureShell, mpl_format='png')
+    ok,_ = nbdev.test.test_nb(nb, skip_flags=['notest','slow'], basepath=root)
     sys.exit(not ok)
 
 def notebook_param(nb): return pytest.param(nb, id=nb.stem, marks=[pytest.mark.slow]*(nb.stem in long))
