@@ -101,8 +101,8 @@ def summary(rows):
         drawn = _bootstrap(points)
         low,high = np.quantile(drawn, [0.025,0.975])
         table.append((rule, points.median(), points.mean(), low, high, points.max(), points.idxmax(),
-                      own.without.sum(), own.steps.mean()))
-    columns = 'rule median mean mean_low mean_high worst worst_task without cost'.split()
+                      own.without.sum(), own.steps.mean(), len(points)))
+    columns = 'rule median mean mean_low mean_high worst worst_task without cost tasks'.split()
     return pd.DataFrame(table, columns=columns).sort_values('mean')
 
 def _bootstrap(points, n=2000):

@@ -96,7 +96,7 @@ class LRFind:
     spread:dict=field(default_factory=dict) # Lowest and highest of each suggestion, if there are several runs
     peak:float|None=None # Learning rate for `fit_clr_beta`, None if the test can't tell
     why:str='' # How the peak was found, or what to do
-    band:tuple|None=None # Lowest and highest learning rate that may be the best, an 80% interval
+    band:tuple|None=None # Lowest and highest learning rate that are worth trying: half a decade to each side
     rival:float|None=None # What the trials compared the peak with, or would have
     usual:float|None=None # The usual learning rate for this kind of optimiser, None if there is none
     # A row per trial: `lr`, `train_loss`, `valid_loss`, `steps`, `stopped`; empty if there was none
