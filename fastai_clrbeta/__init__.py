@@ -3,7 +3,7 @@
 Training with [**1cycle**](tutorial_what_is_1cycle.ipynb) raises the learning rate to a high peak and lowers it again, once, over the whole
 run, while momentum does the opposite. Leslie Smith and Nicholay Topin reported in 2017 that a
 network can reach in this way, in a fraction of the steps, what an ordinary schedule reaches
-([super-convergence](https://arxiv.org/abs/1708.07120)). This package brings his method to
+([super-convergence](https://arxiv.org/abs/1708.07120)). This package brings the method to
 [fastai](https://docs.fast.ai), as the experiments of 2018 ran it: a range test that finds the peak, the cycle
 itself, and runs that can be resumed after a crash:
 
