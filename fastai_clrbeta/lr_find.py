@@ -14,7 +14,7 @@ from .precision import *
 from .run import *
 from .peak import *
 from .results import *
-from .search import *
+from .lr_search import *
 from .trials import *
 from fastprogress.fastprogress import progress_bar
 from contextlib import suppress

@@ -9,7 +9,7 @@ __all__ = ['trial_steps', 'cycle_of', 'run_trial']
 from fastai.basics import *
 from .core import *
 from .schedule import *
-from .search import *
+from .lr_search import *
 from dataclasses import replace
 
 # %% ../nbs/12_trials.ipynb #tr000005

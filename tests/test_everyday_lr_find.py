@@ -9,7 +9,7 @@ from fastai_clrbeta.core import weight_decay_of
 from fastai_clrbeta.divergence import LossLimit
 from fastai_clrbeta.peak import centred
 from fastai_clrbeta.results import combine_runs
-from fastai_clrbeta.search import shuffled
+from fastai_clrbeta.lr_search import shuffled
 from searches import (
     TorchDL, Scripted, Stop, curve, diff, fastai_loaders, find, learner, nan, state, sweep, table)
 

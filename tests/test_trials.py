@@ -3,7 +3,7 @@ import sys
 import pytest
 from fastai_clrbeta.all import *
 from fastai_clrbeta.peak import Peak, candidates
-from fastai_clrbeta.search import Steps
+from fastai_clrbeta.lr_search import Steps
 from fastai_clrbeta.trials import cycle_of
 from searches import *
 
