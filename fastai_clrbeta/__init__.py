@@ -25,7 +25,7 @@ learn.fit_clr_beta(found, cycle_len=15, use_clr_beta=(10, 13.68, 0.95, 0.8))
 - [results](09_results.ipynb): What a range test measured, as data and figures, and the learning rate that it suggests.
 - [peak](08_peak.ipynb): From the curve of a range test to a learning rate: pure maths, without a Learner.
 - [trials](12_trials.ipynb): A cycle in miniature at each of several learning rates: the shortest run that tells them apart.
-- [search](11_lr_search.ipynb): Train one step at each of the given learning rates, measure validation in between, and leave no trace.
+- [lr_search](11_lr_search.ipynb): Train one step at each of the given learning rates, measure validation in between, and leave no trace.
 - [fit](13_fit.ipynb): `fit_clr_beta` checks every argument, runs the schedule, survives kills and notices divergence.
 - [schedule](02_schedule.ipynb): Leslie Smith's 1cycle as fastai 0.7's `use_clr_beta` ran it, step by step.
 - [checkpoint](12_checkpoint.ipynb): Write a run to a file while it trains, and resume it after a crash, bit for bit.
