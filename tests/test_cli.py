@@ -453,7 +453,7 @@ def test_epoch_csv(tmp_path):
     before = f.read_text(encoding='utf-8')
     with learn.no_bar(), learn.no_logging():
         learn.lr_find(num_it=12, show_plot=False)
-        learn.lr_find_val(num_it=12, show_plot=False)
+        learn.lr_find_val(num_it=12, show_plot=False, trials=[0.1])
         learn.get_preds()
         learn.validate()
     assert f.read_text(encoding='utf-8') == before and len(pd.read_csv(f)) == 3 == len(learn.epoch_csv.rows)
