@@ -380,7 +380,8 @@ def _tell_cost(dls):
     images_of_epoch = (3*len(dls.train_ds) + len(dls.valid_ds)) / max(1, num_distrib())
     tell(f"Range test: up to {_n_test_steps} steps, each with a training and a validation mini-batch. "
          f"It takes about as long as {images_of_test/images_of_epoch:.2g} epochs. If two short cycles of "
-         f"{trial_steps} steps have to decide, they take as long as {images_of_trials/images_of_epoch:.2g}.")
+         f"{trial_steps} steps have to decide, they take as long as "
+         f"{images_of_trials/images_of_epoch:.2g} more.")
 
 def _find(learn, options):
     "Return the range test, None if none is wanted, and the peak: that of `--lr`, or the one it found."

@@ -21,7 +21,7 @@ def range_test(learn, *args, **kwargs):
     before = weights(learn)
     r = learn.lr_find_val(*args, show_plot=False, **kwargs)
     return dict(steps=len(r.df), stopped=r.stopped, df=r.df.to_numpy().tolist(), found=repr(r.found),
-                same=all_equal(learn, before))
+                trials=r.trials.to_numpy().tolist(), why=r.why, same=all_equal(learn, before))
 
 class Hypers(Callback):
     "Rate and momentum of each step"
@@ -49,8 +49,8 @@ def error_of_first():
     except BaseException as e: return repr(e)
 
 def search_and_train(learn):
-    full = range_test(learn, 1e-4, 1, 100, stop_div=False)
-    diverging = range_test(learn, 1e-2, 1e3, 60)
+    full = range_test(learn, 1e-4, 1, 100, stop_div=False, trials=False)
+    diverging = range_test(learn, 1e-2, 1e3, 60, trials=[1e6,0.05])
     hypers,guard = Hypers(),DivergenceGuard()
     learn.fit_clr_beta(0.1, cycle_len=2, use_clr_beta=(10,10,0.95,0.8), cbs=hypers)
     fitted = end_of_run(learn, hypers=hypers.seen)

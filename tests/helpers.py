@@ -98,8 +98,10 @@ def killed(learn, **kwargs):
 def resumed(learn, **kwargs): return fit(learn, **with_checkpoint | dict(resume=True) | kwargs)
 
 def search(learn, **kwargs):
-    "Run a range test without trials, which would cost far more steps."
-    return learn.lr_find_val(**dict(num_it=12, show_plot=False, trials=False) | kwargs)
+    "Run a range test, and trials, with cycles of 12 steps in place of 100, only if they are asked for."
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr('fastai_clrbeta.lr_find.trial_steps', 12)
+        return learn.lr_find_val(**dict(num_it=12, show_plot=False, trials=False) | kwargs)
 
 @contextlib.contextmanager
 def told():

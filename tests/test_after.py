@@ -22,7 +22,7 @@ def fitted(learn):
 def stock(learn): learn.fit(2, 0.05)
 def searched(learn):
     stock(learn)
-    learn.lr_find_val(num_it=12, show_plot=False)
+    learn.lr_find_val(num_it=12, show_plot=False, trials=False)
 
 def image(learn): return PILImage.create(np.zeros((8,8,3), dtype=np.uint8))
 calls = dict(

@@ -32,13 +32,13 @@ steps = dict(
     search = '''
 learn = learner()
 before = weights(learn)
-found = learn.lr_find_val(num_it=15, show_plot=False)
-assert len(found.df) == 15 and 'valid_loss' in found.df
+found = learn.lr_find_val(num_it=15, show_plot=False, trials=[0.1,0.01])
+assert len(found.df) == 15 and 'valid_loss' in found.df and found.trials.steps.tolist() == [100,100]
 assert all(torch.equal(a, b) for a,b in zip(before, weights(learn))) and hasattr(learn, 'progress')
 ''',
     sweep = '''
 learn = learner()
-sweep = learn.lr_find_sweep(wd=[0,1e-3], num_it=12, show_plot=False)
+sweep = learn.lr_find_sweep(wd=[0,1e-3], num_it=12, show_plot=False, trials=False)
 assert len(sweep.table) == 2
 learn.fit_clr_beta(0.1, cycle_len=2)  # the bar is as it was
 assert len(learn.recorder.values) == 2

@@ -148,6 +148,7 @@ def test_find(small_run, small, command, tmp_path, monkeypatch):
     before = out[:out.index('LRFind: ')]
     assert 'Range test: up to 39 steps' in before
     assert 'as long as 7.5 epochs' in before  # 39 steps of 3·50+2·50 images, in place of 3·400+100
+    assert 'two short cycles of 100 steps have to decide, they take as long as 23 more' in before
     assert f"peak {result(tmp_path/'auto')['lr']:.2g}" in out
 
 @pytest.mark.parametrize('args,msg', [
@@ -453,7 +454,7 @@ def test_epoch_csv(tmp_path):
     before = f.read_text(encoding='utf-8')
     with learn.no_bar(), learn.no_logging():
         learn.lr_find(num_it=12, show_plot=False)
-        learn.lr_find_val(num_it=12, show_plot=False)
+        learn.lr_find_val(num_it=12, show_plot=False, trials=[0.1])
         learn.get_preds()
         learn.validate()
     assert f.read_text(encoding='utf-8') == before and len(pd.read_csv(f)) == 3 == len(learn.epoch_csv.rows)

@@ -228,10 +228,11 @@ def wrong(expected, learn, names, told=()):
     return res
 
 def after_search(path, names):
+    "Search with a range test and two trials."
     learn = holding(path, names)
     objects = held(learn, names)
     before = {at:shown(o) for at,o in objects.items()}
-    search(learn)
+    search(learn, trials=[0.1,0.01])
     res = wrong(before, learn, names)
     return {at:'another object' for at,o in held(learn, names).items() if o is not objects.get(at)} | res
 
@@ -553,7 +554,7 @@ def test_killed_and_searched_runs_are_the_same(make, tmp_path):
         assert outcome(resumed(make(tmp_path), cycle_len=2, every_iter=3)) == whole
     assert not texts
     searched = make(tmp_path)
-    search(searched)
+    search(searched, trials=[0.1])
     with searched.no_trace():
         searched.add_cb(CrashAt('after_batch', 3))
         with pytest.raises(KeyboardInterrupt): fit(searched, cycle_len=1)
@@ -836,7 +837,8 @@ def can_save(learn):
     learn.export('again.pkl')
     return (learn.path/learn.model_dir/'again.pth').exists() and (learn.path/'again.pkl').exists()
 
-def sweep(learn, **kwargs): learn.lr_find_sweep(wd=[0, 0.1], num_it=12, show_plot=False, **kwargs)
+def sweep(learn, **kwargs):
+    learn.lr_find_sweep(wd=[0, 0.1], num_it=12, show_plot=False, trials=False, **kwargs)
 
 @pytest.mark.parametrize('run', [search, sweep])
 def test_an_error_prevents_no_other_restoring_after_a_search(run, tmp_path):
@@ -884,7 +886,7 @@ def test_keep_saves_and_restores(tmp_path):
 def test_keep_leaves_no_trace(how, tmp_path):
     learn = keeping(tmp_path)
     before,objects = kept_state(),[*kept.values()]
-    if how == 'search': search(learn, keep=kept)
+    if how == 'search': search(learn, keep=kept, trials=[0.1])
     elif how == 'sweep': sweep(learn, keep=kept)
     else:
         with learn.no_trace(keep=kept): fit(learn, cycle_len=1)
@@ -936,5 +938,5 @@ def test_a_gradient_scaler_comes_back(tmp_path):
     assert_same_run(learn, whole)
     assert learn.scaler.state_dict() == whole.scaler.state_dict() and learn.scaler.get_scale() == 4*2**3
     state = learn.scaler.state_dict()
-    search(learn)
+    search(learn, trials=[0.1])
     assert learn.scaler.state_dict() == state

@@ -30,7 +30,8 @@ def train(learn, lrs=0.2, cycle_len=2, **kwargs):
 
 def search(learn, **kwargs):
     with silent(learn):
-        return learn.lr_find_val(1e-3, 1, num_it=12, stop_div=False, show_plot=False, **kwargs)
+        kwargs = dict(num_it=12, stop_div=False, show_plot=False, trials=False) | kwargs
+        return learn.lr_find_val(1e-3, 1, **kwargs)
 
 def weights(learn): return [o.detach().cpu().clone() for o in learn.model.state_dict().values()]
 def assert_same(a, b): assert all(map(torch.equal, a, b))
@@ -50,8 +51,9 @@ def test_search_leaves_no_trace(device, precision):
     learn = train(learner(device, cbs=ChannelsLast()).to_precision(precision), cycle_len=1)
     before,outside,rng = weights(learn),autocast_state(),torch.get_rng_state()
     gpu_rng = torch.cuda.get_rng_state_all()
-    res = search(learn, bn='both')
+    res = search(learn, bn='both', trials=[0.05])
     assert res.stopped == 'finished: 12 steps' and res.df.notna().all().all()
+    assert res.trials.stopped[0] == 'finished' and np.isfinite(res.trials.valid_loss[0])
     assert_same(weights(learn), before)
     assert autocast_state() == outside and torch.equal(torch.get_rng_state(), rng)
     assert_same(torch.cuda.get_rng_state_all(), gpu_rng)

@@ -65,6 +65,9 @@ def test_two_processes(tmp_path):
     assert a['diverging']['steps'] < 60 and 'diverged' in a['diverging']['stopped']
     for k in 'full','diverging':
         assert repr(a[k]) == repr(b[k]) and a[k]['same']
+    (*_,ended),(*_,finished) = a['diverging']['trials']
+    assert ended.startswith('diverged') and finished == 'finished'
+    assert "'peak': 0.05" in a['diverging']['found']
     n = len(a['fit']['hypers'])
     assert n == 8  # 256 images in batches of 32, on two processes, twice over
     expected = [(0.1*clr_beta_lr(i, n), clr_beta_mom(i, n, 10, 0.95, 0.8)) for i in range(n)]

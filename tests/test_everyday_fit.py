@@ -23,7 +23,7 @@ def untouched(learn, error, *args, **kwargs):
 
 def test_a_range_test_stands_for_its_peak(tmp_path):
     learn = learner(tmp_path)
-    result = learn.lr_find_val(1e-3, 10, num_it=60, show_plot=False, suggest_funcs=())
+    result = search(learn)
     result.peak = 0.07
     in_silence(learn, result, cycle_len=2)
     assert outcome(learn) == outcome(in_silence(learner(tmp_path), 0.07, cycle_len=2))
@@ -336,8 +336,8 @@ def test_training_on_after_a_run_is_complete(tmp_path, capsys):
 def lines(learn): return [o.get_ydata().tolist() for o in learn.plot_overfit()[0].lines]
 
 @pytest.mark.parametrize('look', [
-    lambda l: l.validate(), lambda l: l.get_preds(), lambda l: l.lr_find_val(num_it=12, show_plot=False),
-    lambda l: (l.validate(), l.lr_find_val(num_it=12, show_plot=False), l.get_preds(dl=l.dls.train))])
+    lambda l: l.validate(), lambda l: l.get_preds(), lambda l: search(l, trials=[0.1]),
+    lambda l: (l.validate(), search(l), l.get_preds(dl=l.dls.train))])
 def test_plot_overfit_shows_the_last_fit_whatever_came_since(look, tmp_path):
     learn = fit(learner(tmp_path))
     drawn = lines(learn)

@@ -24,8 +24,8 @@ def interrupted(f, *args, **kwargs):
 
 def searched(path):
     learn = learner(path, opt_func=partial(sgd, momentum=0.8))
-    learn.lr_find_val(num_it=12, n_runs=2)
-    learn.lr_find_sweep(wd=[0,1e-2], num_it=12)
+    learn.lr_find_val(num_it=12, n_runs=2, trials=[0.01])
+    learn.lr_find_sweep(wd=[0,1e-2], num_it=12, trials=False)
     learn.plot_clr_beta(0.01)
     learn.fit_clr_beta(0.01)
     learn.plot_overfit()
@@ -34,13 +34,13 @@ def searched(path):
 
 def searched_only(path):
     learn = learner(path)
-    learn.lr_find_val(num_it=12, show_plot=False)
+    learn.lr_find_val(num_it=12, show_plot=False, trials=False)
     return learn
 
 def with_everything(path):
     "A range test, and a run that saves what it can, is killed, and resumed"
     learn = learner(path, classes=True)
-    learn.lr_find_val(num_it=12, show_plot=False)
+    learn.lr_find_val(num_it=12, show_plot=False, trials=False)
     run = partial(learn.fit_clr_beta, 0.01, 2, checkpoint='run', every_iter=1, best_save_name='best',
                   cycle_save_name='c', on_diverge='lengthen')
     def cbs(): return [DivergenceGuard(5), EpochCSV(path/'epochs.csv')]
@@ -51,7 +51,7 @@ def with_everything(path):
 def smoothed_labels(path):
     "A loss of fastai's that holds a module with settings"
     learn = learner(path, classes=True, loss_func=LabelSmoothingCrossEntropyFlat(eps=0.2))
-    learn.lr_find_val(num_it=12, show_plot=False)
+    learn.lr_find_val(num_it=12, show_plot=False, trials=False)
     run = partial(learn.fit_clr_beta, 0.01, 2, checkpoint='smoothed', every_iter=1, on_diverge='raise')
     interrupted(run, cbs=CrashAt('after_batch', 5))
     run(resume=True)

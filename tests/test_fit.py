@@ -535,7 +535,7 @@ def test_losses_below_zero(f, step):
     guard = DivergenceGuard()
     quiet(learn, 0., 1, cycle_len=10, cbs=guard)
     assert guard.report is None if step is None else 40 < guard.report.step < step, guard.report
-    r = learn.lr_find_val(1e-9, 1e-8, num_it=80, show_plot=False, suggest_funcs=None)
+    r = learn.lr_find_val(1e-9, 1e-8, num_it=80, show_plot=False, suggest_funcs=None, trials=False)
     if step is None: assert 'finished' in r.stopped
     else: assert 'diverged' in r.stopped and 30 < len(r.df) < step, r.stopped
 

@@ -3,8 +3,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from fastai.basics import *
 from fastai.callback.schedule import *
-from fastai_clrbeta.peak import Peak, candidates, centred, decide, find_peak, peak, read_curve
+from fastai_clrbeta.learner import kind_of_optimiser
+from fastai_clrbeta.peak import Peak, candidates, centred, decide, find_peak, peak, read_curve, usual_rates
 from fastai_clrbeta.results import suggest
+from fastai_clrbeta.schedule import sgd
 from searches import curve, nan
 
 lrs = np.geomspace(1e-4, 10, 100)
@@ -245,6 +247,63 @@ def test_a_trial_that_a_callback_ends_says_nothing():
 def test_one_trial_has_nothing_to_be_compared_with():
     best = decide(unsure, trials([0.03], [0.2], [0.4]))
     assert best.lr == 0.03 and best.why == 'a short cycle there ends with a validation loss of 0.4.'
+
+# the kind of the optimiser
+
+class SGDW(torch.optim.SGD):
+    "Decoupled weight decay, as timm's"
+    def __init__(self, params, lr=0.1, weight_decay=0.1): super().__init__(params, lr, 0.9, 0, weight_decay)
+    def step(self, closure=None):
+        group, = self.param_groups
+        wd = group['weight_decay']
+        with torch.no_grad():
+            for p in group['params']: p.mul_(1-wd*group['lr'])
+        group['weight_decay'] = 0
+        super().step()
+        group['weight_decay'] = wd
+
+class Lion(torch.optim.Optimizer):
+    "Steps of equal length, by the sign of a mean of gradients"
+    def __init__(self, params, lr=1e-3, weight_decay=0.): super().__init__(params, dict(lr=lr))
+    @torch.no_grad()
+    def step(self, closure=None):
+        for p in self.param_groups[0]['params']:
+            mean = self.state[p].setdefault('exp_avg', torch.zeros_like(p))
+            p.sub_((0.9*mean + 0.1*p.grad).sign()*self.param_groups[0]['lr'])
+            mean.lerp_(p.grad, 0.01)
+
+def schedule_free(base):
+    "An optimiser like `base` that wants to be told whether it trains"
+    class ScheduleFree(base):
+        trains = False
+        def train(self): self.trains = True
+        def step(self, closure=None):
+            if not self.trains: raise RuntimeError('call train() first')
+            return super().step(closure)
+    return ScheduleFree
+
+def of_torch(opt, **kwargs): return partial(OptimWrapper, opt=opt, **kwargs)
+def broken(params, lr): raise KeyError('broken')
+
+t = torch.optim
+adafactor = getattr(t, 'Adafactor', t.Adam)  # since torch 2.5
+optimisers = dict(
+    sgd = [SGD, partial(SGD, mom=0.9, wd=0.1), sgd, of_torch(t.SGD), of_torch(SGDW), of_torch(t.ASGD),
+           of_torch(t.SGD, momentum=0.9, nesterov=True), of_torch(schedule_free(t.SGD)),
+           OptimWrapper([nn.Parameter(torch.ones(1))], t.SGD, lr=0.1)],
+    adaptive = [Adam, partial(Adam, wd=0.1), RAdam, QHAdam, Lamb, RMSProp, ranger, of_torch(t.AdamW),
+                of_torch(t.Adam, amsgrad=True), of_torch(t.NAdam), of_torch(t.RMSprop), of_torch(t.Adagrad),
+                of_torch(adafactor), of_torch(schedule_free(t.AdamW)),
+                OptimWrapper([nn.Parameter(torch.ones(1))], t.AdamW, lr=0.1)],
+    other = [Larc, of_torch(Lion), of_torch(t.Rprop), of_torch(t.LBFGS), broken, None])
+
+@pytest.mark.parametrize('kind', optimisers)
+def test_the_kind_of_an_optimiser(kind):
+    before = repr(get_random_states())
+    found = [kind_of_optimiser(o) for o in optimisers[kind]]
+    assert found == [None if kind == 'other' else kind]*len(found)
+    assert repr(get_random_states()) == before
+    assert usual_rates.get(found[0]) == dict(sgd=0.1, adaptive=0.03).get(kind)
 
 # in stock `lr_find`
 

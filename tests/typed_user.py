@@ -48,7 +48,12 @@ found.suggestions.valley, found.suggestions[0], found.valley, found.reasons
 found.to_csv('found.csv')
 learn.lr_find_val(1e-4, slice(1e-2,10), num_it=200, linear=True, wd=None, stop_div=False, metrics=accuracy,
                   suggest_funcs=None)
-learn.lr_find_val(metrics=[accuracy], wd=[1e-4,1e-3], suggest_funcs=(valley, slide))
+learn.lr_find_val(metrics=[accuracy], wd=[1e-4,1e-3], suggest_funcs=(valley, slide), trials=False)
+learn.lr_find_val(trials='thorough', bn='running')
+learn.lr_find_val(trials=[0.1,0.03], n_runs=3)
+reveal_type(found.trials)                          # DataFrame
+reveal_type(found.rival)                           # float | None
+learn.lr_find_val(trials=0.1)                      # error: reportArgumentType
 learn.lr_find_val(num_it='200')                    # error: reportArgumentType
 learn.lr_find_val(stop_dv=False)                   # error: reportCallIssue
 
