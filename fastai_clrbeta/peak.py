@@ -157,7 +157,7 @@ def find_peak(
     rival = ifnone(curve.half, lr/10)
     if usual is not None: rival = min(rival, usual)
     width = _half_decade if curve.half else 10.  # a curve that does not fall says less
-    return Peak(lr, _why(lr, usual, curve)+_hint(lr, lrs), (lr/width, lr*width), rival)
+    return Peak(lr, _why(lr, usual, curve)+_hint(lr, lrs, num_it), (lr/width, lr*width), rival)
 
 # %% ../nbs/08_peak.ipynb #pk100007
 def _problem(lrs, losses):
@@ -171,11 +171,12 @@ def _problem(lrs, losses):
         return (f"the training loss is {losses[0]:.4g} in every step. Check that the parameters are not "
                 "frozen, that the loss depends on them, and that the inputs differ.")
 
-def _hint(lr, lrs):
+def _hint(lr, lrs, num_it):
     "Return what to do if the peak `lr` is outside the range that was tried."
     if lrs[0] <= lr <= lrs[-1]: return ''
     if lr < lrs[0]: return f" It is below all rates that were tried: pass start_lr={lr/100:.1g} to see more."
-    return f" It is above all rates that were tried: pass end_lr={lr*10:.1g} to see more."
+    remedy = f": pass end_lr={lr*10:.1g} to see more" if len(lrs) == num_it else ''  # it did not end early
+    return f" It is above all rates that were tried{remedy}."
 
 def _why(lr, usual, curve):
     "Return a sentence about what the peak `lr` rests on."

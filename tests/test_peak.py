@@ -142,6 +142,17 @@ def test_a_loss_that_explodes_at_once_has_a_peak_below_the_test():
         assert best.lr <= axis[70+n-1]/4
         assert n == 2 or best.lr < axis[70]
 
+def test_a_peak_outside_of_the_test_says_how_to_see_more():
+    lrs = np.geomspace(1e-5, 1e-2, 100)
+    best = find_peak(lrs, loss_at(lrs, 1e3), 100)
+    assert best.why.endswith('It is above all rates that were tried: pass end_lr=1 to see more.')
+    interrupted = find_peak(lrs[:30], loss_at(lrs[:30], 1e3), 100)
+    assert interrupted.why.endswith('It is above all rates that were tried.')
+    lrs = np.geomspace(0.01, 10, 100)
+    best = find_peak(lrs, loss_at(lrs, 0.012), 100)
+    assert best.lr < 0.01 and 'It is below all rates that were tried: pass start_lr=' in best.why
+    assert 'were tried:' not in find_peak(axis, loss_at(axis, 0.3), 100).why
+
 def test_two_steps_are_enough_for_an_answer():
     for losses in ([2.3,2.2], [2.2,2.3], [2.3,nan]):
         best = find_peak(axis[:2], losses, 100)
