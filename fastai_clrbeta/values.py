@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['plain_types', 'generator_types', 'world', 'missing', 'is_plain', 'class_name', 'find_class', 'is_open',
            'is_of_library', 'is_installed', 'can_make', 'is_stateful', 'Kind', 'attributes', 'set_attribute', 'Objects',
-           'Optimisers', 'Stateful', 'Lists', 'Dicts', 'Deques', 'Sets', 'Frozen', 'Arrays', 'overlaps', 'Tensors',
-           'Modules', 'Scripts', 'World', 'Generators', 'kind_of', 'Refused', 'NotSaved', 'Parts', 'Same', 'Table',
-           'Originals', 'Reading', 'in_words', 'pack', 'unpack', 'frame_code', 'read_frame', 'Writing', 'check_nodes']
+           'Optimisers', 'Stateful', 'Lists', 'Dicts', 'Deques', 'Sets', 'Frozen', 'Arrays', 'memory_of', 'extent',
+           'overlaps', 'Tensors', 'Modules', 'Scripts', 'World', 'Generators', 'kind_of', 'Refused', 'NotSaved',
+           'Parts', 'Same', 'Table', 'Originals', 'Reading', 'in_words', 'pack', 'unpack', 'frame_code', 'read_frame',
+           'Writing', 'check_nodes']
 
 # %% ../nbs/06_values.ipynb #va000003
 from fastai.basics import *
@@ -241,8 +242,10 @@ class Arrays(Kind):
     def read(self, o, reader):
         if o.dtype.hasobject: return dict(items=[reader(v) for v in o.ravel()], shape=list(o.shape))
         if not reader.file: return o.copy()
+        place = reader.place(o)
         bits = torch.from_numpy(np.frombuffer(o.tobytes(), np.uint8).copy())
-        return dict(bits=bits, shape=list(o.shape), dtype=repr(np.lib.format.dtype_to_descr(o.dtype)))
+        dtype = repr(np.lib.format.dtype_to_descr(o.dtype))
+        return dict(bits=bits, shape=list(o.shape), dtype=dtype, place=place)
 
     def _array(self, data, writer=None):
         if isinstance(data, np.ndarray): return data
@@ -262,6 +265,21 @@ class Arrays(Kind):
     def fill(self, o, data, writer):
         if o.flags.writeable: o[...] = self._array(data, writer)
 
+def memory_of(o):
+    "Return where the memory lies that a tensor or array shows; 0 if that cannot be said."
+    if isinstance(o, Tensor):
+        return o.untyped_storage().data_ptr() if o.layout == torch.strided and not o.is_meta else 0
+    while isinstance(o.base, np.ndarray): o = o.base
+    return o.__array_interface__['data'][0]
+
+def extent(o):
+    "Return the addresses of the first byte that `o` shows, and of the byte after its last one."
+    if isinstance(o, Tensor): start,steps,size = o.data_ptr(),o.stride(),o.element_size()
+    else:                     start,steps,size = o.__array_interface__['data'][0],o.strides,1
+    reach = [(n-1)*step*size for n,step in zip(o.shape, steps)]
+    last = size if isinstance(o, Tensor) else o.itemsize
+    return start + sum(min(0, r) for r in reach), start + sum(max(0, r) for r in reach) + last
+
 def overlaps(t):
     "Return True if several items of the tensor `t` lie in one place in memory."
     return t.layout == torch.strided and any(n > 1 and s == 0 for n,s in zip(t.shape, t.stride()))
@@ -272,7 +290,8 @@ class Tensors(Kind):
     "Their numbers and attributes; also gradient and `requires_grad`, unless an operation made them."
     def read(self, t, reader):
         data = dict(numbers=reader.numbers(t), attrs=_attrs(t, reader), device=t.device.type, leaf=t.is_leaf)
-        if not reader.file: data['memory'] = t.detach()  # the place of the numbers, which views may share
+        if reader.file: data['place'] = reader.place(t)
+        else: data['memory'] = t.detach()  # the place of the numbers, which views may share
         data['parameter'] = isinstance(t, nn.Parameter)
         if t.is_leaf: data |= dict(needs_grad=t.requires_grad, grad=self._grad(t.grad, reader))
         return data
@@ -294,7 +313,7 @@ class Tensors(Kind):
         new = data['numbers']
         moved = 'memory' in data and t.layout == torch.strided and t.data_ptr() != data['memory'].data_ptr()
         if moved: t.data = data['memory']
-        if _form(t) != _form(new): t.data = new.to(t.device, copy=True)
+        if _form(t) != _form(new) or writer.collides(t, data): t.data = new.to(t.device, copy=True)
         elif not overlaps(t): (t.data if t.layout == torch.strided else t).copy_(new)
         if data['leaf'] and t.is_leaf:
             t.requires_grad_(data['needs_grad'])
@@ -428,6 +447,8 @@ class Parts:
     def __call__(self, code, old=missing): raise NotImplementedError
     def key(self, code, old=missing): return self(code, old)
 
+    def collides(self, o, data): return False
+
     def fill(self, kind, o, data):
         try: kind.fill(o, data, self)
         except NotSaved: pass
@@ -496,6 +517,7 @@ class Reading:
         self.file,self.copy,self.known,self.fixed = file,copy or not file,known,fixed or {}
         self.packs,self.old_packs = {},packs or {}
         self.nodes,self.objects,self.index,self.classes,self.lost = [],[],{},{},[]
+        self.memories = {}  # a number for each address of memory that a tensor or array shows
         self.roots = {name:self._node(o) for name,o in parts.roots.items()}
         for name,i in self.roots.items():
             self._begin(name, self.objects[i])
@@ -613,6 +635,13 @@ def _lose(self:Reading, o):
 
 # %% ../nbs/06_values.ipynb #va000041
 @patch
+def place(self:Reading, o):
+    "Return which memory `o` shows, as a number, and from which byte on: objects that share it can be told."
+    memory = memory_of(o)
+    if not memory: return None
+    return [self.memories.setdefault(memory, len(self.memories)), extent(o)[0]-memory]
+
+@patch
 def numbers(self:Reading, t):
     "Return the numbers of the tensor `t`, copied if they have to be."
     t = t.detach()
@@ -708,6 +737,7 @@ class Writing(Parts):
         self.objects = {i:parts.roots[name] for name,i in roots.items() if name in parts.roots}
         self.kinds = {i:parts.kinds.get(id(o)) or kind_of(type(o)) for i,o in self.objects.items()}
         self.taken = {id(o) for o in self.objects.values()}
+        self.filled = defaultdict(list)  # by memory: the extent and the saved place of what has its numbers
         for i,o in self.objects.items():
             there,here = nodes[i][1],class_name(type(o))
             if there != here: raise ValueError(f"it holds a {there} where this run has a {here}.")
@@ -741,11 +771,31 @@ def _ref(self:Writing, old, i):
     is_free = old is not missing and id(old) not in self.taken and not self.owned(old)
     is_of_kind = is_free and type(kind_of(type(old))) is type(kind)
     fits = is_of_kind and kind.fits(old, cls_name, data)
+    if fits and isinstance(old, np.ndarray) and self.collides(old, data): fits = False
     o = old if fits else self._made(kind, cls, cls_name, data)
     self.objects[i] = o
     self.taken.add(id(o))
     kind.fill(o, data, self)
+    if isinstance(o, (Tensor, np.ndarray)): self._note(o, data)
     return o
+
+def _shift(o, data):
+    "Return the memory that the saved run had for `o`, and how far its addresses are from those here."
+    memory,offset = data['place']
+    return memory,offset-extent(o)[0]
+
+@patch
+def _note(self:Writing, o, data):
+    if data.get('place') and memory_of(o): self.filled[memory_of(o)].append((extent(o), _shift(o, data)))
+
+@patch
+def collides(self:Writing, o, data):
+    "Return True if `o` shows the memory of an object that has its numbers, and did not in the saved run."
+    others = self.filled.get(memory_of(o))
+    if not others or not data.get('place'): return False
+    start,end = extent(o)
+    shifts = {shift for (a, b),shift in others if a < end and start < b}
+    return bool(shifts - {_shift(o, data)})
 
 @patch
 def _made(self:Writing, kind, cls, cls_name, data):

@@ -609,6 +609,54 @@ def test_memory_is_shared_as_before(tmp_path):
     with torch.no_grad(): w.fill_(4)
     assert (learn.part == 4).all()
 
+class Averages(Callback):
+    "It starts with the memory of the parameters, and has its own from the first step on"
+    def __init__(self, make): self.make = make
+    def before_fit(self): self.avg = [self.make(p) for p in self.model.parameters()]
+    def after_step(self): self.avg = [0.9*a + 0.1*self.make(p) for a,p in zip(self.avg, self.model.parameters())]
+
+def normed_by_singular_value():
+    m = mlp()
+    torch.nn.utils.spectral_norm(m[0])
+    return m
+
+class Anchored(nn.Sequential):
+    "A buffer that is the weight's own memory at first, and later another tensor"
+    def __init__(self):
+        super().__init__(*mlp())
+        self.register_buffer('anchor', self[0].weight.data)
+    def forward(self, x):
+        self.anchor = self.anchor*0.5
+        return super().forward(x)
+
+def as_array(p): return p.detach().numpy()
+begin_shared = dict(
+    tensors  = lambda p: learner(p, Averages(lambda o: o.data)),
+    arrays   = lambda p: learner(p, Averages(as_array)),
+    parts    = lambda p: learner(p, Averages(lambda o: o.data[:2])),
+    spectral = lambda p: learner(p, model=normed_by_singular_value),
+    buffers  = lambda p: learner(p, model=Anchored))
+
+def state_of_callbacks(learn): return str([[*map(np.array, o.avg)] for o in learn.cbs if hasattr(o, 'avg')])
+
+@pytest.mark.parametrize('name', begin_shared)
+def test_what_shares_memory_at_the_start_only_overwrites_no_weight(name, tmp_path):
+    whole = fit(begin_shared[name](tmp_path))
+    broken = begin_shared[name](tmp_path)
+    broken.add_cb(CrashAt('after_batch', 9))
+    killed(broken)
+    again = resumed(begin_shared[name](tmp_path))
+    assert_same_run(whole, again)
+    assert state_of_callbacks(whole) == state_of_callbacks(again)
+
+def test_what_shares_memory_all_along_still_shares_it_after_a_kill(tmp_path):
+    class Watch(Callback):
+        def before_fit(self): self.seen = [p.data.view(-1) for p in self.model.parameters()]
+    broken = learner(tmp_path, [Watch(), CrashAt('after_batch', 9)])
+    killed(broken)
+    again = resumed(learner(tmp_path, Watch()))
+    for p,o in zip(again.model.parameters(), again.watch.seen): assert p.data_ptr() == o.data_ptr()
+
 # What warnings name
 class Draws(Callback):
     "It has a figure from the start and makes another one on the way"
