@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['checkpoint_paths', 'write_checkpoint', 'OlderVersion', 'read_checkpoint', 'load_checkpoint', 'peaks_in', 'put_aside',
-           'hash_of', 'gather_others', 'of_process', 'contents', 'describe_run', 'difference', 'state_of',
-           'restore_state', 'same_value', 'Checkpoint', 'Resume', 'resuming', 'checkpointing']
+           'hash_of', 'gather_others', 'of_process', 'contents', 'describe_run', 'differences', 'state_of',
+           'restore_state', 'same_value', 'Checkpoint', 'Resume', 'resuming', 'locked', 'checkpointing']
 
 # %% ../nbs/12_checkpoint.ipynb #ck000002
 from fastai.basics import *
 from fastai.callback.core import *
 from fastai.callback.progress import CSVLogger
 from contextlib import contextmanager, suppress
+from filelock import FileLock, Timeout
 from torch.distributions import Distribution
 from .core import *
 from .learner import *
@@ -115,24 +116,24 @@ def _check_run(content, run, path, name):
     n,here = len(content['others'])+1,max(1, num_distrib())
     if n != here:
         raise ValueError(f"{path} is of a run in {n} process{'es'*(n>1)}, and this one has {here}.")
-    if diff := difference(content['run'], run):
-        advice = _advice(diff, content['run'], run, name)
-        raise ValueError(f"{path} is of another run: {diff}.{advice}")
+    if found := differences(content['run'], run):
+        advice = _advice(found, content['run'], run, name)
+        raise ValueError(f"{path} is of another run: {'; '.join(found.values())}.{advice}")
 
 def peaks_in(f):
     "Return the peak of each parameter group in the checkpoint `f`, None if no file of it can be read."
     for path in checkpoint_paths(f)[:2]:
         with suppress(ValueError, KeyError, TypeError): return read_checkpoint(path)['run']['schedule']['lrs']
 
-def _advice(diff, there, here, name):
-    "Return what to do about a difference between two runs."
-    if 'optimiser: trained' in diff:
+def _advice(found, there, here, name):
+    "Return what to do about the differences that were `found` between two runs."
+    if _n_trained in found:
         return (" A run keeps the number of parameters that are trained. If this is the next stage, after "
                 f"freeze or unfreeze, give it another checkpoint: checkpoint='{Path(name).stem}_2'.")
-    if 'schedule: lrs' in diff:
+    if 'lrs' in found:
         return (" A resumed run needs the peak that it began with. Pass the whole result of a range test, "
                 "learn.fit_clr_beta(found, …), and the peak is taken from the checkpoint.")
-    if not any(f'schedule: {k} ' in diff for k in ('n_cycle','cycle_len')): return ''
+    if not {'n_cycle','cycle_len'} & found.keys(): return ''
     length = ', '.join(f"{k}={there['schedule'].get(k)}" for k in ('n_cycle','cycle_len'))
     return (f" The length of a run can't be changed. Resume it with {length} until it is complete. Then "
             "train on from its final weights, with a new cycle in another checkpoint: "
@@ -224,6 +225,11 @@ def contents(ds):
         first_look = _look(ds)
         if all(_look(ds) == first_look for _ in range(_n_looks-1)): return first_look
 
+def _is_shuffled(dl):
+    "Return True if a loader of fastai or torch draws its items at random, None if it doesn't say."
+    if hasattr(dl, 'shuffle'): return bool(dl.shuffle)
+    return isinstance(dl.sampler, RandomSampler) if hasattr(dl, 'sampler') else None
+
 def _describe_loader(dl):
     if not hasattr(dl, 'dataset'): return dict(batches=len(dl))
     ds = dl.dataset
@@ -231,7 +237,7 @@ def _describe_loader(dl):
     return dict(
         kind=type(ds).__name__, contents=contents(ds),
         items=len(ds) if hasattr(ds, '__len__') else None, batches=len(dl),
-        batch_size=getattr(dl, 'bs', getattr(dl, 'batch_size', None)),
+        batch_size=getattr(dl, 'bs', getattr(dl, 'batch_size', None)), shuffle=_is_shuffled(dl),
         drop_last=getattr(dl, 'drop_last', None),
         transforms=[type(o).__name__ for o in tfms])
 
@@ -253,7 +259,7 @@ def _settings_of(o):
 
 def _describe_loss(f):
     inner = getattr(f, 'func', None)
-    return dict(settings = _settings_of(f) + ([] if inner is None else _settings_of(inner)))
+    return {'settings of the loss function': _settings_of(f) + ([] if inner is None else _settings_of(inner))}
 
 def _is_acting(cb):
     "Return True for a callback of fastai that changes training."
@@ -265,24 +271,29 @@ def _describe_network(learn):
     loss = {'loss':learn.loss_func} if isinstance(learn.loss_func, nn.Module) else {}
     model = nn.ModuleDict({'model':learn.model} | loss)
     tensors = itertools.chain(model.named_parameters(), model.named_buffers())
-    return dict(tensors = [f'{n} {tuple(t.shape)}' for n,t in tensors],
-                layers  = re.sub(' at 0x[0-9a-fA-F]+', '', repr(learn.model)).split('\n'))
+    return {'parameters and buffers': [f'{n} {tuple(t.shape)} {str(t.dtype)[6:]}' for n,t in tensors],
+            'layers': re.sub(' at 0x[0-9a-fA-F]+', '', repr(learn.model)).split('\n')}
+
+_n_trained = 'trained parameters in each group'
 
 def _describe_optimiser(learn, opt, cbs):
-    return dict(kind    = ' '.join(map(_name_of, opt.cbs)) if isinstance(opt, Optimizer) else opt_name(opt),
-                loss    = _name_of(learn.loss_func),
-                precision = precision_of(learn, cbs),
-                groups  = [len(list(o)) for o in opt.param_lists],
-                trained = [sum(p.requires_grad for p in o) for o in opt.param_lists],
-                settings= [f'{k}={v}' for h in opt.hypers for k,v in h.items() if k not in ('lr','wd','mom')])
+    settings = [(k, v) for h in opt.hypers for k,v in h.items() if k not in ('lr','wd','mom')]
+    return {'optimiser': ' '.join(map(_name_of, opt.cbs)) if isinstance(opt, Optimizer) else opt_name(opt),
+            'loss function': _name_of(learn.loss_func),
+            'precision': precision_of(learn, cbs),
+            'parameters in each group': _in_brief(len(list(o)) for o in opt.param_lists),
+            _n_trained: _in_brief(sum(p.requires_grad for p in o) for o in opt.param_lists),
+            'settings of the optimiser': [f'{k}={v}' for k,v in settings]}
+
+def _in_brief(numbers): return ', '.join(map(str, numbers))
 
 def _describe_callbacks(cbs):
     acting = [cb for cb in cbs if _is_acting(cb)]
     attrs = [(cb, k, v) for cb in acting for k,v in attributes(cb).items()]
     is_setting = lambda cb, k, v: k in library_arguments(type(cb)) or isinstance(v, Distribution)
     given = [(cb, k, _as_text(v)) for cb,k,v in attrs if is_setting(cb, k, v)]
-    return dict(kinds   = sorted(_name_of(cb) for cb in acting),
-                settings= sorted(f'{_name_of(cb)}.{k}={text}' for cb,k,text in given if text))
+    return {'callbacks that change the training': ', '.join(sorted(_name_of(cb) for cb in acting)),
+            'settings of callbacks': sorted(f'{_name_of(cb)}.{k}={text}' for cb,k,text in given if text)}
 
 def describe_run(learn, opt, schedule, cbs):
     "Return what a checkpoint and the run that resumes it must have in common, in plain values."
@@ -293,28 +304,36 @@ def describe_run(learn, opt, schedule, cbs):
         optimiser = _describe_optimiser(learn, opt, cbs),
         loss      = _describe_loss(learn.loss_func),
         schedule  = schedule,
-        metrics   = dict(names   = list(learn.metrics.attrgot('name'))),
+        metrics   = dict(metrics = ', '.join(learn.metrics.attrgot('name'))),
         callbacks = _describe_callbacks(cbs),
         data      = dict(classes = None if vocab is None else len(vocab)) |
                     {f'{n} {k}':v for n,dl in loaders for k,v in _describe_loader(dl).items()})
 
-def difference(old, new):
-    "Return the first difference in each part of two descriptions, in words."
-    res = []
+def differences(old, new):
+    "Return the first difference in each part of two descriptions: a sentence, by what differs."
+    res = {}
     for part in new:
-        for k in new[part]:
+        for k in {**old.get(part, {}), **new[part]}:
             a,b = (_as_list(o.get(part, {}).get(k)) for o in (old, new))
             if a == b or k.endswith('contents') and None in (a, b): continue
-            if isinstance(a, list) and isinstance(b, list):
-                pairs = enumerate(itertools.zip_longest(a, b, fillvalue='nothing'))
-                i,(a,b) = first((i, pair) for i,pair in pairs if pair[0] != pair[1])
-                if isinstance(new[part][k], Tensor): k = f'{k} differs from step {i} on:'
-            res.append(f"{part}: {k} {_short(a)} there, {_short(b)} here")
+            res[k] = _in_words(k, a, b, by_step=isinstance(new[part].get(k), Tensor))
             break
-    return '; '.join(res)
+    return res
+
+def _in_words(k, a, b, by_step):
+    "Say how `a`, in a checkpoint, differs from `b`, in this run."
+    if k.endswith('contents'): return f"the {k} differ"
+    if isinstance(a, list) and isinstance(b, list):
+        pairs = enumerate(itertools.zip_longest(a, b))
+        i,(a,b) = first((i, pair) for i,pair in pairs if pair[0] != pair[1])
+        if by_step: k = f'{k} from step {i} on'
+    digits = 6 if _short(a) != _short(b) else 17
+    return f"{k}: {_short(a, digits)} in the checkpoint, {_short(b, digits)} in this run"
 
 def _as_list(v): return v.tolist() if isinstance(v, Tensor) else v
-def _short(v): return f'{v:.6g}' if isinstance(v, float) else str(v).strip()
+def _short(v, digits=6):
+    if v in (None, ''): return 'none'
+    return f'{v:.{digits}g}' if isinstance(v, float) else str(v).strip()
 
 # %% ../nbs/12_checkpoint.ipynb #ck000020
 def _names(learn):
@@ -382,6 +401,7 @@ class Checkpoint(FitCallback):
     ):
         store_attr()
         self.resumed = content is not None
+        self.is_complete = self.resumed and content['epoch'] >= content['n_epoch']
         self.tried,self.begin = (content['tried'],content['begin']) if content else ([],begin or {})
         self.changed = dict(content['changed']) if content else {}
 
@@ -540,7 +560,9 @@ def _is_handled_by_library(cb, event):
 
 class Resume:
     "Takes the place of parts of the training loop until the run is where its checkpoint was written."
-    def __init__(self, learn, cb): self.learn,self.cb,self.content = learn,cb,cb.content
+    def __init__(self, learn, cb, cbs=()):
+        self.learn,self.cb,self.content = learn,cb,cb.content
+        self.put_back = snapshot(learn, cbs, cb.keep)  # for a checkpoint that does not fit
 
     def do_fit(self):
         learn,content = self.learn,self.content
@@ -553,7 +575,7 @@ class Resume:
             _sum_once(learn)
             self._restore()
         if content['iter']: learn._call_one,learn.all_batches = self.call_one,self.all_batches
-        else: self.content = self.cb.content = None  # it may be large
+        else: self._forget()
         mbar = getattr(getattr(learn, 'progress', None), 'mbar', None)
         if mbar: mbar.update(0)  # a bar that begins elsewhere has no time to count from
         start = content['epoch']
@@ -585,24 +607,60 @@ class Resume:
         batches = enumerate(learn.dl)
         for _ in range(content['iter']): next(batches)
         self._restore()
-        self.content = self.cb.content = content = None  # it may be large
+        del content
+        self._forget()
         for o in batches: learn.one_batch(*o)
+
+    def _forget(self): self.content = self.cb.content = self.put_back = None  # they may be large
+
 
 @contextmanager
 def resuming(learn, cb, cbs=()):
     "Inside the block, let `learn.fit(cbs=cbs)` resume from the checkpoint of `cb`, if there is one."
-    loggers = []
-    if cb and cb.content:
-        learn._do_fit = Resume(learn, cb).do_fit
-        loggers = [o for o in learn.cbs+L(cbs) if isinstance(o, CSVLogger)]
+    if not cb or not cb.content:
+        yield
+        return
+    resume,loggers = Resume(learn, cb, cbs),[o for o in learn.cbs+L(cbs) if isinstance(o, CSVLogger)]
+    files = {o:o.read_bytes() for o in (learn.path/logger.fname for logger in loggers) if o.exists()}
+    learn._do_fit = resume.do_fit
     try:
         for o in loggers: _continue_file(learn, o, cb.content['epoch'])
         yield
+    except BaseException:
+        if resume.put_back:  # the checkpoint is not in yet
+            resume.put_back()
+            for file,data in files.items(): file.write_bytes(data)
+        raise
     finally:
         for o in ('_do_fit', '_call_one', 'all_batches'): vars(learn).pop(o, None)
         for o in loggers: vars(o).pop('before_fit', None)
 
 # %% ../nbs/12_checkpoint.ipynb #ck000028
+_patience = 10  # Seconds. The workers of a process that was killed may hold its lock a little longer
+
+def _lock(file):
+    "Return the lock `file` in a list, held; an empty list if the file system cannot lock files."
+    lock = FileLock(file, timeout=_patience)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"checkpoint={file.stem!r}: another process is training with this checkpoint. "
+                         "Wait until it ends, or choose another name.") from None
+    except (OSError, NotImplementedError): return []
+    return [lock]
+
+@contextmanager
+def locked(learn, name):
+    "Let no other process write the checkpoint `name` inside the block. Raises `ValueError` if one does."
+    file,held = learn.path/learn.model_dir/f'{name}.lock',[]
+    if name: on_first(lambda: held.extend(_lock(file)))
+    try: yield
+    finally:
+        for lock in held:
+            with suppress(OSError): file.unlink()  # while it is held: nobody else can have it
+            lock.release()
+
 def checkpointing(
     learn:Learner,
     name:str|Path,       # Name of the file in `learn.path/learn.model_dir`

@@ -8,6 +8,7 @@ __all__ = ['lower_is_better']
 # %% ../nbs/13_fit.ipynb #a3bc2ed7
 from fastai.basics import *
 from copy import copy
+from contextlib import nullcontext
 from dataclasses import dataclass
 from .core import *
 from .learner import *
@@ -169,15 +170,16 @@ class _SaveBest(FitCallback):
         has_metrics = self.validates or learn.recorder.train_metrics
         self.metric = first(learn.metrics.attrgot('name')) if has_metrics else None  # None: the loss decides
         self.lower = self.metric is None or _decide_direction(self.metric, lower)
-        self.best,self.has_epochs = None,False
+        self.best,self.has_begun = None,False
         self._announce()
 
     def _announce(self):
         extreme,what = 'lowest' if self.lower else 'highest', ifnone(self.metric, 'loss')
         tell(f"{self.fname} will hold the epoch with the {extreme} {what}")
 
+    def before_train(self): self.has_begun = True
+
     def after_epoch(self):
-        self.has_epochs = True
         loss,*metrics = self._measured() or [None]
         if loss is None: return
         value = self._deciding_value(loss, metrics)
@@ -205,9 +207,11 @@ class _SaveBest(FitCallback):
             return float(loss)
 
     def after_fit(self):
-        if self.best is not None or not self.has_epochs: return
+        if self.best is not None or not self.has_begun: return
         what = ifnone(self.metric, 'loss') + (' from a whole validation' if self.validates else '')
-        warn(f"best_save_name: {self.fname} was not saved: no epoch ended with a finite {what}.")
+        file = self.learn.path/self.learn.model_dir/f'{self.fname}.pth'
+        older = f" {file} is from an earlier run." if file.exists() else ''
+        warn(f"best_save_name: {self.fname} was not saved: no epoch ended with a finite {what}.{older}")
 
 # %% ../nbs/13_fit.ipynb #9056f7eb
 class _LongerCycles:
@@ -261,7 +265,9 @@ def _train(learn, plan, cycle_len, cbs, guards, cycle_save_name, saver):
     if saver: cbs.append(saver)
 
     for guard in guards: guard.report = None
-    with valid_or_empty(learn.dls), without_cuda(), autocast_left(), resuming(learn, saver, cbs):
+    is_complete = saver and saver.is_complete
+    silent = learn.no_bar() if is_complete else nullcontext()  # or the header of an empty table would appear
+    with silent, valid_or_empty(learn.dls), without_cuda(), autocast_left(), resuming(learn, saver, cbs):
         try: learn.fit(plan.n_cycle*cycle_len, lr=schedule.lrs, wd=plan.wd, cbs=cbs,
                        reset_opt=plan.reset_opt, start_epoch=plan.start_epoch)
         finally: remember_fit(learn)
@@ -286,7 +292,9 @@ def fit_clr_beta(self:Learner,
     checkpoint:str|Path|None=None,       # Save the run (see `no_trace`) as `{checkpoint}.ckpt` every epoch
     every_iter:int|None=None,            # Save the checkpoint also after every so many steps
     resume:bool=False,                   # Resume the run in `checkpoint`, or start it if there is none
-    on_diverge:str|None=None,            # If it diverges: 'raise', 'stop', or 'lengthen' the cycle and retry
+    # If it diverges: 'raise' an error, 'stop', or 'lengthen' the cycle and start over. `learn.diverged` then
+    # says where. None: train on
+    on_diverge:str|None=None,
     lengthen:tuple=(1.5,3),              # For 'lengthen': the factor, and how many times at most
     best_save_lower:bool|None=None,      # Is a low metric better? None: its name says, see `lower_is_better`
     keep:dict|None=None,                 # More objects to save, by name: with `state_dict`, or a generator
@@ -308,18 +316,20 @@ def fit_clr_beta(self:Learner,
     if best_save_name: cbs.append(_SaveBest(best_save_name, best_save_lower, self))
     guards = _guards_of(self, cbs, on_diverge)
 
-    # Open the checkpoint, and note the beginning of a run that may start over.
-    saver = _open_checkpoint(self, checkpoint, every_iter, resume, plan, cbs, lengthen, keep)
-    longer = _LongerCycles(self, [plan.schedule, *cbs], keep, saver, lengthen) if lengthen else None
-    cycle_len = longer.next_len() if longer and longer.tried else plan.schedule.cycle_len
+    with locked(self, checkpoint):
+        # Open the checkpoint, and note the beginning of a run that may start over.
+        saver = _open_checkpoint(self, checkpoint, every_iter, resume, plan, cbs, lengthen, keep)
+        longer = _LongerCycles(self, [plan.schedule, *cbs], keep, saver, lengthen) if lengthen else None
+        cycle_len = longer.next_len() if longer and longer.tried else plan.schedule.cycle_len
 
-    # Train, until an attempt does not diverge.
-    while True:
-        guard = _train(self, plan, cycle_len, cbs, guards, cycle_save_name, saver)
-        if guard is None or on_diverge is None: return
-        if on_diverge == 'raise': raise FitDiverged(f"{guard.report}.", guard.report)
-        if on_diverge == 'stop': return tell(f"Stopped: {guard.report}")
-        cycle_len = longer.start_over(guard, cycle_len)
+        # Train, until an attempt does not diverge.
+        while True:
+            guard = _train(self, plan, cycle_len, cbs, guards, cycle_save_name, saver)
+            self.diverged = guard and guard.report
+            if guard is None or on_diverge is None: return
+            if on_diverge == 'raise': raise FitDiverged(f"{guard.report}.", guard.report)
+            if on_diverge == 'stop': return tell(f"Stopped: {guard.report}")
+            cycle_len = longer.start_over(guard, cycle_len)
 
 # %% ../nbs/13_fit.ipynb #1021883e
 @patch

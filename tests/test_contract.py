@@ -613,7 +613,8 @@ class Averages(Callback):
     "It starts with the memory of the parameters, and has its own from the first step on"
     def __init__(self, make): self.make = make
     def before_fit(self): self.avg = [self.make(p) for p in self.model.parameters()]
-    def after_step(self): self.avg = [0.9*a + 0.1*self.make(p) for a,p in zip(self.avg, self.model.parameters())]
+    def after_step(self):
+        self.avg = [0.9*a + 0.1*self.make(p) for a,p in zip(self.avg, self.model.parameters())]
 
 def normed_by_singular_value():
     m = mlp()

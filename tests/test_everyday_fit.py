@@ -55,7 +55,7 @@ def test_a_resumed_run_takes_its_peak_from_the_checkpoint(tmp_path, capsys):
         shutil.copytree(tmp_path/'kept', tmp_path/'models', dirs_exist_ok=True)
 
     text = untouched(learner(tmp_path), ValueError, 0.2, **run)
-    assert 'lrs 0.13 there, 0.2 here' in text and 'fit_clr_beta(found' in text
+    assert 'lrs: 0.13 in the checkpoint, 0.2 in this run' in text and 'fit_clr_beta(found' in text
 
 def test_peaks_of_several_groups_come_from_the_checkpoint(tmp_path):
     splitter = lambda m: [params(m[0]), params(m[1:])]
@@ -323,7 +323,7 @@ def test_training_on_after_a_run_is_complete(tmp_path, capsys):
     at_end = weights(done)
     in_silence(done, 0.05, cycle_len=3)
     text = untouched(learner(tmp_path), ValueError, 0.1, cycle_len=3, **run)
-    assert 'cycle_len 2 there, 3 here' in text and 'n_cycle=1, cycle_len=2' in text
+    assert 'cycle_len: 2 in the checkpoint, 3 in this run' in text and 'n_cycle=1, cycle_len=2' in text
     line = re.search(r'learn\.fit_clr_beta\(.*?\)', text)[0]
     assert "cycle_len=3" in line and "checkpoint='run_2'" in line
     learn = in_silence(learner(tmp_path), 0.1, cycle_len=2, **run)

@@ -448,7 +448,7 @@ def saved(path, schedule, lr=0.5, n_cycle=1, **kwargs):
     return learn.recorder.lrs
 
 def refused(path, schedule, msg, **kwargs):
-    with pytest.raises(ValueError, match=f'schedule: {msg}'): saved(path, schedule, resume=True, **kwargs)
+    with pytest.raises(ValueError, match=msg): saved(path, schedule, resume=True, **kwargs)
 
 def test_a_schedule_is_known_by_its_values(tmp_path):
     class Other(Power): pass
@@ -462,15 +462,15 @@ class Later(Power):
 
 def test_the_first_step_of_another_schedule_is_named(tmp_path):
     saved(tmp_path, Power(2))
-    differs = 'learning rate differs from step'
-    refused(tmp_path, Power(3), f'{differs} 1 on: 0.439453 there, 0.411987 here')
-    refused(tmp_path, Later(2), f'{differs} 5 on: 0.236328 there, 0.4 here')
+    differs = 'learning rate from step'
+    refused(tmp_path, Power(3), f'{differs} 1 on: 0.439453 in the checkpoint, 0.411987 in this run')
+    refused(tmp_path, Later(2), f'{differs} 5 on: 0.236328 in the checkpoint, 0.4 in this run')
     with_momentum = Power(2, mom_max=0.95, mom_min=0.85)
-    refused(tmp_path, with_momentum, r"the optimiser's momentum \[0.9\] there, None here")
+    refused(tmp_path, with_momentum, r"the optimiser's momentum: \[0.9\] in the checkpoint, none in this run")
 
 def test_the_first_step_of_another_momentum_is_named(tmp_path):
     saved(tmp_path, (10,0,0.9,0.8))
-    refused(tmp_path, (10,0,0.9,0.7), 'momentum differs from step 0 on: 0.8875 there, 0.875 here')
+    refused(tmp_path, (10,0,0.9,0.7), 'momentum from step 0 on: 0.8875 in the checkpoint, 0.875 in this run')
 
 class Falls(CLRBeta):
     "A schedule may change from cycle to cycle"
@@ -481,7 +481,8 @@ class Falls(CLRBeta):
 
 def test_values_are_compared_in_every_cycle(tmp_path):
     saved(tmp_path, Falls(0.5), n_cycle=2)
-    refused(tmp_path, Falls(0.2), 'learning rate differs from step 16 on: 0.25 there, 0.1 here', n_cycle=2)
+    differs = 'learning rate from step 16 on: 0.25 in the checkpoint, 0.1 in this run'
+    refused(tmp_path, Falls(0.2), differs, n_cycle=2)
 
 def test_titles_of_schedules():
     assert 'Power' in plot_clr_beta(.1, use_clr_beta=Power(2))[0].get_title()
@@ -611,6 +612,16 @@ def test_raise_and_stop(capsys):
     assert all(p.isfinite().all() for p in learn.model.parameters())
     quiet(learn, 0.01, on_diverge='stop')
     assert 'Stopped: the loss was nan at step 5 in epoch 0' in capsys.readouterr().out
+    assert learn.diverged.step == 5 and learn.diverged.epoch == 0
+    learn.remove_cb(ShortFitsExplode)
+    quiet(learn, 0.01, on_diverge='stop')
+    assert learn.diverged is None
+
+def test_a_best_file_of_an_earlier_run_is_told(tmp_path):
+    quiet(learner(path=tmp_path), 0.01, best_save_name='best')
+    learn = learner(path=tmp_path, cbs=ShortFitsExplode(99))
+    with pytest.warns(UserWarning, match='best was not saved: .*best.pth is from an earlier run'):
+        quiet(learn, 0.01, on_diverge='stop', best_save_name='best')
 
 def test_a_schedule_with_a_memory_starts_over_too():
     class Counts(CLRBeta):

@@ -6,7 +6,7 @@ from conftest import needs_fork
 from fastai.callback.all import *
 from fastai_clrbeta.all import *
 from fastai_clrbeta.checkpoint import checkpoint_paths
-from helpers import CrashAt, Explode, TorchDL, assert_same_run, fit, interrupt, learner, nth, told
+from helpers import CrashAt, Explode, TorchDL, assert_same_run, fit, interrupt, learner, nth, told, weights
 from processes import fault
 from matplotlib import pyplot as plt
 
@@ -222,18 +222,18 @@ def refused(learn, match, **kwargs):
 
 def test_another_precision_is_refused(tmp_path):
     train(new_learner(tmp_path).to_precision('bf16'))
-    refused(new_learner(tmp_path), 'precision bf16 there, fp32 here')
-    refused(new_learner(tmp_path).to_bf16(), 'precision bf16 there, fp32 here')
+    refused(new_learner(tmp_path), 'precision: bf16 in the checkpoint, fp32 in this run')
+    refused(new_learner(tmp_path).to_bf16(), 'precision: bf16 in the checkpoint, fp32 in this run')
     train(new_learner(tmp_path).to_bf16())  # does nothing on the CPU
-    refused(new_learner(tmp_path).to_precision('bf16'), 'precision fp32 there, bf16 here')
-    refused(new_learner(tmp_path), 'kinds MixedPrecision there')
+    refused(new_learner(tmp_path).to_precision('bf16'), 'precision: fp32 in the checkpoint, bf16 in this run')
+    refused(new_learner(tmp_path), 'training: MixedPrecision in the checkpoint')
 
 class Constant(CLRBeta):
     def lr_at(self, i, nb): return 0.5
 
 def test_another_schedule_is_refused(tmp_path):
     train(new_learner(tmp_path))
-    refused(new_learner(tmp_path), 'schedule: learning rate differs from step 0 on: .* there, .* here',
+    refused(new_learner(tmp_path), 'learning rate from step 0 on: .* in the checkpoint, .* in this run',
             use_clr_beta=Constant(10,13.68,0.95,0.8))
     refused(new_learner(tmp_path), 'leave them out', use_clr_beta=CLRBeta(10, 10, lrs=0.7), resume=False)
 
@@ -244,7 +244,7 @@ def test_other_transforms_are_refused(tmp_path):
         learn.dls = DataLoaders(dl, learn.dls.valid)
         return learn
     train(augmented())
-    refused(augmented(IntToFloatTensor()), 'transforms .* there, IntToFloatTensor here')
+    refused(augmented(IntToFloatTensor()), 'transforms: .* in the checkpoint, IntToFloatTensor in this run')
 
 def test_the_learner_can_be_saved_in_a_resumed_run(tmp_path):
     class Pickles(Callback):
@@ -280,7 +280,7 @@ def test_amp_accumulation_and_frozen_groups(tmp_path):
     with pytest.raises(KeyboardInterrupt): run(make(CrashAt('after_batch', 7)))
     learn = make()
     learn.unfreeze()
-    with pytest.raises(ValueError, match='optimiser: trained'): run(learn, resume=True)
+    with pytest.raises(ValueError, match='trained parameters in each group: 2, 2 in'): run(learn, resume=True)
     assert_same_run(run(make(), resume=True), full)
 
 @pytest.mark.parametrize('kwargs,msg', [
@@ -297,16 +297,16 @@ def test_more_runs_are_told_apart(tmp_path):
     "A loss, a callback of fastai's that changes training"
     train(new_learner(tmp_path))
     for loss in LabelSmoothingCrossEntropyFlat(eps=0.3),CrossEntropyLossFlat(weight=tensor([1.,2,3])):
-        refused(new_learner(tmp_path, loss_func=loss), 'loss: settings .* there')
-    refused(new_learner(tmp_path), 'callbacks: kinds nothing there, MixUp here', cbs=MixUp)
-    refused(new_learner(tmp_path, GradientClip), 'callbacks: kinds nothing there, GradientClip here')
+        refused(new_learner(tmp_path, loss_func=loss), 'settings of the loss function: .* in the checkpoint')
+    refused(new_learner(tmp_path), 'training: none in the checkpoint, MixUp in this run', cbs=MixUp)
+    refused(new_learner(tmp_path, GradientClip), 'training: none in the checkpoint, GradientClip in this run')
     observers = [TerminateOnNaNCallback(), CSVLogger(fname=tmp_path/'h.csv')]  # they do not change the run
     train(new_learner(tmp_path, observers), resume=True)
     mixed = partial(train, checkpoint='mixed')
     mixed(new_learner(tmp_path, MixUp(0.4)))
     mixed(new_learner(tmp_path, MixUp(0.4)), resume=True)
-    refused(new_learner(tmp_path, MixUp(0.2)), 'callbacks: settings MixUp.*0.4.* there, MixUp.*0.2.* here',
-            checkpoint='mixed')
+    differs = 'settings of callbacks: MixUp.*0.4.* in the checkpoint, MixUp.*0.2.* in this run'
+    refused(new_learner(tmp_path, MixUp(0.2)), differs, checkpoint='mixed')
 
 def test_a_complete_run_says_so(tmp_path, capsys):
     whole = train(new_learner(tmp_path))
@@ -392,7 +392,7 @@ def test_items_of_any_kind_tell_data_sets_apart(tmp_path):
         return learn
     train(rows('text'))
     train(rows('text'), resume=True)
-    refused(rows('word'), 'data: training contents')
+    refused(rows('word'), 'the training contents differ')
 
 class Validates(Callback):
     """A callback may look at the whole model within a fit. fastai then starts `lr`, `epoch` and the recorder
@@ -453,7 +453,7 @@ def test_a_lengthened_run_resumes_in_its_attempt(batch, tmp_path, capsys):
     lines = [o[:25] for o in capsys.readouterr().out.splitlines()]
     attempts = [f'Diverged with cycle_len={n}' for n in (1,2)]
     assert lines == ['Resuming from epoch 0, st', *attempts[batch//5:]]
-    refused(new_learner(tmp_path, explode), r'schedule: lengthen .* there, None here', cycle_len=1)
+    refused(new_learner(tmp_path, explode), r'lengthen: .* in the checkpoint, none in this run', cycle_len=1)
 
 class Grows(Callback):
     def before_epoch(self):
@@ -470,3 +470,67 @@ def test_what_a_run_has_replaced_is_named(tmp_path):
     refused(new_learner(tmp_path), 'does not fit this run: it holds .* model.4.weight')
     with pytest.warns(UserWarning, match='The run has replaced the loss function since it began'):
         train(new_learner(tmp_path/'turns', Turns()))
+
+# A checkpoint that does not fit
+class Average(Callback):
+    "The mean weight of each layer, in an object of the user's"
+    def __init__(self, n): self.mean = nn.Linear(n, n)
+
+def other_shape(path, again): return new_learner(path, cbs=[]), dict(keep=dict(mean=nn.Linear(2+again, 2)))
+
+def other_loader(path, again):
+    learn = new_learner(path)
+    if again: learn.dls = DataLoaders(TorchDL(learn.dls.train.dataset, 16, shuffle=True), learn.dls.valid)
+    return learn, {}
+
+@pytest.mark.parametrize('make', [other_shape, other_loader])
+def test_a_checkpoint_that_does_not_fit_changes_nothing(make, tmp_path):
+    learn,kwargs = make(tmp_path, False)
+    learn.add_cb(CrashAt('after_batch', 8))
+    cut(learn, **kwargs)
+    learn,kwargs = make(tmp_path, True)
+    logger = CSVLogger(fname='history.csv')
+    (tmp_path/'history.csv').write_text('epoch,train_loss\n0,1\n1,2\n')
+    learn.add_cb(logger)
+    before,random_before = weights(learn),torch.get_rng_state()
+    refused(learn, 'run.ckpt|shuffle', **kwargs)
+    assert weights(learn) == before and learn.opt is None and torch.equal(torch.get_rng_state(), random_before)
+    assert '1,2' in (tmp_path/'history.csv').read_text()
+
+def test_what_only_the_loaders_tell_is_compared(tmp_path):
+    def make(shuffle=True, valid=True):
+        learn = new_learner(tmp_path)
+        loaders = [DataLoader(learn.dls.train.dataset, 16, shuffle=shuffle), learn.dls.valid]
+        learn.dls = DataLoaders(*loaders[:1+valid])
+        return learn
+    train(make())
+    refused(make(shuffle=False), 'training shuffle: True in the checkpoint, False in this run')
+    refused(make(valid=False), 'validation kind: list in the checkpoint, none in this run')
+
+def test_another_dtype_of_the_weights_is_refused(tmp_path):
+    train(new_learner(tmp_path))
+    learn = new_learner(tmp_path)
+    learn.model.double()
+    refused(learn, 'parameters and buffers: .*0.weight .* float32 in the checkpoint, .* float64 in this run')
+
+def test_numbers_that_differ_late_are_shown_with_all_digits(tmp_path):
+    train(new_learner(tmp_path), lrs=0.1)
+    refused(new_learner(tmp_path), 'lrs: 0.1000.* in the checkpoint, 0.1000.*1 in this run', lrs=0.1+1e-9)
+
+def test_two_runs_cannot_write_one_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr('fastai_clrbeta.checkpoint._patience', 0.1)
+    class Second(Callback):
+        "Start another run with the same checkpoint in the middle of this one"
+        def after_epoch(self): refused(new_learner(tmp_path), "checkpoint='run': another process is training")
+    train(new_learner(tmp_path, Second()))
+    train(new_learner(tmp_path), resume=True)
+    assert not (tmp_path/'models'/'run.lock').exists()
+
+def test_a_run_that_is_complete_prints_no_table(tmp_path, capsys):
+    new_learner(tmp_path).fit_clr_beta(0.1, checkpoint='run')
+    capsys.readouterr()
+    learn = new_learner(tmp_path)
+    learn.fit_clr_beta(0.1, checkpoint='run', resume=True)
+    out = capsys.readouterr().out
+    assert 'complete' in out and 'epoch' not in out.replace('checkpoint', '')
+    assert len(learn.recorder.values) == 1
