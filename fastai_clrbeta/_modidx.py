@@ -334,6 +334,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastai_clrbeta.fit._SaveCycles.before_epoch': ( 'fit.html#_savecycles.before_epoch',
                                                                                      'fastai_clrbeta/fit.py'),
                                     'fastai_clrbeta.fit._check_callbacks': ('fit.html#_check_callbacks', 'fastai_clrbeta/fit.py'),
+                                    'fastai_clrbeta.fit._check_checkpoint': ('fit.html#_check_checkpoint', 'fastai_clrbeta/fit.py'),
                                     'fastai_clrbeta.fit._check_learner': ('fit.html#_check_learner', 'fastai_clrbeta/fit.py'),
                                     'fastai_clrbeta.fit._check_saving': ('fit.html#_check_saving', 'fastai_clrbeta/fit.py'),
                                     'fastai_clrbeta.fit._checked_lengthen': ('fit.html#_checked_lengthen', 'fastai_clrbeta/fit.py'),

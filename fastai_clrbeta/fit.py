@@ -76,7 +76,7 @@ def _check_callbacks(cbs):
         if not issubclass(cls, Callback): raise ValueError(f"cbs: {o!r} is no Callback.")
     return [o() if isinstance(o, type) else o for o in cbs]
 
-def _check_saving(learn, names, best_save_lower, every_iter, resume):
+def _check_saving(learn, names, best_save_lower, every_iter, resume, keep):
     "Check the arguments about files; `names` are those of the files, by argument."
     for arg,name in names.items(): check_name(arg, name, learn.path/learn.model_dir)
     if best_save_lower not in (None, True, False):
@@ -84,8 +84,16 @@ def _check_saving(learn, names, best_save_lower, every_iter, resume):
     if names['best_save_name'] and not hasattr(learn, 'recorder'):
         raise ValueError("best_save_name needs the Learner's Recorder, which was removed.")
     if every_iter is not None: check_integer('every_iter', every_iter)
-    if not names['checkpoint'] and (resume or every_iter):
-        raise ValueError("resume and every_iter need a name for the checkpoint: checkpoint='name'.")
+    if resume not in (True, False): raise ValueError(f"resume={resume!r}: must be True or False.")
+    _check_checkpoint(names['checkpoint'], dict(resume=resume, every_iter=every_iter, keep=keep))
+
+def _check_checkpoint(name, needs_one):
+    "Check the name of the checkpoint, without which the arguments in `needs_one` have no effect."
+    if name is None:
+        given = ', '.join(k for k,v in needs_one.items() if v)
+        if given: raise ValueError(f"{given}: give the checkpoint a name, too: checkpoint='name'.")
+    elif str(name).endswith('.ckpt'):
+        raise ValueError(f"checkpoint={str(name)!r}: leave the ending .ckpt out, it is added to the name.")
 
 def _checked_lengthen(on_diverge, lengthen):
     "Check what to do if the fit diverges. Return `lengthen`, or None if the fit is not to start over."
@@ -306,8 +314,9 @@ def fit_clr_beta(self:Learner,
     # Plan: check everything, change nothing.
     cbs,keep,wd = _check_callbacks(cbs),check_keep(keep),weight_decay_of(wd, wds)
     names = dict(cycle_save_name=cycle_save_name, best_save_name=best_save_name, checkpoint=checkpoint)
-    _check_saving(self, names, best_save_lower, every_iter, resume)
+    _check_saving(self, names, best_save_lower, every_iter, resume, {} if on_diverge == 'lengthen' else keep)
     lengthen = _checked_lengthen(on_diverge, lengthen)
+    if reset_opt not in (True, False): raise ValueError(f"reset_opt={reset_opt!r}: must be True or False.")
     _check_learner(self, cbs, is_saved=checkpoint or lengthen)
     if resume: lrs = _resumed_peak(self, lrs, checkpoint)
     plan = _plan_fit(self, lrs, n_cycle, wd, cycle_len, use_clr_beta, start_epoch, reset_opt)

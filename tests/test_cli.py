@@ -219,7 +219,7 @@ def test_precision_and_compile(small_run, tmp_path, monkeypatch, capsys):
     assert 'precision: bf16, since this CPU (X) has avx512_bf16' in capsys.readouterr().out
     with pytest.raises(CliError, match='precision auto, not fp32'): run(resume=True)
     os.remove(out/'summary.json')
-    with pytest.raises(CliError, match='precision: bf16 in the checkpoint, fp32 in this run'): run(resume=True)
+    with pytest.raises(CliError, match='bf16 in the checkpoint, fp32 in this run'): run(resume=True)
     run(resume=True, precision='bf16')
     assert 'Resuming from epoch 1' in capsys.readouterr().out and len(compiled) == 1
     assert result(out)['precision'] == 'bf16' and result(out)['epochs'] == 2

@@ -286,6 +286,11 @@ def test_amp_accumulation_and_frozen_groups(tmp_path):
 @pytest.mark.parametrize('kwargs,msg', [
     (dict(checkpoint=None, resume=True, every_iter=None), "checkpoint='name'"),
     (dict(every_iter=0), 'every_iter=0'),
+    (dict(checkpoint=None, every_iter=None, keep=dict(a=torch.Generator())),
+     "keep: give the checkpoint a name"),
+    (dict(resume='no'), "resume='no': must be True or False"),
+    (dict(reset_opt='no'), "reset_opt='no': must be True or False"),
+    (dict(checkpoint='run.ckpt'), 'leave the ending .ckpt out'),
     (dict(checkpoint='no/folder'), 'there is no folder'),
     (dict(checkpoint='', every_iter=None), "checkpoint=''")])
 def test_bad_arguments(kwargs, msg, tmp_path):
@@ -492,9 +497,9 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(make, tmp_path):
     logger = CSVLogger(fname='history.csv')
     (tmp_path/'history.csv').write_text('epoch,train_loss\n0,1\n1,2\n')
     learn.add_cb(logger)
-    before,random_before = weights(learn),torch.get_rng_state()
+    before,random_state = weights(learn),torch.get_rng_state()
     refused(learn, 'run.ckpt|shuffle', **kwargs)
-    assert weights(learn) == before and learn.opt is None and torch.equal(torch.get_rng_state(), random_before)
+    assert weights(learn) == before and learn.opt is None and torch.equal(torch.get_rng_state(), random_state)
     assert '1,2' in (tmp_path/'history.csv').read_text()
 
 def test_what_only_the_loaders_tell_is_compared(tmp_path):
