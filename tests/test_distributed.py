@@ -70,7 +70,7 @@ def test_two_processes(tmp_path):
     assert "'peak': 0.05" in a['diverging']['found']
     n = len(a['fit']['hypers'])
     assert n == 8  # 256 images in batches of 32, on two processes, twice over
-    expected = [(0.1*clr_beta_lr(i, n), clr_beta_mom(i, n, 10, 0.95, 0.8)) for i in range(n)]
+    expected = [(0.1*clr_beta_lr(i, n, 10, 10), clr_beta_mom(i, n, 10, 0.95, 0.8)) for i in range(n)]
     np.testing.assert_allclose(a['fit']['hypers'], expected, rtol=1e-9)
     for k in 'fit','stopped': assert repr(a[k]) == repr(b[k])
     assert a['interrupted'] == b['interrupted'] == 'KeyboardInterrupt()'

@@ -34,7 +34,7 @@ setups = dict(
     sgd     = (dict(), 0.05, {}),
     adam    = (dict(opt_func=Adam), 0.05, {}),
     trained = (dict(opt_func=Adam), 0.05, {}),
-    no_mom  = (dict(opt_func=SGD), 0.05, dict(use_clr_beta=(10,10))),
+    no_mom  = (dict(opt_func=SGD), 0.05, dict(use_clr_beta=(10,13.68))),
     slices  = (halves, [0.025,0.05], {}),
     decay   = (dict(wd=0.1), 0.05, dict(wd=0.3)),
     clipped = (dict(cbs=GradientClip(0.1)), 0.05, {}))
