@@ -248,7 +248,7 @@ def test_a_comparison_says_if_it_is_inconclusive():
     assert compare.paired([9.], [1.])[2] == 'inconclusive'
 
 def test_a_verdict_is_about_the_range_that_is_claimed():
-    "Confirmed: the whole interval is inside. Contradicted: it is outside. Else, and for one run, inconclusive"
+    "Confirmed: the whole interval is inside. Contradicted: it is outside. Else inconclusive"
     effect = pages.Effect([3.,4.,5.])
     assert abs(effect.high-effect.mean-4.302653*3**-0.5) < 1e-5 and effect.n == 3
     assert [effect.verdict(*o) for o in ((), (-math.inf,0), (3.5,4.5), (0,4), (1,7))] == [
