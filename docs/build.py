@@ -178,6 +178,7 @@ class Bridge:
         for o in (o.data for o in c.outputs if 'data' in o):
             if 'image/png' in o: self.figures.append((page, fig, o['image/png']))
             if 'text/html' in o: o['text/html'] = aligned(o['text/html'])
+            if 'text/markdown' in o: o['text/markdown'] = linked(o['text/markdown'], 'html')
 
     def write(self):
         tree,files = self.toctree(),{page_of(o):o for o in self.src.glob('*.ipynb')}

@@ -1,6 +1,6 @@
 """The laboratory of the experiments: a killed run is resumed and ends the same, a run is known by all of its
 settings, no log is thrown away, and the tables of logs give back what was put in"""
-import gzip, json, sys, threading, time
+import gzip, json, math, sys, threading, time
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest
 from fastai.callback.fp16 import MixedPrecision
@@ -13,7 +13,7 @@ from conftest import root
 from processes import run_script, start
 
 sys.path.append(str(root/'experiments'))
-import compare, range_test, superconvergence  # noqa: E402
+import compare, pages, range_test, superconvergence  # noqa: E402
 from laboratory import Archive, Constant, Laboratory, RangeTest, Run  # noqa: E402
 from log_tables import LogTables, committed, from_cell, hash_of, merge, to_cell  # noqa: E402
 
@@ -246,6 +246,28 @@ def test_a_comparison_says_if_it_is_inconclusive():
     assert mean == 4 and abs(half-4.302653*3**-0.5) < 1e-5 and word == 'higher'
     assert compare.paired([0.,0.,0.], [3.,4.,5.])[2] == 'lower'
     assert compare.paired([9.], [1.])[2] == 'inconclusive'
+
+def test_a_verdict_is_about_the_range_that_is_claimed():
+    "Confirmed: the whole interval is inside. Contradicted: it is outside. Else inconclusive"
+    effect = pages.Effect([3.,4.,5.])
+    assert abs(effect.high-effect.mean-4.302653*3**-0.5) < 1e-5 and effect.n == 3
+    assert [effect.verdict(*o) for o in ((), (-math.inf,0), (3.5,4.5), (0,4), (1,7))] == [
+        'confirmed','contradicted','inconclusive','inconclusive','confirmed']
+    assert pages.Effect([9.]).verdict() == 'inconclusive'
+    ratio = pages.Effect([1,2,4], ratios=True)
+    assert abs(ratio.mean-2) < 1e-9 and abs(ratio.high*ratio.low-4) < 1e-9
+    assert repr(pages.Effect([-3.,-3.])) == '−3 (−3 to −3)'
+
+def test_figures_of_runs():
+    class Logs:
+        def df(self, run):
+            losses = dict(train_loss=[1.,0.5,0.25,0.1], valid_loss=[1.5,1.,1.25,1.5])
+            return pd.DataFrame(losses | dict(accuracy=[0.1,0.6,0.5,0.4]))[:4-run]
+    lab,runs = Logs(),[0,1]
+    assert np.allclose(pages.end(lab, runs), [40,50]) and np.allclose(pages.best(lab, runs), [60,60])
+    assert np.allclose(pages.late(lab, [0]), [50]) and np.allclose(pages.lowest(lab, runs), [2,2])
+    assert np.allclose(pages.gaps(lab, runs), [[0.5,0.5,1]]*2)
+    assert np.allclose(pages.rise(lab, runs, 3), [0.5,0.5])
 
 def test_a_constant_schedule_leaves_momentum_alone():
     learn = Learner(digits_dls(bs=512, size=8), cifar_resnet(8), opt_func=sgd)
