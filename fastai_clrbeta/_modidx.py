@@ -287,6 +287,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'fastai_clrbeta/divergence.py'),
                                            'fastai_clrbeta.divergence.LossLimit.__init__': ( 'divergence.html#losslimit.__init__',
                                                                                              'fastai_clrbeta/divergence.py'),
+                                           'fastai_clrbeta.divergence.LossLimit._has_exploded': ( 'divergence.html#losslimit._has_exploded',
+                                                                                                  'fastai_clrbeta/divergence.py'),
                                            'fastai_clrbeta.divergence.LossLimit.limit': ( 'divergence.html#losslimit.limit',
                                                                                           'fastai_clrbeta/divergence.py'),
                                            'fastai_clrbeta.divergence._draw_lr_behind': ( 'divergence.html#_draw_lr_behind',

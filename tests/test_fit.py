@@ -539,6 +539,22 @@ def test_losses_below_zero(f, step):
     if step is None: assert 'finished' in r.stopped
     else: assert 'diverged' in r.stopped and 30 < len(r.df) < step, r.stopped
 
+@pytest.mark.parametrize('first,step', [
+    ([2.3, 6, 1700, 4e4, 1e5],       15),
+    ([2.3, 1e5, 1e5, 9e4, 5e3, 300], 15),
+    ([2.3, 3, 300, 6e3, 1e4, 2.3],   16),   # the count begins again
+    ([50, 50, 50, 50, 50],         None),
+    ([1e5, 50, 50, 50, 50],        None),   # one bad batch, or a lucky one
+    ([0.05, 50, 50, 50, 50],       None),
+    ([50, 50, 1e5, 50, 50],        None)])
+def test_losses_that_explode_at_once(first, step):
+    "Such losses are not the best, so 50 is too much after them"
+    guard = DivergenceGuard()
+    losses = dict(enumerate(first))
+    quiet(learner(metrics=[], cbs=Scripted(lambda i: losses.get(i, 50))), 0., cycle_len=8, cbs=guard)
+    if step is None: assert guard.report is None
+    else: assert guard.report.step+1 == step and guard.report.best == pytest.approx(2.3)
+
 def test_a_guard_of_the_users_is_the_guard():
     class Mine(DivergenceGuard): pass
     seen = []
