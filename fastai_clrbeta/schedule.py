@@ -121,10 +121,7 @@ class CLRBeta(FitCallback):
         if self.mom_max is not None: self._set('mom', self.mom_at(i, nb))
         elif 'mom' in self.hps: self.hps['mom'].append(self.opt.hypers[-1]['mom'])
 
-    def after_loss(self):
-        if len(self.yb): return
-        raise ValueError("the training batches have no labels, so fastai computes no loss: give the data set "
-                         "labels, or set dls.n_inp, the number of inputs in a batch.")
+    def after_loss(self): check_labels(self.yb)
 
     def _set(self, name, v):
         "Set a hyper-parameter, and record its value in the last parameter group."
