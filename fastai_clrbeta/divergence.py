@@ -163,13 +163,12 @@ def plot_overfit(
 ) -> np.ndarray: # The two axes
     "Draw training and validation loss by epoch, below them their gap, and behind both the learning rate."
     axs = panels(2, axs=axs)
-    if len(axs) != 2: raise ValueError(f"axs: {len(axs)} given, must be two, for the losses and their gap.")
     df = df.set_axis(range(1, len(df)+1))
     losses = df[['train_loss', 'valid_loss']].astype(float)
     losses.columns = ['training (smoothed)', 'validation']
     gap = losses['validation'] - losses['training (smoothed)']
 
-    for ax in axs:
+    for ax in axs[:2]:
         if len(lrs): _draw_lr_behind(ax, np.linspace(0, len(df), len(lrs)), lrs)
         ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     style = dict(marker='.', xlabel='epochs', xlim=(0, None))
