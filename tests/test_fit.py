@@ -539,6 +539,31 @@ def test_losses_below_zero(f, step):
     if step is None: assert 'finished' in r.stopped
     else: assert 'diverged' in r.stopped and 30 < len(r.df) < step, r.stopped
 
+class EndsAtOnce(Callback):
+    def before_fit(self): raise CancelFitException
+
+@pytest.mark.parametrize('kind', ['fit_clr_beta', 'fit', 'half precision'])
+def test_a_callback_may_end_the_fit_before_it_begins(kind, tmp_path):
+    learn = learner(path=tmp_path, cbs=EndsAtOnce())
+    before = [o.clone() for o in learn.model.parameters()]
+    if kind == 'half precision': learn.to_precision('bf16')
+    if kind == 'fit':
+        with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=CLRBeta())
+    else: quiet(learn, on_diverge='lengthen', checkpoint='run', best_save_name='best', lrs=0.1)
+    assert all(map(torch.equal, before, learn.model.parameters()))
+    learn.remove_cb(EndsAtOnce)
+    quiet(learn, 0.1)
+    assert len(learn.recorder.hps['lr']) == 8
+
+def test_a_cycle_that_begins_above_its_peak():
+    "It runs, as in fastai 0.7, and a warning says so"
+    for call in partial(CLRBeta, 0.1), partial(plot_clr_beta, 0.1, use_clr_beta=(0.1,10)):
+        with pytest.warns(UserWarning, match='div=0.1 is below 1.*10 times.*div=10 meant'): call()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        CLRBeta(1)
+    assert clr_beta_lr(0, 100, div=0.1) == pytest.approx(10)
+
 @pytest.mark.parametrize('first,step', [
     ([2.3, 6, 1700, 4e4, 1e5],       15),
     ([2.3, 1e5, 1e5, 9e4, 5e3, 300], 15),
