@@ -144,29 +144,34 @@ def _peak(lr):
     return check_number('--lr', numbers[0], lambda o: o>=0, 'a number, 0 or more, or auto')
 
 def _shape(clr_beta):
-    "Return the shape of the cycle that `--clr-beta` asks for."
+    "Return the `CLRBeta` that `--clr-beta` asks for. It warns once, however often it is used."
     numbers = _numbers(clr_beta)
     if len(numbers) not in (2, 4):
         raise ValueError(f"--clr-beta {clr_beta}: must be 2 or 4 numbers, with commas between.")
-    try: CLRBeta(*numbers)
+    try: return CLRBeta(*numbers)
     except ValueError as e: raise ValueError(f"--clr-beta {clr_beta}: {e}") from None
-    return numbers
 
 def _one_spelling(data):
     "Return the absolute path of the folder `data`, or the name of a data set as it is."
-    if data in ('digits', 'cifar10'): return data
+    if data in ('digits', 'cifar10', ''): return data
     return os.path.realpath(os.path.expanduser(data))
 
 def _check(options):
-    "Raise `ValueError` for an invalid option, as far as this is known without the data."
+    """Return what `fit_clr_beta` takes besides the peak. Raises `ValueError` for an invalid option, as far as
+    this is known without the data."""
     _peak(options.lr)
-    _shape(options.clr_beta)
+    shape = _shape(options.clr_beta)
     check_number('--wd', options.wd, lambda o: o>=0, 'a number, 0 or more')
     check_integer('--cycle-len', options.cycle_len)
+    for name in 'data','out':
+        if not options[name]: raise ValueError(f"--{name} is empty: give the name of a folder.")
+    if not -2**63 <= options.seed < 2**63:
+        raise ValueError(f"--seed {options.seed}: must be a whole number between -2**63 and 2**63.")
     cifar_resnet(options.depth, shortcut=options.shortcut)
     if options.data == 'digits' and options.augment:
         raise ValueError("--augment mirrors images, and a mirrored digit is another digit: "
                          "use it with --data cifar10 or a folder.")
+    return dict(cycle_len=options.cycle_len, wd=options.wd, use_clr_beta=shape)
 
 # %% ../nbs/15_cli.ipynb #47683d9c
 _results_of_training = 'history.csv losses.png model.pth'.split()
@@ -212,10 +217,13 @@ def _write_summary(out, **summary):
     text = json.dumps(summary, indent=2, allow_nan=False, default=str)
     (out/'summary.json').write_text(text, encoding='utf-8')
 
-def _check_free(out):
+def _check_free(out, resume):
     "Raise `ValueError` if the folder holds what must not be replaced."
     there = [o for o in _results+_other_files if (out/o).exists()]
     if not there: return
+    if resume:
+        raise ValueError(f"{out} holds no checkpoint to resume from, and already holds {', '.join(there)}. "
+                         "Choose another --out, or --force to train from the start and replace them.")
     hint = 'Continue with --resume, choose' if 'checkpoint.ckpt' in there else 'Choose'
     raise ValueError(f"{out} already holds {', '.join(there)}. "
                      f"{hint} another --out, or --force to replace them.")
@@ -228,19 +236,25 @@ def _check_same(out, before, options):
                          "resume it with the same options.")
 
 # %% ../nbs/15_cli.ipynb #c1000005
+def _has_checkpoint(out): return any(o.exists() for o in checkpoint_paths(out/'checkpoint')[:2])
+
+def _has_only_begun(out, summary):
+    "Return True if the run in the folder ended in its first epoch, so that nothing in it is worth keeping."
+    if not summary or _has_checkpoint(out) or (out/'history.csv').exists(): return False
+    return not summary['result'] or summary['result']['epochs'] == 0
+
 def _run_to_resume(out, options):
     """Return the summary of the run in the folder if it is to be resumed: {} if the summary was lost.
     Return None if a new run begins. Raises `ValueError` if the folder is not free for it."""
-    summary = _read_summary(out)
-    has_checkpoint = any(o.exists() for o in checkpoint_paths(out/'checkpoint')[:2])
+    summary,has_checkpoint = _read_summary(out),_has_checkpoint(out)
     if options.resume and has_checkpoint:
         if summary is None: tell(f"{out}/summary.json is damaged. The checkpoint knows its run without it.")
         summary = summary or {}
         _check_same(out, summary.get('args', {}), options)
         return summary
     has_results = summary and summary['result'] or any((out/o).exists() for o in _results_of_training)
-    may_replace = options.force or options.resume and not has_results
-    if not may_replace: _check_free(out)
+    may_replace = options.force or options.resume and not has_results or _has_only_begun(out, summary)
+    if not may_replace: _check_free(out, options.resume)
     return None
 
 def _is_complete(out, summary, cycle_len):
@@ -248,13 +262,15 @@ def _is_complete(out, summary, cycle_len):
     result = summary.get('result') or {}
     return result.get('epochs') == cycle_len and all((out/o).exists() for o in _results)
 
+def _epochs(n): return f"{n} epoch{'' if n == 1 else 's'}"
+
 def _in_words(out, result, cycle_len):
     "Return the result of a run in one line."
     parts = []
     if result['interrupted']: parts.append('interrupted: ')
     elif result.get('diverged'): parts.append('diverged: the loss is not finite; ')
     if result.get('accuracy') is not None: parts.append(f"accuracy {result['accuracy']:.2%}, ")
-    parts.append(f"{result['epochs']} of {cycle_len} epochs, {result['n_train']:,} training images, ")
+    parts.append(f"{result['epochs']} of {_epochs(cycle_len)}, {result['n_train']:,} training images, ")
     parts.append(f"{result['total_seconds']:.0f} s. It is all in {out}/.")
     return ''.join(parts)
 
@@ -350,11 +366,7 @@ def _save_figure(axs, file):
     axs[0].figure.savefig(file, dpi=120)
     plt.close(axs[0].figure)
 
-def _schedule(options):
-    "Return what `fit_clr_beta` takes besides the peak."
-    return dict(cycle_len=options.cycle_len, wd=options.wd, use_clr_beta=_shape(options.clr_beta))
-
-def _prepare(options):
+def _prepare(options, schedule):
     "Return the Learner, after all checks."
     if num_distrib() > 1: on_first(partial(_load_once, options))
     set_seed(options.seed, reproducible=True)
@@ -365,7 +377,7 @@ def _prepare(options):
                     path=Path(options.out), model_dir='.')
     learn.to_precision(options.precision)
     if options.compile: learn.model.compile()
-    axs = learn.plot_clr_beta(ifnone(_peak(options.lr), 1.), **_schedule(options))  # checks them
+    axs = learn.plot_clr_beta(ifnone(_peak(options.lr), 1.), **schedule)  # checks them
     plt.close(axs[0].figure)
     rank = rank_distrib()
     if rank: set_seed(options.seed+rank, reproducible=True)  # other noise on other images
@@ -396,28 +408,28 @@ def _find(learn, options):
     return found,peak
 
 # %% ../nbs/15_cli.ipynb #c1000011
-def _save_schedule(learn, options, peak):
-    _save_figure(learn.plot_clr_beta(peak, **_schedule(options)), learn.path/'schedule.png')
+def _save_schedule(learn, schedule, peak):
+    _save_figure(learn.plot_clr_beta(peak, **schedule), learn.path/'schedule.png')
 
-def _begin_folder(learn, options, found, peak):
+def _begin_folder(learn, options, schedule, found, peak):
     "Put into the folder what is known before training, in place of an earlier run."
     out = learn.path
     for o in _results+_other_files: (out/o).unlink(missing_ok=True)
     _write_summary(out, args=options, versions=versions(), result=None)
-    _save_schedule(learn, options, peak)
+    _save_schedule(learn, schedule, peak)
     if found is None: return
     found.to_csv(out/'lr_find.csv')
     _save_figure(found.plot(), out/'lr_find.png')
 
-def _train_with_log(learn, options, peak, history):
+def _train_with_log(learn, options, schedule, peak, history):
     "Train; `history` keeps the values of the epochs."
     tell(f"ResNet-{options.depth} ({options.shortcut}) on {options.data}: {len(learn.dls.train_ds):,} images "
-         f"in batches of {options.bs}, {options.cycle_len} epochs, peak learning rate {peak:g}, "
+         f"in batches of {options.bs}, {_epochs(options.cycle_len)}, peak learning rate {peak:g}, "
          f"into {learn.path}/")
     saves = options.checkpoint or options.resume
     checkpoint = dict(checkpoint='checkpoint', resume=options.resume) if saves else {}
     cbs = None if rank_distrib() else history
-    with plain_rows(learn): learn.fit_clr_beta(peak, cbs=cbs, **_schedule(options), **checkpoint)
+    with plain_rows(learn): learn.fit_clr_beta(peak, cbs=cbs, **schedule, **checkpoint)
 
 # %% ../nbs/15_cli.ipynb #c1000012
 def _result(learn, options, peak, rows):
@@ -436,16 +448,18 @@ def _result(learn, options, peak, rows):
     finite = {k:v if math.isfinite(v) else None for k,v in last.items()}
     return result | dict(diverged=None in finite.values()) | finite
 
-def _report(learn, options, peak, history):
+def _report(learn, options, schedule, peak, history):
     "Put the results into the folder. Return True if the training was interrupted."
     out = learn.path
     result = _result(learn, options, peak, history.rows)
     _write_summary(out, args=options, versions=versions(), result=result)
     learn.save('model')
     if history.rows: _save_figure(learn.plot_overfit(), out/'losses.png')
-    if not (out/'schedule.png').exists(): _save_schedule(learn, options, peak)  # it was lost
-    can_resume = result['interrupted'] and (options.checkpoint or options.resume)
-    tell(_in_words(out, result, options.cycle_len) + (' Continue with --resume.' if can_resume else ''))
+    if not (out/'schedule.png').exists(): _save_schedule(learn, schedule, peak)  # it was lost
+    hint = ''
+    if result['interrupted'] and _has_checkpoint(out): hint = ' Continue with --resume.'
+    elif not history.rows: hint = ' The same command starts again.'
+    tell(_in_words(out, result, options.cycle_len) + hint)
     return result['interrupted']
 
 # %% ../nbs/15_cli.ipynb #6fca60ce
@@ -477,18 +491,18 @@ def clrbeta(
         sys.stdout.reconfigure(errors='backslashreplace')  # for the name of a folder
 
     with _for_its_user(options), _connected(), ExitStack() as stack:
-        _check(options)
+        schedule = _check(options)
         on_first(lambda: stack.enter_context(_locked(out)))
         summary = on_first(partial(_run_to_resume, out, options))
         is_new = summary is None
         if not is_new and _is_complete(out, summary, cycle_len):
             return tell(f"Nothing is left to do: {_in_words(out, summary['result'], cycle_len)}")
 
-        learn = _prepare(options)
+        learn = _prepare(options, schedule)
         with _in_parallel(learn):
             found,peak = _find(learn, options)
             is_first = not rank_distrib()
-            if is_first and is_new: _begin_folder(learn, options, found, peak)
+            if is_first and is_new: _begin_folder(learn, options, schedule, found, peak)
             history = EpochCSV(out/'history.csv')
-            with _first_interrupt_ends_it(stack): _train_with_log(learn, options, peak, history)
-            if is_first and _report(learn, options, peak, history): raise KeyboardInterrupt
+            with _first_interrupt_ends_it(stack): _train_with_log(learn, options, schedule, peak, history)
+            if is_first and _report(learn, options, schedule, peak, history): raise KeyboardInterrupt

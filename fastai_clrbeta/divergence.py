@@ -13,9 +13,12 @@ from .learner import *
 from typing import NamedTuple
 
 # %% ../nbs/10_divergence.ipynb #0c0e0003
+_explosion = 100  # Losses of one network on different batches hardly ever differ a hundredfold
+
 class LossLimit:
     """How high a smoothed loss may rise: to `factor` × its best. Once a loss has been below 0, the limit is
-    `factor`-1 typical losses above the best. There is no limit in the first `warm_up` steps."""
+    `factor`-1 typical losses above the best. There is no limit in the first `warm_up` steps. If the loss
+    explodes in them, the first loss counts as the best."""
     warm_up = 5  # the mean of fewer losses can be far lower than the losses that follow
     def __init__(self,
         factor:float, # Above 1; infinity never sets a limit
@@ -25,6 +28,7 @@ class LossLimit:
         self.typical = 0.      # `mean_size` when the smoothed loss was lowest
         self.mean_size = 0.    # running mean of the absolute loss
         self.n_losses = 0
+        self.first_losses = [] # those of the warm-up
         self.below = False     # has a loss been below 0?
         self.n_above = 0       # steps in a row above the limit
 
@@ -37,9 +41,20 @@ class LossLimit:
         if self.n_losses <= self.warm_up or smooth < self.best:
             # `typical` stays as it is from here on: an exploding loss would raise it
             self.best,self.typical = smooth,self.mean_size
+        if self.n_losses <= self.warm_up: self.first_losses.append(loss)
+        if self.n_losses == self.warm_up and self._has_exploded():
+            self.best = self.typical = self.first_losses[0]
 
         self.n_above = self.n_above+1 if min(smooth, loss) > self.limit else 0
         return self.n_above
+
+    def _has_exploded(self):
+        "Return True if the losses of the warm-up differ more than those of batches do."
+        first = self.first_losses[0]
+        if self.below or not 0 < first < self.best: return False
+        lowest,second,*_,highest = sorted(self.first_losses)
+        low = min(second, _explosion*lowest)  # one batch may be a lucky one
+        return highest > _explosion*low
 
     @property
     def limit(self):
@@ -148,13 +163,12 @@ def plot_overfit(
 ) -> np.ndarray: # The two axes
     "Draw training and validation loss by epoch, below them their gap, and behind both the learning rate."
     axs = panels(2, axs=axs)
-    if len(axs) != 2: raise ValueError(f"axs: {len(axs)} given, must be two, for the losses and their gap.")
     df = df.set_axis(range(1, len(df)+1))
     losses = df[['train_loss', 'valid_loss']].astype(float)
     losses.columns = ['training (smoothed)', 'validation']
     gap = losses['validation'] - losses['training (smoothed)']
 
-    for ax in axs:
+    for ax in axs[:2]:
         if len(lrs): _draw_lr_behind(ax, np.linspace(0, len(df), len(lrs)), lrs)
         ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     style = dict(marker='.', xlabel='epochs', xlim=(0, None))

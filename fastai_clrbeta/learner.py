@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fresh_opt', 'follows_momentum', 'kind_of_optimiser', 'has_batches', 'count_batches', 'has_valid', 'valid_or_empty',
            'FitCallback', 'observes', 'tell', 'can_show_bar', 'on_first', 'without_cuda', 'averaged', 'remember_fit',
-           'fit_rows', 'without_trace', 'check_batches']
+           'fit_rows', 'without_trace', 'check_batches', 'check_labels']
 
 # %% ../nbs/01_learner.ipynb #le000002
 from fastai.basics import *
@@ -291,6 +291,12 @@ def check_batches(learn, n_batches=math.inf):
         bs,n_items = sizes
         raise ValueError(f"a training batch of one item can't go through BatchNorm (batch size {bs}, "
                          f"{n_items} items): use another batch size, or drop_last=True.") from e
+
+def check_labels(yb):
+    "Raise `ValueError` if `yb`, the targets of a training batch, is empty."
+    if len(yb): return
+    raise ValueError("the training batches have no labels, so fastai computes no loss: give the data set "
+                     "labels, or set dls.n_inp, the number of inputs in a batch.")
 
 def _why_no_batches(sizes):
     "Return why a loader of these `sizes`, or None, has no batches, and what to do."

@@ -85,7 +85,8 @@ class Sched:
         n_skip_end:int=5,  # Steps left out at the end
     ) -> plt.Axes:
         "Plot the smoothed training loss against the iteration."
-        shown = slice(n_skip, len(self.losses)-n_skip_end)
+        n_skip,n_skip_end = check_integer('n_skip', n_skip, 0),check_integer('n_skip_end', n_skip_end, 0)
+        shown = slice(n_skip, max(0, len(self.losses)-n_skip_end))
         ax = panels(height=3)[0]
         ax.plot(self.iterations[shown], self.losses[shown])
         ax.set(xlabel='iterations', ylabel='training loss (smoothed)')
@@ -106,8 +107,8 @@ class FindSched(Sched):
         super().__init__(df.lr.tolist(), [], df.train_loss_smooth.tolist(), epochs, records)
 
     def plot(self,
-        n_skip:int=10,      # Steps left out at the start
-        n_skip_end:int=5,   # Steps left out at the end
+        n_skip:int|None=None,     # Steps left out at the start. None: 10, unless the test is short
+        n_skip_end:int|None=None, # Steps left out at the end. None: 5, unless the test is short
         smoothed:bool=True, # Plot smoothed losses and metrics? Otherwise the raw ones
     ) -> np.ndarray: # The axes
         "Plot training loss, validation loss and metrics against the learning rate."

@@ -91,7 +91,7 @@ def _can_move_mom(opt):
 # %% ../nbs/11_lr_find.ipynb #lf000012
 def _checked_stop_div(stop_div):
     "Return the factor that `stop_div` stands for, 0 for none."
-    if not stop_div: return 0
+    if stop_div is None or isinstance(stop_div, (bool, np.bool_, int)) and not stop_div: return 0
     if stop_div is True: return 4
     return check_number('stop_div', stop_div, lambda o: o>1, 'True, False or a factor above 1')
 
@@ -106,14 +106,14 @@ def _checked_metrics(metrics, learn):
     return metrics,names[len(ours):]
 
 def _checked_funcs(suggest_funcs):
-    funcs = tuplify(suggest_funcs or ())
+    funcs = () if suggest_funcs is None or suggest_funcs is False else tuplify(suggest_funcs)
     for func in funcs:
         if not callable(func): raise ValueError(f"suggest_funcs: {func!r} is no function.")
     return funcs
 
 def _checked_bn(model, bn):
     "Return `bn`, or 'running' if that is all that `model` has. Raises `ValueError` if it can't be done."
-    if bn not in bn_columns: raise ValueError(f"bn={bn!r}: must be 'running', 'batch' or 'both'.")
+    check_choice('bn', bn, bn_columns)
     scripted = [name for name,module in model.named_modules() if _is_scripted_norm(module)]
     if scripted and bn == 'batch':
         raise ValueError(f"bn={bn!r}: {scripted[0]} is scripted or traced, so its running averages can't be "
@@ -141,14 +141,14 @@ def _checked_plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics
     check_keep(keep)
     check_initialised(learn.model)
     check_processes()
+    check_choice('linear', linear, (True, False))
     num_it = check_integer('num_it', num_it, 10)
     n_runs = check_integer('n_runs', n_runs)
     opt = _checked_optimiser(learn)
     lrs,ratios = _planned_lrs(start_lr, end_lr, num_it, linear, len(opt.param_lists), _learner_lr(learn))
     metrics,metric_names = _checked_metrics(metrics, learn)
     n_accumulated = max([getattr(cb, 'n_acc', 1) for cb in learn.cbs], default=1)  # items, so batches at most
-    if valid_order not in ('shuffled', 'loader'):
-        raise ValueError(f"valid_order={valid_order!r}: must be 'shuffled' or 'loader'.")
+    check_choice('valid_order', valid_order, ('shuffled', 'loader'))
     bn = _checked_bn(learn.model, bn)
     measure = Measure(metrics, metric_names, valid_order, bn) if has_valid(learn.dls) else None
     steps = Steps(lrs, ratios, wd_per_group(wd, opt), num_it*n_accumulated)
@@ -304,7 +304,7 @@ def lr_find_sweep(self:Learner,
     inspect.signature(self.lr_find_val).bind(**kwargs)  # a TypeError for what it does not know
     check_initialised(self.model)
     given = dict(wd=weight_decay_of(wd, wds), mom=mom, bs=bs)
-    grid = {name:L(values) for name,values in given.items() if values is not None}
+    grid = {name:_listed(values) for name,values in given.items() if values is not None}
     _check_grid(self, grid)
     tests = {}
     try:
@@ -319,16 +319,29 @@ def lr_find_sweep(self:Learner,
     if show_plot and not rank_distrib(): self.lr_find_sweep_result.plot()
     return self.lr_find_sweep_result
 
+def _listed(values):
+    "Return `values`, a list, an array, a tensor or one number, as a list of plain Python values."
+    plain = lambda o: o.tolist() if hasattr(o, 'tolist') else o
+    return L(plain(values)).map(plain)
+
 def _check_grid(learn, grid):
     "Raise `ValueError` if the lists of settings in `grid` can't be tested."
     if not grid or not all(map(len, grid.values())):
         raise ValueError("give at least one list to compare: wd=[…], mom=[…] or bs=[…].")
-    for wd in grid.get('wd', []): check_number('wd', wd, lambda o: o>=0, '0 or more')
+    for wd in grid.get('wd', []):
+        check_number('wd', wd, lambda o: o>=0, 'one number for all parameter groups, 0 or more')
     for mom in grid.get('mom', []): check_number('mom', mom, lambda o: 0<=o<1, 'in [0,1)')
-    for bs in grid.get('bs', []): check_integer('bs', bs)
-    if 'mom' in grid: check_mom(fresh_opt(learn, False))
-    if 'bs' in grid and not isinstance(learn.dls.train, DataLoader):
+    if 'mom' in grid: check_mom(fresh_opt(learn, False), without="leave out mom=")
+    if 'bs' in grid: _check_batch_sizes(learn.dls.train, grid['bs'])
+
+def _check_batch_sizes(dl, sizes):
+    "Raise `ValueError` if the loader `dl` can't have batches of these `sizes`."
+    for bs in sizes: check_integer('bs', bs)
+    if not isinstance(dl, DataLoader):
         raise ValueError("bs: only a loader of fastai's can change its batch size.")
+    largest = max(sizes)
+    if dl.n is not None and largest > dl.n:
+        raise ValueError(f"bs={largest}: the training set has only {dl.n} items.")
 
 def _apply_settings(learn, settings):
     "Give `learn` the batch size and momentum of these settings."

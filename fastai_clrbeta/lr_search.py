@@ -304,7 +304,10 @@ class Search(Callback):
         self.opt.set_hyper('lr', [self.planned_lr*ratio for ratio in self.steps.ratios])
         if self.steps.moms: self.opt.set_hyper('mom', self.steps.moms[step])
 
-    def after_loss(self): self.has_loss = True
+    def after_loss(self):
+        check_labels(self.yb)
+        self.has_loss = True
+
     def after_step(self): self.has_stepped = True
 
     def after_batch(self):

@@ -49,13 +49,24 @@ def _ask(func, lrs, losses, num_it, most_points):
     if func is valley:
         step = math.ceil(len(lrs)/most_points)
         lrs,losses = lrs[::step].tolist(),losses[::step].tolist()  # it is faster with lists
-    try: lr = func(lrs, losses, num_it)[0]
+    try: answer = func(lrs, losses, num_it)
     except Exception as e:
         if _unwrapped(func) in (valley, minimum, steep, slide):
             return Suggestion(None, f"the rule finds no learning rate in these {len(lrs)} steps")
-        return Suggestion(None, f"the function raises {type(e).__name__}: {e}")
-    if lr is None: return Suggestion(None, "the rule finds no learning rate")
-    return Suggestion(float(lr)) if math.isfinite(lr) else Suggestion(None, f"the rule gives {lr}")
+        return _left_out(func, f"the function raises {type(e).__name__}: {e}")
+    try:
+        lr,*_ = answer
+        if lr is None: return Suggestion(None, "the rule finds no learning rate")
+        lr = float(lr+0.)  # this sum raises for a text, even for '0.1'
+    except Exception:
+        return _left_out(func, f"the function returns {truncstr(repr(answer), 60)}, not (lr, (x, y)) as "
+                               "fastai's rules do")
+    return Suggestion(lr) if 0 < lr < math.inf else Suggestion(None, f"the rule gives {lr:g}")
+
+def _left_out(func, why):
+    "Warn that there is no suggestion of a user's `func`. Return it with the reason."
+    warn(f"suggest_funcs: {_func_name(func)} is left out: {why}.")
+    return Suggestion(None, why)
 
 def _func_name(func):
     func = _unwrapped(func)
@@ -125,7 +136,10 @@ class LRFind:
         "Return the suggestion of this name."
         found = self.__dict__.get('found', {})
         if name in found: return found[name]
-        raise AttributeError(name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute or suggestion {name!r}",
+                             name=name, obj=self)
+
+    def __dir__(self): return sorted({*super().__dir__(), *self.__dict__.get('found', {})})
 
     def to_csv(self, fname):
         "Write `df` to a file, without its index."
@@ -133,8 +147,8 @@ class LRFind:
 
     def plot(self,
         axs=None,            # Axes to draw on, one for the training loss, the validation loss and each metric
-        skip_start:int=10,   # Steps left out at the start
-        skip_end:int=5,      # Steps left out at the end
+        skip_start:int|None=None, # Steps left out at the start. None: 10, unless the test is short
+        skip_end:int|None=None,   # Steps left out at the end. None: 5, unless the test is short
         smooth:str|None='centred', # 'centred': without lag; 'legacy': as in fastai 0.7; None: not smoothed
         suggestions:bool=False,    # Draw the suggestions of fastai's rules, too?
     ) -> AxesArray: # The axes
@@ -290,11 +304,12 @@ _line_endings = {'centred':'_centred', 'legacy':'_smooth', None:''}  # of the co
 
 def _plot_test(test, axs, skip_start, skip_end, smooth, suggestions):
     "Plot the range test `test`, see `LRFind.plot`."
-    if smooth not in _line_endings:
-        raise ValueError(f"smooth={smooth!r}: must be 'centred', 'legacy' or None.")
+    if smooth is not None: check_choice('smooth', smooth, ('centred', 'legacy'))
+    _check_columns(test)
+    _check_skips(skip_start, skip_end, max(map(len, test.runs)))
     batch_columns = [f'{o}_batch' for o in test.names if f'{o}_batch' in test.names]
     names = [o for o in test.names if o not in batch_columns]
-    axs = panels(len(names)+(len(test.trials) > 0), axs=axs, sharex=True)
+    axs = panels(len(names)+(len(test.trials) > 0), axs=axs, least=len(names), sharex=True)
     for ax,name in zip(axs, names): ax.set_ylabel(name.replace('_', ' '))
     if len(test.df):
         runs = [_trimmed(run, skip_start, skip_end) for run in test.runs]
@@ -314,6 +329,18 @@ def _plot_test(test, axs, skip_start, skip_end, smooth, suggestions):
         is_lowest = ax is axs[-1] or not ax.get_shared_x_axes().joined(ax, axs[-1])
         if is_lowest: ax.set_xlabel('learning rate')
     return axs
+
+def _check_columns(test):
+    "Raise `ValueError` if the range test `test` has no columns to draw."
+    columns = list(getattr(test.df, 'columns', ()))
+    names = test.names if columns else []
+    is_empty = columns and not len(test.df)  # such a test is drawn, too, and its title says so
+    endings = ('', '_smooth') if is_empty else ('', '_smooth', '_centred')
+    needed = ['lr', *[name+ending for name in names or ['train_loss'] for ending in endings]]
+    missing = [o for o in needed if o not in columns]
+    if missing:
+        raise ValueError(f"this {type(test).__name__} can't be drawn: its df has no {', '.join(missing)}. "
+                         "lr_find_val and combine_runs make these columns.")
 
 def _set_log_x(ax, lrs):
     "Give `ax` a logarithmic x axis, with a label at each power of ten if there is more than one."
@@ -362,10 +389,23 @@ def _draw_trials(ax, trials):
     ax.set_ylabel(f"{name.replace('_', ' ')}\nafter a short cycle")
 
 # %% ../nbs/09_results.ipynb #rs100010
+_skip_start,_skip_end = 10,5  # the first steps show little, and the last ones have exploded
+
+def _check_skips(skip_start, skip_end, n_steps):
+    "Raise `ValueError` if a number of steps to leave out is no number, or leaves nothing of `n_steps`."
+    given = {k:v for k,v in dict(skip_start=skip_start, skip_end=skip_end).items() if v is not None}
+    for name,v in given.items(): check_integer(name, v, 0)
+    n_left_out = ifnone(skip_start, _skip_start) + ifnone(skip_end, _skip_end)
+    if given and n_steps and n_left_out >= n_steps:
+        values = ', '.join(f'{name}={v}' for name,v in given.items())
+        raise ValueError(f"{values}: {n_left_out} steps would be left out, and the test has only {n_steps}.")
+
 def _trimmed(df, skip_start, skip_end):
-    "Return `df` without its first and last steps, if enough are left."
-    rest = df.iloc[skip_start:len(df)-skip_end]
-    return df if len(rest) < skip_start+skip_end else rest
+    "Return `df` without its first and last steps, if any are left, or by default, if enough are left."
+    n_start,n_end = ifnone(skip_start, _skip_start),ifnone(skip_end, _skip_end)
+    rest = df.iloc[n_start:max(0, len(df)-n_end)]
+    least = n_start+n_end if skip_start is None and skip_end is None else 1
+    return df if len(rest) < least else rest
 
 def _values(runs, column):
     "Return `column` of all `runs` beside each other, where at least half of them have it."
@@ -481,7 +521,7 @@ def _within_fences(line):
 # %% ../nbs/09_results.ipynb #2ef5e20d
 @dataclass(repr=False, eq=False)
 class LRSweep:
-    "Range tests for several settings: `df`, `table`, `runs`, `plot()`."
+    "Range tests for several settings: `df`, `table`, `runs`, `plot()`, `to_csv()`."
     runs:dict=field(default_factory=dict)   # An `LRFind` for each tuple of settings
     names:list=field(default_factory=list)  # Names of the settings
 
@@ -490,7 +530,11 @@ class LRSweep:
         "All steps of all tests, with the settings in the first columns."
         tables = [test.df.assign(**dict(zip(self.names, settings)))[[*self.names, *test.df.columns]]
                   for settings,test in self.runs.items()]
-        return pd.concat(tables, ignore_index=True)
+        return pd.concat(tables, ignore_index=True) if tables else table_of()
+
+    def to_csv(self, fname):
+        "Write `df` to a file, without its index."
+        self.df.to_csv(fname, index=False)
 
     @property
     def table(self):
@@ -504,12 +548,13 @@ class LRSweep:
 
     def plot(self,
         axs=None,          # Axes to draw on, one for the training and one for the validation loss
-        skip_start:int=10, # Steps left out at the start
-        skip_end:int=5,    # Steps left out at the end
+        skip_start:int|None=None, # Steps left out at the start. None: 10, unless a test is short
+        skip_end:int|None=None,   # Steps left out at the end. None: 5, unless a test is short
     ) -> AxesArray: # The axes
         "Draw the losses of all settings over each other, without lag."
         if not self.runs: raise ValueError("this sweep has no range tests to draw.")
         longest = max(self.runs.values(), key=lambda test: len(test.df))
+        _check_skips(skip_start, skip_end, max(map(len, longest.runs)))
         columns = _loss_columns(longest)
         axs = panels(len(columns), 3, axs, sharex=True)
         for ax,column in zip(axs, columns):

@@ -67,8 +67,9 @@ class CLRBeta(FitCallback):
     """Run fastai 0.7's `use_clr_beta` schedule in any `fit`: `learn.fit(n, lr, cbs=CLRBeta(10, 13.68))`.
     Raises `ValueError` if an argument is invalid, before the first batch at the latest."""
     order,run_valid = ParamScheduler.order+1,False
+    peaks,hps = None,{}  # a callback that ends the fit in `before_fit` skips ours, but not `after_fit`
     def __init__(self,
-        div:float=10,            # Peak learning rate / learning rate at step 0, above 0
+        div:float=10,            # Peak learning rate / learning rate at step 0. Below 1: warns
         pct:float=13.68,         # Percentage of a cycle left to the last, annealing part, in [0,100)
         mom_max:float|None=None, # Momentum when the learning rate is low, in [0,1). None: leave it alone
         mom_min:float|None=None, # Momentum when the learning rate peaks, in [0,`mom_max`]
@@ -78,6 +79,9 @@ class CLRBeta(FitCallback):
     ):
         lrs = peak_of(lrs)
         div = check_number('div', div, lambda o: o>0, 'a number above 0')
+        if div < 1:
+            warn(f"div={div:g} is below 1, so the cycle begins at {1/div:g} times its peak, and is lowest in "
+                 f"the middle. Was div={1/div:g} meant?")
         pct = check_number('pct', pct, lambda o: 0<=o<100, 'a percentage in [0,100)')
         if 0 < pct < 1: warn(f"pct={pct:g} is {pct:g} % of the cycle. Was pct={100*pct:g} meant?")
         mom_max,mom_min = _check_momenta(mom_max, mom_min)
@@ -121,10 +125,7 @@ class CLRBeta(FitCallback):
         if self.mom_max is not None: self._set('mom', self.mom_at(i, nb))
         elif 'mom' in self.hps: self.hps['mom'].append(self.opt.hypers[-1]['mom'])
 
-    def after_loss(self):
-        if len(self.yb): return
-        raise ValueError("the training batches have no labels, so fastai computes no loss: give the data set "
-                         "labels, or set dls.n_inp, the number of inputs in a batch.")
+    def after_loss(self): check_labels(self.yb)
 
     def _set(self, name, v):
         "Set a hyper-parameter, and record its value in the last parameter group."

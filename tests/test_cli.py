@@ -9,6 +9,7 @@ import pytest
 import torch
 from fastcore.script import CliError
 from PIL import Image
+from fastai.callback.channelslast import ChannelsLast
 from fastai_clrbeta import cli
 from fastai_clrbeta import data as data_module
 from fastai_clrbeta.all import *
@@ -167,6 +168,8 @@ def test_find(small_run, small, command, tmp_path, monkeypatch):
     ('--wd -1', '--wd=-1'),
     ('--augment', '--augment'),
     ('--nonsense 1', '--nonsense'),
+    ('--seed 99999999999999999999', '--seed 99999999999999999999: must be'),
+    ('--seed -99999999999999999999', '--seed -99999999999999999999: must be'),
     ('--precision half', "--precision='half'"),
     ('--precision fp16', "--precision='fp16': only CUDA")])
 def test_bad_input_is_one_line(args, msg, command, tmp_path):
@@ -174,6 +177,16 @@ def test_bad_input_is_one_line(args, msg, command, tmp_path):
     assert status in (1, 2) and msg in err and 'Traceback' not in err
     if status == 1: assert len(err.splitlines()) == 1
     assert out == '' and not list(tmp_path.iterdir())
+
+@pytest.mark.parametrize('option', ['--out', '--data'])
+def test_a_folder_without_a_name(option, command, tmp_path):
+    status,out,err = command(option, '')
+    assert status == 1 and f'{option} is empty' in err and len(err.splitlines()) == 1
+    assert out == '' and not list(tmp_path.iterdir())
+
+def test_a_warning_about_an_option_comes_once(small_run, tmp_path):
+    with told() as warnings: small_run(cycle_len=1, clr_beta='10,0.5', out=tmp_path/'out')
+    assert len([o for o in warnings if 'pct=0.5 is' in o]) == 1
 
 def test_a_folder_whose_name_is_too_long(command, tmp_path):
     status,out,err = command('--out', 'o'*300)
@@ -279,6 +292,38 @@ def test_interrupt_from_python(small_run, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt): small_run(cycle_len=2, out=tmp_path/'out')
     assert result(tmp_path/'out')['interrupted'] and 'model.pth' in names(tmp_path/'out')
     assert signal.getsignal(signal.SIGINT) == handler
+
+@pytest.mark.parametrize('options,then', [
+    ({}, {}), ({}, dict(resume=True)), (dict(checkpoint=True), dict(resume=True))])
+def test_an_interrupt_in_the_first_epoch_does_not_block_the_folder(
+        options, then, small_run, tmp_path, monkeypatch, capsys):
+    run = partial(small_run, cycle_len=1, out=tmp_path/'out', **options)
+    after_batch = lambda cb: signal.raise_signal(signal.SIGINT) if cb.training and cb.iter == 3 else None
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(ChannelsLast, 'after_batch', after_batch, raising=False)
+        run()
+    hint = "Continue with --resume" if options else "The same command starts again"
+    assert hint in capsys.readouterr().out.splitlines()[-1]
+    run(**then)
+    assert result(tmp_path/'out')['epochs'] == 1 and not result(tmp_path/'out')['interrupted']
+    assert '1 of 1 epoch,' in capsys.readouterr().out
+
+def test_an_interrupt_after_the_range_test_does_not_block_the_folder(small_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, '_n_test_steps', 39)
+    run = partial(small_run, cycle_len=1, out=tmp_path/'out', find=True)
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(EpochCSV, '__init__', lambda *args: signal.raise_signal(signal.SIGINT))
+        run()
+    assert names(tmp_path/'out') == search_files | {'schedule.png', 'summary.json'}
+    run()
+    assert names(tmp_path/'out') == files | search_files
+
+def test_resume_says_that_there_is_no_checkpoint(small_run, tmp_path):
+    small_run(cycle_len=1, out=tmp_path/'out')
+    before = content(tmp_path/'out')
+    with pytest.raises(CliError, match='no checkpoint to resume from.*--force'):
+        small_run(cycle_len=1, out=tmp_path/'out', resume=True)
+    assert content(tmp_path/'out') == before
 
 def test_two_at_once(small_run, tmp_path):
     def run(_):

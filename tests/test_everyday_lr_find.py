@@ -490,6 +490,22 @@ def test_validation_without_labels():
         with pytest.raises(ValueError, match='without labels'): find(learn)
     assert not diff(before, state(learn))
 
+class CopiesInputs(Callback):
+    "Train to reproduce the inputs"
+    def before_batch(self): self.learn.yb = self.xb
+
+def test_training_without_labels():
+    learn = learner()
+    learn.dls.loaders[0] = DataLoader([(o,) for o,_ in sorted_items()], bs=8)
+    before = state(learn)
+    with pytest.raises(ValueError, match='training batches have no labels'): find(learn)
+    assert not diff(before, state(learn)) and learn.lr_find_result.df.empty
+    learn.loss_func = lambda pred,y: ((pred.mean()-y.mean())**2).mean()
+    learn.dls.loaders[1] = learn.dls.train
+    learn.add_cb(CopiesInputs())
+    learn.metrics = []
+    assert len(find(learn).df) == 12
+
 def test_an_empty_result_is_drawn_as_such():
     axs = LRFind().plot()
     assert axs[0].get_title() == 'no peak: nothing was measured' and '<pre' in LRFind()._repr_html_()

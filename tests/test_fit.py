@@ -540,6 +540,47 @@ def test_losses_below_zero(f, step):
     if step is None: assert 'finished' in r.stopped
     else: assert 'diverged' in r.stopped and 30 < len(r.df) < step, r.stopped
 
+class EndsAtOnce(Callback):
+    def before_fit(self): raise CancelFitException
+
+@pytest.mark.parametrize('kind', ['fit_clr_beta', 'fit', 'half precision'])
+def test_a_callback_may_end_the_fit_before_it_begins(kind, tmp_path):
+    learn = learner(path=tmp_path, cbs=EndsAtOnce())
+    before = [o.clone() for o in learn.model.parameters()]
+    if kind == 'half precision': learn.to_precision('bf16')
+    if kind == 'fit':
+        with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=CLRBeta())
+    else: quiet(learn, on_diverge='lengthen', checkpoint='run', best_save_name='best', lrs=0.1)
+    assert all(map(torch.equal, before, learn.model.parameters()))
+    learn.remove_cb(EndsAtOnce)
+    quiet(learn, 0.1)
+    assert len(learn.recorder.hps['lr']) == 8
+
+def test_a_cycle_that_begins_above_its_peak():
+    "It runs, as in fastai 0.7, and a warning says so"
+    for call in partial(CLRBeta, 0.1), partial(plot_clr_beta, 0.1, use_clr_beta=(0.1,10)):
+        with pytest.warns(UserWarning, match='div=0.1 is below 1.*10 times.*div=10 meant'): call()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        CLRBeta(1)
+    assert clr_beta_lr(0, 100, div=0.1) == pytest.approx(10)
+
+@pytest.mark.parametrize('first,step', [
+    ([2.3, 6, 1700, 4e4, 1e5],       15),
+    ([2.3, 1e5, 1e5, 9e4, 5e3, 300], 15),
+    ([2.3, 3, 300, 6e3, 1e4, 2.3],   16),   # the count begins again
+    ([50, 50, 50, 50, 50],         None),
+    ([1e5, 50, 50, 50, 50],        None),   # one bad batch, or a lucky one
+    ([0.05, 50, 50, 50, 50],       None),
+    ([50, 50, 1e5, 50, 50],        None)])
+def test_losses_that_explode_at_once(first, step):
+    "Such losses are not the best, so 50 is too much after them"
+    guard = DivergenceGuard()
+    losses = dict(enumerate(first))
+    quiet(learner(metrics=[], cbs=Scripted(lambda i: losses.get(i, 50))), 0., cycle_len=8, cbs=guard)
+    if step is None: assert guard.report is None
+    else: assert guard.report.step+1 == step and guard.report.best == pytest.approx(2.3)
+
 def test_a_guard_of_the_users_is_the_guard():
     class Mine(DivergenceGuard): pass
     seen = []

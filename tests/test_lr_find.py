@@ -885,7 +885,10 @@ bad_arguments = [
     *[(dict(trials=[0.1,o]), 'trials=.*a list of rates above 0') for o in (0, -1, nan, math.inf, 'x', None)],
     (dict(trials=[[0.1]]), 'trials=.*a list of rates above 0'),
     *[(dict(n_runs=o), 'n_runs') for o in (0,1.5,None,True)],
-    *[(dict(bn=o), 'bn=') for o in ('eval',None,True,3)]]
+    *[(dict(bn=o), 'bn=') for o in ('eval',None,True,3,['both'],{},np.zeros(2))],
+    *[({name:np.zeros(2)}, name) for name in ('linear','stop_div','suggest_funcs','valid_order','keep')],
+    *[(dict(linear=o), 'linear=.*must be True or False') for o in ('no',['x'],None)],
+    *[(dict(stop_div=o), 'stop_div=') for o in ('',[],{})]]
 
 def test_bad_arguments():
     learn = learner()
@@ -913,6 +916,26 @@ def test_bad_groups_and_wd():
     assert find(learn, [0,0], 1., linear=True).df.lr[0] == 0
     learn = learner(opt_func=partial(OptimWrapper, opt=torch.optim.Rprop))
     with pytest.raises(ValueError, match='no weight decay'): find(learn, wd=0.1)
+
+def returns(answer):
+    def rule(lrs, losses, num_it): return answer
+    return rule
+
+def raises(lrs, losses, num_it): raise RuntimeError('no idea')
+
+@pytest.mark.parametrize('func,msg', [
+    (raises, 'raises RuntimeError: no idea'),
+    *[(returns(o), 'returns .*, not') for o in ('text', 'a', '12', 0.1, None, [], ([1,2],0), ('0.1',0))]])
+def test_a_wrong_suggestion_function_is_left_out(func, msg):
+    learn = learner()
+    with pytest.warns(UserWarning, match=f'{func.__name__} is left out: the function {msg}'):
+        r = find(learn, num_it=20, suggest_funcs=[func, minimum])
+    assert r.found[func.__name__] is None and re.search(msg, r.reasons[func.__name__]) and r.minimum
+
+@pytest.mark.parametrize('lr', [-1, 0, nan, math.inf, -math.inf])
+def test_a_suggestion_is_a_rate_above_0(lr):
+    r = find(learner(), num_it=20, suggest_funcs=[returns((lr,0)), minimum], n_runs=2)
+    assert r.rule is None and f'gives {lr:g}' in r.reasons['rule'] and r.minimum
 
 # sweeps
 
@@ -956,11 +979,26 @@ def test_a_sweep_interrupted_before_its_first_step():
     with pytest.raises(KeyboardInterrupt): sweep(learn, wd=[1e-2,1e-4])
     assert learn.lr_find_sweep_result is None
 
+@pytest.mark.parametrize('values', [
+    np.array([0,0.5]), torch.tensor([0,0.5]), pd.Series([0,0.5]), [tensor(0.),np.float32(0.5)], (0,0.5)])
+def test_a_sweep_takes_arrays(values):
+    learn = learner()
+    assert sweep(learn, wd=values).table.wd.tolist() == sweep(learn, mom=values).table.mom.tolist() == [0,0.5]
+    assert sweep(learn, bs=np.array([16,32])).table.bs.tolist() == [16,32]
+
 def test_bad_sweeps():
     learn = learner()
     for kw,msg in [(dict(),'give at least one'), (dict(wd=[]),'give at least one'), (dict(wd=[-1]),'wd=-1'),
                    (dict(mom=[1.]),'mom=1.0'), (dict(bs=[0]),'bs=0')]:
         with pytest.raises(ValueError, match=msg): learn.lr_find_sweep(**kw)
+    with pytest.raises(ValueError, match='bs=300: the training set has only 256'): sweep(learn, bs=[32,300])
+    for wd in [[0,0.1]],np.zeros((2,2)):
+        with pytest.raises(ValueError, match='one number for all parameter groups'): sweep(learn, wd=wd)
+    for opt_func in SGD,partial(OptimWrapper, opt=torch.optim.Adagrad):
+        with pytest.raises(ValueError, match='momentum.*leave out mom=') as e:
+            sweep(learner(opt_func=opt_func), mom=[0.8])
+        assert 'schedul' not in str(e.value) and 'use_clr_beta' not in str(e.value)
+    assert learn.lr_find_sweep_result is None
     with pytest.raises(TypeError): learn.lr_find_sweep(wd=[0], num_its=12)
 
 script = '''

@@ -157,6 +157,49 @@ def test_own_axes_need_no_panel_for_trials():
     assert 'short cycle' in r.plot(axs=plt.subplots(2)[1])[1].get_ylabel()
     assert len(r.plot(axs=plt.subplots(3)[1])) == 3
 
+bad_axes = 'axes', 3, [None, None], {}, [[1], [2, 3]]
+
+@pytest.mark.parametrize('bad', [*bad_axes, 'one'])
+def test_wrong_axes_are_one_error(bad):
+    if bad == 'one': bad = plt.subplots()[1]
+    r = find(learner(), num_it=20)
+    plots = {3: r.plot, 2: LRSweep({(0.,):r}, ['wd']).plot}
+    losses = pd.DataFrame(dict(train_loss=[1.,2.], valid_loss=[1.,2.]))
+    for n,plot in [*plots.items(), (2, partial(plot_clr_beta, 0.1)), (2, partial(plot_overfit, losses))]:
+        with pytest.raises(ValueError, match=f'axs: this figure needs {n} matplotlib axes'): plot(axs=bad)
+    if isinstance(bad, plt.Axes): assert not bad.lines
+
+@pytest.mark.parametrize('steps,msg', [
+    (dict(skip_start=-1), 'skip_start=-1: skip_start must be'), (dict(skip_end=-3), 'skip_end=-3'),
+    (dict(skip_start=2.5), 'skip_start=2.5'), (dict(skip_end='x'), "skip_end='x'"),
+    (dict(skip_start=99), 'skip_start=99: 104 steps would be left out, and the test has only 100'),
+    (dict(skip_start=50, skip_end=50), 'skip_start=50, skip_end=50: 100 steps')])
+def test_steps_that_cannot_be_left_out(steps, msg):
+    r = combine_runs([table(curve())], [''], (), 100)
+    for o in r,LRSweep({(0.,):r}, ['wd']):
+        with pytest.raises(ValueError, match=msg): o.plot(**steps)
+
+def test_steps_are_left_out():
+    n_drawn = lambda n,**steps: len(
+        combine_runs([table(curve(n))], [''], (), n).plot(**steps)[0].get_lines()[0].get_xdata())
+    assert n_drawn(100) == 85 and n_drawn(100, skip_start=80) == 15 and n_drawn(100, skip_end=0) == 90
+    assert n_drawn(20) == n_drawn(20, skip_start=0, skip_end=0) == 20 and n_drawn(20, skip_start=10) == 5
+
+def test_attributes_of_a_result():
+    r = combine_runs([table(curve())], [''], rules, 100)
+    with pytest.raises(AttributeError, match="'LRFind' object has no attribute.*'nosuch'"): r.nosuch
+    assert {'df','peak','why','plot','valley','slide'} <= {*dir(r)} and 'valley' not in dir(LRFind())
+
+@pytest.mark.parametrize('df,missing', [
+    (None, 'lr, train_loss'), (pd.DataFrame(), 'lr, train_loss'),
+    (pd.DataFrame(dict(lr=[0.1])), 'train_loss'),
+    (pd.DataFrame(dict(lr=[0.1], train_loss=[1.])), 'train_loss_smooth'),
+    (table(curve()), 'train_loss_centred')])
+def test_a_result_without_data_says_what_is_missing(df, missing):
+    with pytest.raises(ValueError, match=f"LRFind can't be drawn: its df has no {missing}"):
+        LRFind(df=df).plot()
+    assert len(LRFind().plot()) == 1  # it says that nothing was measured
+
 def test_one_legend_outside_of_the_curves():
     for r in find(learner(), 1e-4, 1e3, 60, trials=[0.1]),with_trials():
         first,*rest = r.plot(suggestions=True)
@@ -202,6 +245,10 @@ def test_results_are_copied():
 def test_a_result_is_written(tmp_path):
     r = combine_runs([table(curve())], [''], (), 100)
     r.to_csv(tmp_path/'test.csv')
+    sweep = LRSweep({(0.,):r}, ['wd'])
+    sweep.to_csv(tmp_path/'sweep.csv')
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path/'sweep.csv'), sweep.df)
+    LRSweep().to_csv(tmp_path/'empty.csv')
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path/'test.csv'), r.df)
 
 def test_a_result_without_steps():
