@@ -217,6 +217,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fastai_clrbeta.core._hint_for_hp_map': ('core.html#_hint_for_hp_map', 'fastai_clrbeta/core.py'),
                                      'fastai_clrbeta.core._is_number': ('core.html#_is_number', 'fastai_clrbeta/core.py'),
                                      'fastai_clrbeta.core._numbers_of': ('core.html#_numbers_of', 'fastai_clrbeta/core.py'),
+                                     'fastai_clrbeta.core._peak_alone': ('core.html#_peak_alone', 'fastai_clrbeta/core.py'),
                                      'fastai_clrbeta.core._refuse': ('core.html#_refuse', 'fastai_clrbeta/core.py'),
                                      'fastai_clrbeta.core._spread': ('core.html#_spread', 'fastai_clrbeta/core.py'),
                                      'fastai_clrbeta.core._uses_mom': ('core.html#_uses_mom', 'fastai_clrbeta/core.py'),

@@ -78,10 +78,14 @@ class HasPeak(Protocol):
 def peak_of(lrs):
     """Return the peak of a range test, also within a `slice`, and anything else as it is. Raises `ValueError`
     if the test has none."""
-    if isinstance(lrs, slice): return slice(*map(peak_of, (lrs.start, lrs.stop, lrs.step)))
-    if not isinstance(lrs, HasPeak): return lrs
-    if lrs.peak is None: raise ValueError(f"lrs: this range test has no peak: {lrs.why}")
-    return lrs.peak
+    if isinstance(lrs, slice): return slice(*map(_peak_alone, (lrs.start, lrs.stop, lrs.step)))
+    peak,ratios = _peak_alone(lrs),getattr(lrs, 'ratios', None)
+    return [peak*ratio for ratio in ratios] if isinstance(lrs, HasPeak) and ratios else peak
+
+def _peak_alone(lr):
+    if not isinstance(lr, HasPeak): return lr
+    if lr.peak is None: raise ValueError(f"lrs: this range test has no peak: {lr.why}")
+    return lr.peak
 
 # %% ../nbs/00_core.ipynb #wd000002
 def weight_decay_of(wd, wds):

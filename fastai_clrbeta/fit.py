@@ -285,8 +285,8 @@ def _train(learn, plan, cycle_len, cbs, guards, cycle_save_name, saver):
 @patch
 @explain_names(**other_names)
 def fit_clr_beta(self:Learner,
-    # Peak learning rate: a range test, which stands for its peak, a number, one per parameter group, or a
-    # `slice`. `slice(1e-2)` is 1e-2 for the last group and a tenth of it for the others, as in fastai
+    # Peak learning rate: a range test, which stands for its peak and the ratios of its groups, a number, one
+    # per parameter group, or a `slice`. `slice(1e-2)` is 1e-2 for the last group and 1e-3 for the others
     lrs:float|slice|list|tuple|np.ndarray|HasPeak,
     n_cycle:int=1,                       # Number of cycles
     wds:float|list|None=None,            # The same as `wd`, under the name that 0.7 had for it

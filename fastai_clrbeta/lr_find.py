@@ -166,7 +166,9 @@ def _result(plan, searches):
     "Return the `LRFind` of `searches`."
     tables = [table_of(search.rows) for search in searches]
     stops = [search.stopped for search in searches]
-    return combine_runs(tables, stops, plan.funcs, len(plan.steps.lrs), plan.usual, plan.linear, plan.bn)
+    found = combine_runs(tables, stops, plan.funcs, len(plan.steps.lrs), plan.usual, plan.linear, plan.bn)
+    if set(plan.steps.ratios) != {1.}: found.ratios = plan.steps.ratios
+    return found
 
 def _lrs_of_trials(found, trials):
     "Return the learning rates that trials should compare, none if there is no peak to compare with."
@@ -236,7 +238,8 @@ def lr_find_sweep_result(self:Learner) -> LRSweep|None:
 # %% ../nbs/11_lr_find.ipynb #76b6d4e7
 @patch
 def lr_find_val(self:Learner,
-    start_lr:float|slice|list=1e-5, # First learning rate. A slice or list gives the groups their ratios
+    # First learning rate. A slice or list gives the groups their ratios, which `fit_clr_beta(found)` keeps
+    start_lr:float|slice|list=1e-5,
     end_lr:float|slice|list=10,     # Learning rate at the end of the test; the last step stays just below it
     num_it:int=100,                 # Optimiser steps, 10 or more
     linear:bool=False,              # Grow linearly, as Leslie Smith did? `start_lr` may be 0 then

@@ -116,6 +116,7 @@ class LRFind:
     linear:bool=False # Did the learning rate grow linearly?
     bn:str='running' # Statistics that BatchNorm measured with: 'running', 'batch', or 'both'
     stops:list=field(default_factory=list) # Why each run ended
+    ratios:list|None=None # Rate of each parameter group, as a multiple of the last one's. None: all are equal
 
     @property
     def suggestions(self):

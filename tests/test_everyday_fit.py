@@ -432,3 +432,22 @@ def test_an_optimiser_that_takes_no_learning_rate(tmp_path):
     learn = learner(tmp_path, opt_func=lambda params: sgd(params, lr=0.1))
     for f in partial(learn.fit_clr_beta, 0.1),partial(learn.lr_find_val, show_plot=False):
         with pytest.raises(ValueError, match="opt_func can't be made with a learning rate"): f()
+
+def test_a_fit_keeps_the_ratios_of_the_groups_in_the_test(tmp_path):
+    "As `start_lr` gives them, or `learn.lr`; a slice of the result has its own"
+    def two_groups(**kwargs):
+        return learner(tmp_path, splitter=lambda m: [params(m[0]), params(m[3])], **kwargs)
+    def peaks(learn, lrs):
+        set_rates = []
+        class Rates(Callback):
+            def after_batch(self): set_rates.append(tuple(h['lr'] for h in self.opt.hypers))
+        fit(learn, lrs, cycle_len=1, cbs=Rates())
+        return max(set_rates)
+    learn = two_groups()
+    found = search(learn, start_lr=slice(1e-6, 1e-4))
+    assert peaks(learn, found) == pytest.approx((found.peak/100, found.peak))
+    assert peaks(learn, slice(found.peak/10, found.peak)) == pytest.approx((found.peak/10, found.peak))
+    found = search(two_groups(lr=slice(1e-4, 1e-3), opt_func=Adam))
+    assert found.ratios == pytest.approx([0.1, 1])
+    assert peaks(two_groups(), found) == pytest.approx((found.peak/10, found.peak))
+    assert search(two_groups()).ratios is None
