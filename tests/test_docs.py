@@ -234,7 +234,7 @@ def test_llms_txt_tells_the_modules(site):
 
 def test_doors_are_cards(pages):
     doors = pages['index.html'].select('.sd-card a.sd-stretched-link')
-    assert len(doors) == 9 and all(o['href'] in pages for o in doors)
+    assert len(doors) == 10 and all(o['href'] in pages for o in doors)
 
 @pytest.fixture(scope='session')
 def url(site):
