@@ -20,6 +20,7 @@ results = Path(__file__).parent/'results'/'peak'
 runs_file = results/'runs.csv'
 minis_file = results/'minis.csv'
 answers_file = results/'answers.csv'
+trials_file = results/'trials.csv'
 free_file = results/'free.csv'
 
 class Cycle(CLRBeta):
@@ -121,15 +122,17 @@ def minis(names):
 def kind_of(task): return 'sgd' if 'sgd' in task else 'adaptive'
 
 def answers_of(task, seed):
-    "Return a row for each rule: the learning rate, the band, and the steps that it cost."
-    t,rows = tasks[task],[]
+    """Return a row for each rule: the learning rate, the band, and the steps that it cost; and a row for each
+    trial that was made."""
+    t,rows,trials = tasks[task],[],[]
     def note(rule, lr, steps, band=(None,None)): rows.append((task, seed, rule, lr, *band, steps))
     learn = t.learner(seed)
     if t.slices: learn.lr = slice(1e-3, 1e-1)
     with learn.no_bar(), learn.no_logging():
-        for rule,trials in ('test alone',False), ('default',True), ('thorough','thorough'):
-            found = learn.lr_find_val(show_plot=False, trials=trials)
+        for rule,kind in ('test alone',False), ('default',True), ('thorough','thorough'):
+            found = learn.lr_find_val(show_plot=False, trials=kind)
             note(rule, found.peak, len(found.df)+found.trials.steps.sum(), found.band)
+            trials.append(found.trials.assign(task=task, seed=seed, rule=rule))
         three = learn.lr_find_val(show_plot=False, trials=False, n_runs=3)
     note('three tests', three.peak, len(three.df), three.band)
     for rule in 'valley','minimum','steep','slide': note(rule, found.found[rule], len(found.df))
@@ -141,15 +144,15 @@ def answers_of(task, seed):
         except Exception as e:
             print(task, rule, type(e).__name__, e)
             note(rule, None, 100)
-    return pd.DataFrame(rows, columns='task seed rule lr low high steps'.split())
+    return pd.DataFrame(rows, columns='task seed rule lr low high steps'.split()), pd.concat(trials)
 
 def answers(names):
     for task,seed in itertools.product(names, range(3)):
         done = pd.read_csv(answers_file) if answers_file.exists() else pd.DataFrame(columns=['task','seed'])
         if ((done.task == task) & (done.seed == seed)).any(): continue
-        rows = answers_of(task, seed)
-        with answers_file.open('a', encoding='utf-8') as f:
-            rows.to_csv(f, index=False, header=f.tell() == 0, float_format='%.5g')
+        for table,file in zip(answers_of(task, seed), (answers_file,trials_file)):
+            with file.open('a', encoding='utf-8') as f:
+                table.to_csv(f, index=False, header=f.tell() == 0, float_format='%.5g')
 
 def free(names):
     "Whole runs with optimisers that need no learning rate"

@@ -159,7 +159,7 @@ def judge(half, steps):
 def smoke():
     "Measure one small task in a new folder."
     cycles.results = Path(tempfile.mkdtemp())
-    for name in 'runs','minis','answers','free':
+    for name in 'runs','minis','answers','trials','free':
         setattr(cycles, f'{name}_file', cycles.results/f'{name}.csv')
     task = 'cancer mlp sgd'
     cycles.add(itertools.product([task], range(2), [300], [cycles.default], cycles.rates(0.1, 2, 1)))
