@@ -18,44 +18,45 @@ import tempfile
 def _is_number(v): return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
 
 def check_number(name, v, ok, want):
-    "Return `v` as a float; raise `ValueError`, saying what we `want`, unless it is a number that is `ok`."
+    "Return `v` as a float, or raise a `ValueError` that asks for `want` if it is no number or not `ok(v)`."
     if _is_number(v) and ok(v): return float(v)
     raise ValueError(f"{name}={v!r}: {name} must be {want}.")
 
 def check_integer(name, v, lo=1, hint=''):
-    "Return `v` as an int; raise `ValueError`, with a `hint`, unless it is a whole number of at least `lo`."
+    "Return `v` as an int, or raise a `ValueError` with `hint` if it is not a whole number from `lo` on."
     if isinstance(v, Integral) and not isinstance(v, bool) and v >= lo: return int(v)
     raise ValueError(f"{name}={v!r}: {name} must be a whole number, {lo} or more.{hint}")
 
 def check_choice(name, v, choices):
-    "Return `v`; raise `ValueError` unless it is one of `choices`, which are texts, or True and False."
+    "Return `v`, or raise `ValueError` if it is not one of `choices`, which are texts, or True and False."
     if isinstance(v, (str, Integral, np.bool_)) and v in choices: return v
     *others,last = map(repr, choices)
     raise ValueError(f"{name}={truncstr(repr(v), 60)}: must be {', '.join(others)} or {last}.")
 
 # %% ../nbs/00_core.ipynb #co000002
 def _numbers_of(v):
-    "Return what `v` (a number, a list or a `slice`) holds, as a list; an empty one if it holds nothing."
+    "Return the values in `v` (a number, a list or a `slice`) as a list, which is empty if there are none."
     if isinstance(v, slice): return [v.start or v.stop, v.stop]
     try: return list(L(v))
     except TypeError: return []
 
 def _spread(ends, n):
-    "Return `n` numbers for the parameter groups from a `slice`, as `Learner.fit` of fastai does."
+    "Return one number for each of `n` parameter groups from the slice `ends`, as `Learner.fit` does."
     if ends.start and n > 1: return even_mults(ends.start, ends.stop, n)
     return [ends.stop/10]*(n-1) + [ends.stop]
 
 def _refuse(name, v, n):
-    "Raise the `ValueError` for a `v` that holds no numbers, or numbers below 0."
+    "Raise a `ValueError` because `v` holds no numbers, or a number below 0."
     hint = ''
     if name == 'lrs' and (v is None or isinstance(v, slice) and v.stop is None):
         hint = (" If this is the peak of a range test, pass the whole result of the test: "
-                "if it has no peak, its why says what to do.")
-    raise ValueError(f"{name}={truncstr(repr(v), 40)}: must be a number, 0 or more, or a slice or list of "
-                     f"them, one for each of the {n} parameter group(s).{hint}")
+                "the error then says why it has no peak.")
+    raise ValueError(f"{name}={truncstr(repr(v), 40)}: {name} must be a number of 0 or more, or a slice or a "
+                     f"list of such numbers, one for each of the {n} parameter group(s).{hint}")
 
+# %% ../nbs/00_core.ipynb #a8dc38c3
 def per_group(name, v, n):
-    "Return `v` as `n` floats, one for each parameter group; raise `ValueError` if that is impossible."
+    "Return `v` as `n` floats, one for each parameter group, or raise `ValueError` if that is impossible."
     if hasattr(v, 'tolist'): v = v.tolist()  # arrays and tensors, and their scalars
     numbers = _numbers_of(v)
     if not numbers or not all(_is_number(o) and o >= 0 for o in numbers): _refuse(name, v, n)
@@ -64,37 +65,38 @@ def per_group(name, v, n):
     elif len(numbers) == 1:    numbers = numbers*n
     if len(numbers) != n:
         raise ValueError(f"{name}={v!r}: {len(numbers)} values for {n} parameter group(s). Give one number, "
-                         "or give the Learner a splitter that makes as many groups: Learner(…, splitter="
-                         "lambda model: [params(model[0]), params(model[1:])]) makes two.")
+                         f"or give the Learner a splitter that makes {len(numbers)} groups. For example, "
+                         "splitter=lambda model: [params(model[0]), params(model[1:])] makes two.")
     return [float(o) for o in numbers]
 
 # %% ../nbs/00_core.ipynb #co000011
 @runtime_checkable
 class HasPeak(Protocol):
     "The result of a range test: an `LRFind`, or any object with these two attributes."
-    peak:float|None # Peak learning rate, None if the test has found none
-    why:str         # How it was found, or why there is none
+    peak:float|None # Peak learning rate. None: the test has found none
+    why:str         # How the peak was found, or why there is none
 
 def peak_of(lrs):
-    """Return the peak of a range test, also within a `slice`, and anything else as it is. Raises `ValueError`
-    if the test has none."""
+    """Return the peak of a range test, per group if it has ratios, or a `slice` of peaks, or `lrs` itself.
+    Raises `ValueError` if a test has no peak."""
     if isinstance(lrs, slice): return slice(*map(_peak_alone, (lrs.start, lrs.stop, lrs.step)))
     peak,ratios = _peak_alone(lrs),getattr(lrs, 'ratios', None)
     return [peak*ratio for ratio in ratios] if isinstance(lrs, HasPeak) and ratios else peak
 
 def _peak_alone(lr):
+    "Return the peak of a range test, or else `lr` itself."
     if not isinstance(lr, HasPeak): return lr
     if lr.peak is None: raise ValueError(f"lrs: this range test has no peak: {lr.why}")
     return lr.peak
 
 # %% ../nbs/00_core.ipynb #wd000002
 def weight_decay_of(wd, wds):
-    "Return the weight decay, given under one of its two names, or None; raise `ValueError` for both."
+    "Return `wd` or `wds`, or None if both are None; raise `ValueError` if both are given."
     if wd is None or wds is None: return wds if wd is None else wd
-    raise ValueError(f"wd={wd!r}, wds={wds!r}: both are the weight decay. Give one of them.")
+    raise ValueError(f"wd={wd!r}, wds={wds!r}: both are the weight decay. Give only one of them.")
 
 def wd_per_group(wd, opt):
-    "Return `wd` for each parameter group of `opt`, or None for None; raise `ValueError` if it has none."
+    "Return `wd` for each parameter group, or None; raise `ValueError` if `opt` has no weight decay."
     if wd is None: return None
     if 'wd' not in opt.hypers[-1]:
         raise ValueError(f"wd={wd}: this optimiser ({opt_name(opt)}) has no weight decay. Leave wd out.")
@@ -104,7 +106,7 @@ def wd_per_group(wd, opt):
 _F = TypeVar('_F', bound=Callable)
 
 def explain_names(**meanings):
-    "Decorate a function: a keyword in `meanings` that it does not have is a `TypeError` that explains it."
+    "Decorate a function so that it raises a `TypeError` with the meaning of a keyword that it does not have."
     def decorate(f:_F) -> _F:
         unknown = {k:meaning for k,meaning in meanings.items() if k not in inspect.signature(f).parameters}
         @wraps(f)
@@ -121,21 +123,21 @@ def opt_name(opt):
     return type(getattr(opt, 'opt', opt)).__name__
 
 def _uses_mom(opt):
-    "Return False for an optimiser of fastai in which no step reads the momentum."
+    "Return False if `opt` is an optimiser of fastai whose steps do not read the momentum."
     if not isinstance(opt, Optimizer): return True
     return any('mom' in inspect.signature(cb).parameters for cb in opt.cbs)
 
 def _hint_for_hp_map(opt):
-    "Return how to tell fastai which hyper-parameter of `opt` is its momentum, if one looks like it."
+    "Return a hint how to tell fastai which hyper-parameter is the momentum, or '' if none looks like it."
     name = first(opt.hypers[-1], lambda k: re.search('mom|beta', k))
     if name is None or isinstance(opt, Optimizer): return ''
     wrapped = f"partial(OptimWrapper, opt={opt_name(opt)}, hp_map={{**pytorch_hp_map, {name!r}:'mom'}})"
-    return (f"If {name} is its momentum, say so with hp_map: opt_func={wrapped}, after "
+    return (f"If {name} is its momentum, tell fastai with hp_map: opt_func={wrapped}, after "
             "`from fastai.optimizer import pytorch_hp_map`. ")
 
 def check_mom(opt, without="leave momentum alone: use_clr_beta=(div, pct)"):
-    """Raise `ValueError` if to set the momentum of `opt` would fail, or would silently do nothing. The error
-    also says how to do `without`."""
+    """Raise `ValueError` if a change of the momentum of `opt` would fail, or would silently do nothing.
+    `without` says how to leave the momentum alone."""
     hint = f"Use opt_func=sgd or Adam, or {without}."
     if 'mom' not in opt.hypers[-1]:
         raise ValueError(f"this optimiser ({opt_name(opt)}) has no momentum to set. "
@@ -152,25 +154,25 @@ def check_initialised(model):
     name = first(name for name,t in tensors if torch.nn.parameter.is_lazy(t))
     if name:
         raise ValueError(f"{name} has no shape yet because its module is lazy: send a batch through the "
-                         "model first, learn.model(learn.dls.one_batch()[0].cpu()).")
+                         "model first: learn.model(learn.dls.one_batch()[0].cpu()).")
 
 # %% ../nbs/00_core.ipynb #8cad0a45
 _forbidden = '[\\0\\ud800-\\udc7f\\udd00-\\udfff]'  # characters that no file system takes
 _longest_name = 230  # bytes; file systems take 255, and the file that is saved also has an ending
 
 def check_name(arg, name, folder):
-    "Raise `ValueError` if argument `arg` gives a `name` under which `folder` could not take a file later."
+    "Raise `ValueError` if no file could be saved as `name`, the value of the argument `arg`, in `folder`."
     if name is None: return
     is_path = isinstance(name, (str, Path))
     if not is_path or os.path.basename(name) in ('', '.', '..') or re.search(_forbidden, str(name)):
-        raise ValueError(f"{arg}={name!r}: must be a name.")
+        raise ValueError(f"{arg}={name!r}: must be a name, such as {arg}='run'.")
 
     given = f"{arg}={truncstr(str(name), 40)!r}"
     if max(len(os.fsencode(o)) for o in Path(name).parts) > _longest_name:
-        raise ValueError(f"{given}: this name is too long: {_longest_name} characters at most.")
+        raise ValueError(f"{given}: this name is too long. Use at most {_longest_name} characters.")
     parent = (folder/name).parent
     if parent != folder and not os.path.isdir(parent):
-        raise ValueError(f"{given}: there is no folder {parent}.")
+        raise ValueError(f"{given}: there is no folder {parent}. Make it first, or give another name.")
 
     existing = first((parent, *parent.parents), os.path.exists)  # missing folders are made later
     try:
@@ -182,7 +184,7 @@ def check_processes():
     "Raise `ValueError` if this is one of several processes that are not connected."
     n = num_distrib()
     if n > 1 and not torch.distributed.is_initialized():
-        raise ValueError(f"this is one of {n} processes that are not connected yet. Call it inside "
+        raise ValueError(f"this is one of {n} processes that are not connected yet. Train inside "
                          "`with learn.distrib_ctx():`, or on CPU inside "
                          "`with learn.distrib_ctx(sync_bn=False, cpu=True):`.")
 
@@ -196,13 +198,14 @@ look = {
     'figure.figsize': (6.4, 3.4), 'figure.constrained_layout.use': True}
 
 class AxesArray(np.ndarray):
-    "An array of axes that a notebook does not print: the last line of a cell shows the figure alone."
+    "An array of axes that a notebook does not print, so a cell that ends in it shows only the figure."
     def __repr__(self): return f'<{self.size} axes>'
     __str__ = __repr__
     def _ipython_display_(self): pass
 
+# %% ../nbs/00_core.ipynb #9533394e
 def _checked_axes(axs, least):
-    "Return `axs` as one row of axes; raise `ValueError` if they are not axes, or fewer than `least`."
+    "Return `axs` as one row of axes, or raise `ValueError` if they are no axes, or fewer than `least`."
     try: row = np.ravel(axs)
     except ValueError: row = [axs]  # a list of lists of several lengths
     are_axes = all(isinstance(o, plt.Axes) for o in row)
@@ -211,12 +214,13 @@ def _checked_axes(axs, least):
     raise ValueError(f"axs: this figure needs {least} matplotlib axes, {given}. Make them with "
                      f"plt.subplots({least})[1].")
 
+# %% ../nbs/00_core.ipynb #b44a6da7
 def panels(
     n:int=1,           # Number of panels, one below the other
-    height:float=2.4,  # Height of each, in inches
+    height:float=2.4,  # Height of each panel, in inches
     axs=None,          # Your own axes. None: a new figure
-    least:int|None=None, # Fewest of your own axes that will do. None: `n`
-    **kwargs           # For `plt.subplots`
+    least:int|None=None, # Smallest number of your own axes. None: `n`
+    **kwargs           # Arguments of `plt.subplots`
 ) -> AxesArray: # One dimension of axes
     """Make a figure of `n` panels in the look of this package. Your own figures keep your settings.
     Raises `ValueError` if `axs` are not axes, or too few."""
@@ -224,6 +228,6 @@ def panels(
     with plt.rc_context(look):
         fig,axs = plt.subplots(n, figsize=(6.4, 0.6+height*n), squeeze=False, **kwargs)
         interactive = plt.isinteractive()
-    # Jupyter's backend loads with the first figure and makes matplotlib interactive: keep it so
+    # Jupyter's backend loads with the first figure and makes matplotlib interactive; `rc_context` undid that
     plt.interactive(interactive)
     return axs.ravel().view(AxesArray)

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 # %% ../nbs/01_learner.ipynb #b8b2c790
 def fresh_opt(learn, reset_opt):
-    """Return the optimiser that the next fit will use, or an equal one if the fit has to make it.
+    """Return the optimiser that the next fit will use, or one like it if the fit will make a new one.
     Raises `ValueError` if it can't be made, or if all its parameters are frozen."""
     opt = _next_opt(learn, reset_opt)
     if not any(p.requires_grad for group in opt.param_lists for p in group): raise ValueError(_all_frozen)
@@ -31,19 +31,18 @@ def _next_opt(learn, reset_opt):
     if learn.opt is not None and not reset_opt: return learn.opt
     if isinstance(learn.opt_func, OptimWrapper): return learn.opt_func
     groups = learn.splitter(learn.model)
-    if not len(L(groups)): raise ValueError(_all_frozen)  # fastai's own splitter takes what is not frozen
+    if not len(L(groups)): raise ValueError(_all_frozen)  # fastai's own splitter leaves out frozen parameters
     try: opt = learn.opt_func(groups, lr=learn.lr)
     except TypeError as e:
-        raise ValueError(f"the Learner's opt_func can't be made with a learning rate: {e}") from e
+        raise ValueError(f"the Learner's opt_func can't make an optimiser with a learning rate: {e}") from e
     if isinstance(opt, torch.optim.Optimizer):
         wrapped = f"partial(OptimWrapper, opt=torch.optim.{opt_name(opt)})"
-        raise ValueError(f"opt_func: wrap torch's optimiser, {wrapped}.")
+        raise ValueError(f"opt_func makes an optimiser of torch, which fastai needs wrapped: {wrapped}.")
     return opt
-
 
 # %% ../nbs/01_learner.ipynb #le000020
 def _after_two_steps(opt_func, mom):
-    "Return where two steps of a new optimiser with momentum `mom` bring a small weight."
+    "Return a small weight after two steps of a new optimiser with momentum `mom`."
     weight = nn.Parameter(torch.ones(2, 2))
     opt = opt_func([[weight]], lr=0.1)
     opt.set_hyper('mom', mom)
@@ -53,37 +52,38 @@ def _after_two_steps(opt_func, mom):
     return weight.detach()
 
 def follows_momentum(opt_func):
-    "Return False if the steps of the optimisers that `opt_func` makes do not depend on their momentum."
+    "Return False if `opt_func` makes optimisers whose steps do not depend on the momentum."
     try:
         with no_random(): low,high = (_after_two_steps(opt_func, mom) for mom in (0.1, 0.9))
-    except Exception: return True  # it can't be tried on such a weight
+    except Exception: return True  # the optimiser does not take such a weight
     return not low.equal(high)
 
 # %% ../nbs/01_learner.ipynb #le000031
 _slopes = 1., 0.5, 0.25
 
 def _after_one_step(opt_func):
-    "Return how far one step moves three weights with `_slopes`, and what the optimiser keeps of each."
+    "Return how far one step moves three weights with the gradients `_slopes`, and the state that it leaves."
     if isinstance(opt_func, OptimWrapper): opt_func = partial(OptimWrapper, opt=type(opt_func.opt))
     weights = [nn.Parameter(torch.ones(2, 2)) for _ in _slopes]
     opt = opt_func([weights], lr=0.1)
     if 'wd' in opt.hypers[-1]: opt.set_hyper('wd', 0.)
     inner = getattr(opt, 'opt', opt)  # torch's optimiser, if one is wrapped
-    getattr(inner, 'train', noop)()   # schedule-free optimisers want to be told
+    getattr(inner, 'train', noop)()   # schedule-free optimisers have to be set to training
     for weight,slope in zip(weights, _slopes): weight.grad = torch.full((2, 2), slope)
     opt.step()
     moves = [1-weight.detach().mean() for weight in weights]
     states = [inner.state[weight].items() for weight in weights]
     return moves,[{k:v.float().mean() for k,v in state if isinstance(v, Tensor)} for state in states]
 
+# %% ../nbs/01_learner.ipynb #36bc33c7
 def _are_like(values, wanted):
     "Return True if `values` are proportional to `wanted`."
     ratios,wanted_ratios = ([v/o[0] for v in o] for o in (values,wanted))
     return abs(values[0]) > 0 and np.allclose(ratios, wanted_ratios, rtol=1e-3)
 
 def kind_of_optimiser(
-    opt_func:Callable, # As for a `Learner`
-) -> str|None: # None: another kind, or one that can't be tried
+    opt_func:Callable, # What makes the optimiser, as in `Learner(opt_func=)`
+) -> str|None: # 'adaptive', 'sgd', or None if it is of another kind or can't be tried
     """Return 'adaptive' if the optimiser keeps a mean of squared gradients, as Adam does, and 'sgd' if its
     first step is proportional to the gradient."""
     try:
@@ -95,7 +95,7 @@ def kind_of_optimiser(
 
 # %% ../nbs/01_learner.ipynb #9014ea39
 def has_batches(dl):
-    "Return False if `dl` has the length 0. A loader without a length counts as one with batches."
+    "Return True if `dl` has batches, or if its length is not known."
     try: return len(dl) > 0
     except TypeError: return True
 
@@ -104,7 +104,7 @@ def count_batches(dl, kind):
     try: return len(dl)
     except TypeError as e:
         raise ValueError(f"the {kind} loader has no length, and a fit needs to know the number of batches: "
-                         "give its data set a `__len__`, or a loader of fastai's the number of items, "
+                         "give its data set a `__len__`, or give fastai's loader the number of items: "
                          "DataLoader(…, n=1000).") from e
 
 def _has_valid_loader(dls): return len(getattr(dls, 'loaders', (1,1))) > 1
@@ -115,13 +115,13 @@ def has_valid(dls):
 
 @contextmanager
 def valid_or_empty(dls):
-    "Inside the block, give `dls` an empty validation loader if it has none: `Learner.fit` needs one."
+    "Give `dls` an empty validation loader inside the block if it has none, since `Learner.fit` needs one."
     if _has_valid_loader(dls): yield
     else: yield from replacing_yield(dls, 'loaders', [*dls.loaders, []])
 
 # %% ../nbs/01_learner.ipynb #le000005
 class FitCallback(Callback):
-    "A callback of a fit. It ignores the events of a range test, and of your own validations and predictions."
+    "A callback that ignores a range test, and the validations and predictions that do not belong to a fit."
     def __call__(self, event_name):
         if not self.is_aside(): return super().__call__(event_name)
 
@@ -134,7 +134,7 @@ class FitCallback(Callback):
 # %% ../nbs/01_learner.ipynb #le000006
 # events in which a callback can change what is trained
 _acting_events = {*_inner_loop, 'before_epoch', 'before_train'}
-# events in which one reports or saves
+# events in which a callback reports or saves
 _reporting_events = {'after_train', 'after_validate', 'after_epoch'}
 _observing_modules = {f'fastai.callback.{o}' for o in (
     'progress', 'tracker', 'schedule', 'preds', 'data',
@@ -143,18 +143,20 @@ _observing_modules = {f'fastai.callback.{o}' for o in (
 def _is_known(cls): return 'observes' in vars(cls) or cls.__module__.startswith('fastai.')
 
 def _known_to_observe(cls):
-    "Return what a class declares in its attribute `observes`, or what is known of a class of fastai."
+    "Return the attribute `observes` if the class defines it, or else what is known of this class of fastai."
     if 'observes' in vars(cls): return cls.observes
     return cls.__module__ in _observing_modules or cls.__qualname__ == 'ActivationStats'
 
+# %% ../nbs/01_learner.ipynb #d6840503
 def observes(cb):
     """Return True if a range test leaves `cb` out because it only reports, saves or schedules.
 
-    A class can declare this with `observes = True`. The classes of fastai are known by their module, except
-    for a `ParamScheduler`, which acts if it schedules more than the learning rate. Another class observes if
-    its known bases do and it handles no event inside an epoch. If its only known base is `Callback`, it must
-    also report: handle the end of an epoch or of a validation, or the end of a fit without its start. What
-    handles start and end of a fit alone, such as a hook that is added and removed, acts."""
+    A class can decide this with `observes = True` or `observes = False`. The classes of fastai are known by
+    their module, but a `ParamScheduler` observes only if it schedules nothing but the learning rate.
+    Any other class observes if it handles no event inside an epoch, and the known classes that it is derived
+    from observe. If it is derived only from `Callback`, it must also handle the end of an epoch, of its
+    training or of its validation, or else the end of a fit but not the start. A class that handles only the
+    start and the end of a fit may add and remove a hook, so a range test keeps it."""
     if isinstance(cb, CSVLogger): return True  # a range test would overwrite its file
     if isinstance(cb, ParamScheduler) and vars(cb).get('scheds', {}).keys() - {'lr'}: return False
     cls = type(cb)
@@ -169,7 +171,7 @@ def observes(cb):
 
 # %% ../nbs/01_learner.ipynb #le000007
 def tell(msg):
-    "Print `msg`, only once if there are several processes. If nobody reads any more, go on in silence."
+    "Print `msg` in the first process. If the output is closed, print nothing from then on."
     if rank_distrib(): return
     try: print(msg, flush=True)
     except OSError:  # `| head -1` has closed the pipe, or the disk is full
@@ -179,18 +181,20 @@ def can_show_bar():
     "Return True if the output goes to a terminal or a notebook, not to a file or a pipe."
     return IN_NOTEBOOK or sys.stdout is not None and sys.stdout.isatty()
 
+# %% ../nbs/01_learner.ipynb #710d0a36
 def on_first(f):
     "Call `f` in the first process only. Return its result, or raise its error, in every process."
     if num_distrib() < 2: return f()
     result_and_error = [None, None]
     if not rank_distrib():
         try: result_and_error[0] = f()
-        except BaseException as e: result_and_error[1] = e  # Ctrl-C, too: the other processes wait to be told
+        except BaseException as e: result_and_error[1] = e  # also Ctrl-C: the others are waiting
     torch.distributed.broadcast_object_list(result_and_error)
     result,error = result_and_error
     if error is not None: raise error
     return result
 
+# %% ../nbs/01_learner.ipynb #e45511dc
 def _broadcast_on_cpu(self, t, rank):
     t = LongTensor(t)
     torch.distributed.broadcast(t, rank)
@@ -198,15 +202,16 @@ def _broadcast_on_cpu(self, t, rank):
 
 @contextmanager
 def without_cuda():
-    "Inside the block, let `DistributedDL` share the order of items through the CPU if there is no CUDA."
+    "Let `DistributedDL` share the order of items through the CPU inside the block, if there is no CUDA."
     loader = getattr(sys.modules.get('fastai.distributed'), 'DistributedDL', None)
     if loader is None or torch.cuda.is_available(): yield
     else: yield from replacing_yield(loader, '_broadcast', _broadcast_on_cpu)
 
 # %% ../nbs/01_learner.ipynb #le000008
 def averaged(*scalars):
-    "Return the `scalars` as one tensor on the CPU, averaged over all processes. Wait for their device once."
+    "Return the mean of each scalar over all processes, as one tensor on the CPU."
     device = scalars[0].device
+    # one tensor, so that the CPU waits for the device only once
     flat = [o.detach().as_subclass(Tensor).float().reshape(()).to(device) for o in scalars]
     of_all = maybe_gather(torch.stack(flat)).view(-1, len(scalars))  # a row for each process
     return of_all.mean(0).cpu()
@@ -215,49 +220,53 @@ def averaged(*scalars):
 _last_fits = WeakKeyDictionary()  # by Learner: what the Recorder held after the last `fit_clr_beta`
 
 def remember_fit(learn):
-    "Remember what the Recorder holds of the fit that has just ended."
+    "Keep what the Recorder holds after a fit."
     rec = getattr(learn, 'recorder', None)
     if not getattr(rec, 'lrs', None): return
     kept = 'metric_names','add_time','values','iters','lrs'
     record = SimpleNamespace(**{k:getattr(rec, k) for k in kept})
-    _last_fits[learn] = record,learn.smooth_loss  # each training batch sets another one
+    _last_fits[learn] = record,learn.smooth_loss  # another training batch would replace this tensor
 
+# %% ../nbs/01_learner.ipynb #b9636a8b
 def _record_of_fit(learn):
     rec = getattr(learn, 'recorder', None)
     if getattr(rec, 'lrs', None): return rec
     record,last_loss = _last_fits.get(learn, (None, None))
     if record and getattr(learn, 'smooth_loss', None) is last_loss: return record
     raise ValueError("no fit is recorded: fit first. validate, get_preds and predict empty fastai's "
-                     "Recorder, and only fit_clr_beta remembers what was in it.")
+                     "Recorder, and only fit_clr_beta keeps a copy.")
 
 def fit_rows(learn):
-    """Return a data frame with losses and metrics of each epoch of the last fit, and the learning rate of
-    each of its steps. Raises `ValueError` if no fit, or not all of it, is recorded."""
+    """Return a data frame with the losses and metrics of each epoch of the last fit, and a list with the
+    learning rate of each step. Raises `ValueError` if no fit, or not all of it, is recorded."""
     record = _record_of_fit(learn)
     names = list(record.metric_names[1:])
     if record.add_time: names.pop()
-    rows = [list(o) for o in record.values if len(o)]  # one that is empty was skipped by `start_epoch`
+    rows = [list(o) for o in record.values if len(o)]  # `start_epoch` leaves an empty row for a skipped epoch
     if any(len(row) != len(names) for row in rows):
-        raise ValueError("some epochs were not recorded with all losses and metrics: a callback has ended "
-                         "them early, or has called validate or get_preds, which empties the Recorder.")
+        raise ValueError("some epochs were not recorded with all losses and metrics: a callback ended "
+                         "them early, or called validate or get_preds, which empty the Recorder.")
     n_steps = record.iters[-1] if rows else 0
     return pd.DataFrame(rows, columns=names),record.lrs[:n_steps]
 
 # %% ../nbs/01_learner.ipynb #le000024
 @contextmanager
 def without_trace(learn, keep=None):
-    """Restore `learn` after the block, see `Learner.no_trace` in the page about the run. In it, log and save
-    nothing, leave out callbacks that only observe, and have a validation loader."""
+    """Restore `learn` after the block, and log and save nothing inside it.
+
+    Callbacks that only observe are left out, and a missing validation loader is replaced by an empty one.
+    `keep` is that of `Learner.no_trace`."""
     with (learn.no_trace(keep), _without_files(learn), learn.no_logging(), valid_or_empty(learn.dls),
           without_cuda()):
         learn.remove_cbs([cb for cb in learn.cbs if observes(cb)])
         with _cleaned_up(learn): yield
 
+# %% ../nbs/01_learner.ipynb #5b9f9516
 @contextmanager
 def _cleaned_up(learn):
-    "After an exception, which skips `after_fit`, call it for the user's callbacks that undo things there."
+    "If the block raises, call `after_fit` of the user's callbacks that have both it and `before_fit`."
     try: yield
-    except BaseException:
+    except BaseException:  # fastai has skipped `after_fit`, which may remove a hook
         for cb in learn.cbs:
             cls = type(cb)
             is_users = not cls.__module__.startswith(('fastai.', 'fastai_clrbeta.'))
@@ -267,7 +276,7 @@ def _cleaned_up(learn):
 
 @contextmanager
 def _without_files(learn):
-    "Let `learn.save` and `learn.export` do nothing in the block, whatever callback calls them."
+    "Make `learn.save` and `learn.export` do nothing inside the block."
     before = {name:method for name,method in vars(learn).items() if name in ('save','export')}
     learn.save = learn.export = noop
     try: yield
@@ -277,8 +286,8 @@ def _without_files(learn):
 
 # %% ../nbs/01_learner.ipynb #le000025
 def check_batches(learn, n_batches=math.inf):
-    """Raise `ValueError` if training has no batches, or one of a single item that breaks BatchNorm among the
-    first `n_batches`."""
+    """Raise `ValueError` if there are no training batches, or if BatchNorm fails because one of the first
+    `n_batches` has a single item."""
     sizes = _sizes(learn.dls.train)
     if not has_batches(learn.dls.train): raise ValueError(_why_no_batches(sizes))
     has_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in learn.model.modules())
@@ -287,11 +296,12 @@ def check_batches(learn, n_batches=math.inf):
     try:
         with without_trace(learn): learn.fit(1, cbs=_OneItem())
     except Exception as e:
-        if 'more than 1 value' not in str(e): return  # training itself will raise it
+        if 'more than 1 value' not in str(e): return  # training will raise the same error
         bs,n_items = sizes
         raise ValueError(f"a training batch of one item can't go through BatchNorm (batch size {bs}, "
                          f"{n_items} items): use another batch size, or drop_last=True.") from e
 
+# %% ../nbs/01_learner.ipynb #3f8f8d1e
 def check_labels(yb):
     "Raise `ValueError` if `yb`, the targets of a training batch, is empty."
     if len(yb): return
@@ -299,16 +309,16 @@ def check_labels(yb):
                      "labels, or set dls.n_inp, the number of inputs in a batch.")
 
 def _why_no_batches(sizes):
-    "Return why a loader of these `sizes`, or None, has no batches, and what to do."
+    "Return why a loader with these `sizes`, which may be None, has no batches, and what to do."
     if sizes and sizes[1] == 0:
-        return ("this Learner has no training data. If it comes from load_learner, it was exported without: "
-                "give it data first, learn.dls = dls.")
+        return ("this Learner has no training data. If it comes from load_learner, it was exported without "
+                "data. Give it data first: learn.dls = dls.")
     if not sizes: return "the training loader has no batches."
     return (f"the training loader has no batches: its batch size, {sizes[0]}, is larger than the training "
             f"set of {sizes[1]} items, and drop_last=True drops them.")
 
 def _sizes(dl):
-    "Return the batch size and the number of items of `dl`, None if they are not known."
+    "Return the batch size and the number of items of `dl`, or None if they are not known."
     bs = ifnone(getattr(dl, 'bs', None), getattr(dl, 'batch_size', None))
     n_items = getattr(dl, 'n', None)
     if n_items is None:
@@ -323,7 +333,7 @@ def _has_single_item(dl, bs, n_items, n_batches):
     return is_last_single and n_batches >= len(dl)
 
 class _OneItem(Callback):
-    "Send the first item alone through the model as training would, and stop there."
+    "Send only the first item through the model, as training would, and stop."
     order = -sys.maxsize
     def before_batch(self):
         self.learn.xb,self.learn.yb = apply(lambda o: o[:1], (self.xb,self.yb))

@@ -15,21 +15,43 @@ from torch.amp import GradScaler, autocast
 import platform
 from contextlib import contextmanager
 
+# %% ../nbs/05_precision.ipynb #pr000022
+@patch
+def to_precision(self:Learner,
+    precision:str='auto', # 'bf16', 'fp16' (only on CUDA), 'fp32', or 'auto': bf16 if the hardware computes it
+) -> Learner: # The Learner itself
+    """Train in this precision from now on. It replaces any precision that was set before.
+
+    Warns if bf16 would be slower than fp32. Raises `ValueError`, before any change, if the device of the
+    Learner can't compute in this precision."""
+    if precision not in ('bf16', 'fp16', 'fp32', 'auto'):
+        raise ValueError(f"precision={precision!r}: must be 'bf16', 'fp16', 'fp32' or 'auto'.")
+    device = device_of(self).type
+    _check_fp16(precision, device)
+    is_native,reason = native_bf16(device)
+    if precision == 'auto':
+        precision = 'bf16' if is_native else 'fp32'
+        tell(f"precision: {precision}, because {reason}")
+    elif precision == 'bf16' and not is_native: warn(f"precision='bf16': {reason}.")
+    self.to_fp32()  # removes fastai's half precision, too
+    return self if precision == 'fp32' else self.add_cb(HalfPrecision(precision))
+
 # %% ../nbs/05_precision.ipynb #pc000002
 def device_of(learn):
-    "Return the device that `learn` trains on: that of its data or, if they have none, that of its model."
+    "Return the device that `learn` trains on: that of its loaders or, if they have none, of its model."
     return torch.device(getattr(learn.dls, 'device', None) or next(learn.model.parameters()).device)
 
 def precision_of(learn, cbs=(), warns=False):
-    """Return what `learn` computes in: 'fp32', 'bf16' or 'fp16'. With `warns`, warn if it asks for half
-    precision that does nothing, as fastai's does on all devices but CUDA."""
+    """Return the precision that `learn` computes in: 'fp32', 'bf16' or 'fp16'.
+
+    If `warns`, warn about fastai's half precision on a device other than CUDA, where it does nothing."""
     half = first([*learn.cbs, *L(cbs)], risinstance(MixedPrecision))
     if half is None: return 'fp32'
     device = device_of(learn).type
     if type(half) is not MixedPrecision or device == 'cuda': return half.amp_mode.value
     if warns:
-        warn(f"fastai's {half.amp_mode.value} is for CUDA and does nothing on {device}: "
-             "learn.to_precision('bf16') takes its place.")
+        warn(f"fastai's {half.amp_mode.value} is for CUDA and does nothing on {device}. "
+             "Use learn.to_precision('bf16') instead.")
     return 'fp32'
 
 # %% ../nbs/05_precision.ipynb #aa08cd45
@@ -42,12 +64,12 @@ def _nesting():
 _device_types = 'cpu','cuda','mps'
 
 def autocast_state():
-    "Return how deeply `autocast` is nested, and its setting on each type of device."
+    "Return how deeply `autocast` is nested, and its settings on each type of device."
     settings = [(o, torch.is_autocast_enabled(o), torch.get_autocast_dtype(o)) for o in _device_types]
     return _nesting(),settings
 
 def leave_autocast(nesting, settings):
-    "Leave each `autocast` above `nesting`, which a batch that ended before its loss has left open."
+    "Leave each `autocast` that is nested deeper than `nesting`, and restore its `settings`."
     if _nesting() <= nesting: return
     while _nesting() > nesting: torch.autocast_decrement_nesting()
     torch.clear_autocast_cache()
@@ -55,8 +77,9 @@ def leave_autocast(nesting, settings):
         torch.set_autocast_enabled(device, is_on)
         torch.set_autocast_dtype(device, dtype)
 
+# %% ../nbs/05_precision.ipynb #15503910
 def leave_later():
-    "Return a function that leaves each `autocast` and `no_grad` which is opened after this call."
+    "Return a function that leaves each `autocast` and `no_grad` that is entered after this call."
     autocast,with_grad = autocast_state(),torch.is_grad_enabled()
     def leave():
         torch.set_grad_enabled(with_grad)
@@ -65,7 +88,7 @@ def leave_later():
 
 @contextmanager
 def autocast_left():
-    "At the end of the block, leave each `autocast` and `no_grad` that was left open inside it."
+    "Leave each `autocast` and `no_grad` that is still on when the block ends."
     leave = leave_later()
     try: yield
     finally: leave()
@@ -74,14 +97,15 @@ def autocast_left():
 def _check_fp16(precision, device):
     "Raise `ValueError` for 'fp16' on a device other than CUDA."
     if precision != 'fp16' or device == 'cuda': return
-    raise ValueError("precision='fp16': only CUDA has it, with gradients that are scaled, and this Learner "
-                     f"is on {device}: use 'bf16'.")
+    raise ValueError(f"precision='fp16': only CUDA can train in fp16, and this Learner is on {device}. "
+                     "Use 'bf16'.")
 
+# %% ../nbs/05_precision.ipynb #04b6c6fe
 class HalfPrecision(MixedPrecision):
-    """Train in mixed precision on any device, with the arguments of fastai's `MixedPrecision`.
+    """Train in half precision on any device, with the arguments of fastai's `MixedPrecision`.
     Raises `ValueError` for 'fp16' on a device other than CUDA."""
-    name = 'mixed_precision'  # by which fastai knows that there is half precision
-    outside = None            # the state of autocast outside the fit
+    name = 'mixed_precision'  # fastai recognises half precision by this name
+    outside = None            # the state of autocast before the fit. None: no fit is running
 
     def before_fit(self):
         self.leave()
@@ -93,7 +117,7 @@ class HalfPrecision(MixedPrecision):
         self.learn.scaler,self.scales = GradScaler(device, **scaling),L()
 
     def leave(self):
-        "Leave `autocast`, also if the last batch was cut short and left it open."
+        "Leave `autocast`, which is still on if the last batch was interrupted."
         if self.outside: leave_autocast(*self.outside)
 
     def before_batch(self):
@@ -108,18 +132,18 @@ class HalfPrecision(MixedPrecision):
         super().after_fit()
 
 # %% ../nbs/05_precision.ipynb #pr000015
-_bf16_flags = 'avx512_bf16','amx_bf16','bf16','sve_bf16'  # of a CPU that has instructions for bf16
+_bf16_flags = 'avx512_bf16','amx_bf16','bf16','sve_bf16'  # torch's flags for a CPU with instructions for bf16
 
 def _cpu_capabilities():
-    "Return what torch knows of the CPU; older versions of torch know one flag."
+    "Return what torch knows about the CPU. Older versions of torch know only one flag."
     if hasattr(torch.cpu, 'get_capabilities'): return torch.cpu.get_capabilities()
     has_avx512_bf16 = getattr(torch.cpu, '_is_avx512_bf16_supported', bool)
     return dict(avx512_bf16=has_avx512_bf16())
 
 def native_bf16(
-    device:str, # Type of a device: 'cpu', 'cuda', 'mps' …
-) -> tuple: # True or False, and the reason as text
-    "Tell whether the processor computes bf16 in hardware, and how that is known."
+    device:str, # Type of the device: 'cpu', 'cuda', 'mps' …
+) -> tuple: # True if the hardware computes bf16, and the reason as text
+    "Return whether the processor computes bf16 in hardware, and the reason."
     if device == 'cuda':
         is_native = torch.cuda.is_bf16_supported(including_emulation=False)
         verb = 'computes' if is_native else 'only emulates'
@@ -130,22 +154,3 @@ def native_bf16(
     flags = [o for o in _bf16_flags if known.get(o)]
     if flags: return True, f"{cpu} has {', '.join(flags)}"
     return False, f"{cpu} has no instructions for bf16: it would be slower than fp32"
-
-# %% ../nbs/05_precision.ipynb #pr000022
-@patch
-def to_precision(self:Learner,
-    precision:str='auto', # 'bf16', 'fp16' (CUDA only), 'fp32', or 'auto': bf16 if the hardware has it
-) -> Learner: # The Learner itself
-    """Train in this precision from now on, on the device of the Learner, in place of any set before.
-    Warns if bf16 would be slower. Raises `ValueError`, before any change, if the device can't do it."""
-    if precision not in ('bf16', 'fp16', 'fp32', 'auto'):
-        raise ValueError(f"precision={precision!r}: must be 'bf16', 'fp16', 'fp32' or 'auto'.")
-    device = device_of(self).type
-    _check_fp16(precision, device)
-    is_native,reason = native_bf16(device)
-    if precision == 'auto':
-        precision = 'bf16' if is_native else 'fp32'
-        tell(f"precision: {precision}, since {reason}")
-    elif precision == 'bf16' and not is_native: warn(f"precision='bf16': {reason}.")
-    self.to_fp32()  # removes fastai's half precision, too
-    return self if precision == 'fp32' else self.add_cb(HalfPrecision(precision))

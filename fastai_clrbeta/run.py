@@ -20,9 +20,39 @@ from .learner import *
 from .precision import *
 from .values import *
 
+# %% ../nbs/07_run.ipynb #10bf3974
+@patch
+@contextmanager
+def no_trace(self:Learner,
+    keep:dict|None=None, # More objects to restore, by name, such as generators. None: none
+):
+    """Restore the run of a Learner when the block ends, also after an error or Ctrl-C, and write no file.
+
+    | part | what is restored |
+    | --- | --- |
+    | model; loss, or the module in it | parameters, buffers, gradients, `requires_grad`, mode, attributes |
+    | optimiser, gradient scaler | state, hyper-parameters, frozen groups; a new optimiser is removed |
+    | random numbers | torch, CUDA, MPS, Python, NumPy; generators of loaders, data, callbacks, metrics |
+    | loaders and samplers | orders; numbers of samplers |
+    | data sets | generators, and nothing else |
+    | callbacks, metrics, attributes of the Learner | their `state_dict`, or else their attributes |
+    | `keep` | the objects that you name |
+
+    An object in `keep` needs `state_dict` and `load_state_dict`, unless it is a generator.
+    Raises `ValueError` if `keep` holds an object without a state, or if a parameter has no shape yet."""
+    keep = check_keep(keep)
+    check_initialised(self.model)
+    put_back = snapshot(self, keep=keep)
+    try: yield self
+    finally:
+        try: put_back()
+        except KeyboardInterrupt:  # while `put_back` was running
+            put_back()
+            raise
+
 # %% ../nbs/07_run.ipynb #ru000009
 def order_of(o):
-    "Return the order of items that `o` is, a list, array or tensor with the numbers from 0 to n-1; or None."
+    "Return `o` as a tensor if it is an order, which has each number from 0 to n-1 once, or else None."
     if isinstance(o, L): o = o.items
     if isinstance(o, list) and (len(o) < 2 or type(o[0]) is not int): return
     if isinstance(o, Tensor) and o.ndim == 1 and not o.is_floating_point(): o = o.detach().cpu().numpy()
@@ -34,24 +64,24 @@ def order_of(o):
     return torch.tensor(o, dtype=torch.int32)
 
 def set_order(o, order):
-    "Bring the list, array or tensor `o` into this order, in place."
+    "Set the items of the list, array or tensor `o` to this order, in place."
     if isinstance(o, L): o = o.items
     if isinstance(o, list): o[:] = order.tolist()
     else: o[:] = order.to(o) if isinstance(o, Tensor) else order.numpy()
 
 def is_loader(o): return isinstance(o, (DataLoader, torch.utils.data.DataLoader))
 def is_sampler(o):
-    "Return True for a sampler of torch, and for the order of texts that a language model's loader has."
+    "Return True for a sampler of torch, and for the texts of a language model's loader, which have an order."
     return isinstance(o, Sampler) or type(o).__name__ == 'ReindexCollection'
 
 # %% ../nbs/07_run.ipynb #ru000011
 def _is_inner(k, v):
-    "Is the attribute `k` of a loader or sampler another one?"
+    "Return True if `v`, the attribute `k` of a loader or sampler, is a loader or sampler itself."
     if k in ('sampler', 'batch_sampler') and is_open(type(v)): return bool(attributes(v))
     return is_loader(v) or is_sampler(v)
 
 def loaders_of(learn):
-    "Return the loaders of `learn`, their samplers, and loaders inside them, by name."
+    "Return by name the loaders of `learn`, their samplers, and the loaders inside them."
     res,todo = {},[(f'loader {i}', o) for i,o in enumerate(getattr(learn.dls, 'loaders', []))]
     for name,o in todo:  # it grows
         if any(o is v for v in res.values()): continue
@@ -63,8 +93,9 @@ def _has_numbers(o):
     if isinstance(o, np.memmap): return False
     return isinstance(o, Tensor) or isinstance(o, np.ndarray) and o.dtype.kind in 'biuf'
 
+# %% ../nbs/07_run.ipynb #0432b655
 class Loaders(Objects):
-    "Of a loader: generators and orders; of a sampler also its numbers."
+    "Loaders and samplers: their generators and orders, and the numbers of a sampler."
     def __init__(self, sampler):
         super().__init__()
         self.sampler = sampler
@@ -74,7 +105,8 @@ class Loaders(Objects):
         return self.sampler and (type(v) in (int, float, bool) or _has_numbers(v))
 
     def orders(self, o):
-        "Return the orders that `o` has, by name. That of one epoch is not kept: the next one draws it again."
+        "Return the orders that are attributes of `o`, by name."
+        # each epoch draws `__idxs` again
         orders = {k:order_of(v) for k,v in attributes(o).items() if k != '_DataLoader__idxs'}
         return {k:v for k,v in orders.items() if v is not None}
 
@@ -102,7 +134,7 @@ _not_items = torch.utils.data.Dataset,Transform,*generator_types
 _not_data = type,FunctionType,Tensor,np.ndarray,Learner,Callback,*generator_types
 
 def _children(o):
-    "What a data set or transform holds, by attribute or index"
+    "Return what a data set or transform holds, by attribute or index."
     if isinstance(o, MethodType): return {('attr', '__self__'):o.__self__}
     if isinstance(o, (list, tuple, L, dict)):
         if len(o) > _longest and not isinstance(first(o), _not_items): return {}
@@ -111,11 +143,12 @@ def _children(o):
     if isinstance(o, _not_data) or not is_open(type(o)): return {}
     return {('attr', k):v for k,v in attributes(o).items()}
 
+# %% ../nbs/07_run.ipynb #6b90c118
 class Data:
-    "Find the generators in the data sets and transforms of `loaders`, and the memory that the data own."
+    "Find the generators in the data sets and transforms of `loaders`, and the memory of the data."
     def __init__(self,
         loaders:dict, # Loaders and samplers, by name
-        skip=(),      # Objects that are part of a run themselves
+        skip=(),      # Other parts of the run, where not to look
     ):
         self.loaders,self.skip = loaders,{id(o) for o in (*loaders.values(), *skip)}
         self.generators,self.before,self.met,self.places = {},[],{},set()
@@ -131,19 +164,19 @@ class Data:
 
     def _meet(self, path, v, todo):
         if type(v) in plain_types or id(v) in self.skip or id(v) in self.met: return
-        self.met[id(v)] = v  # so that no other object gets its `id`
+        self.met[id(v)] = v  # it stays alive, so no other object gets its `id`
         if isinstance(v, generator_types): self.generators[path] = v
         elif isinstance(v, (Tensor, np.ndarray)): self.places.add(memory_of(v))
         else: todo.append((path, v))
         if is_open(type(v)) and hasattr(v, '__dict__'): self.before.append((v, dict(v.__dict__)))
 
     def owns(self, o):
-        "Return True if `o` belongs to the data: if it is a container of theirs, or shows their memory."
+        "Return True if `o` is a container of the data, or shares memory with them."
         if isinstance(o, (Tensor, np.ndarray)): return memory_of(o) in self.places
         return isinstance(o, (list, dict, set)) and id(o) in self.met
 
     def put_back(self):
-        "Give each data set the generators that it had, or none."
+        "Give each data set its old generators, and remove new ones."
         is_generator = lambda o: isinstance(o, generator_types)
         for o,before in self.before:
             for k in {**before, **o.__dict__}:
@@ -162,7 +195,7 @@ def _may_replace(old, new):
     return is_free and isinstance(new, generator_types)
 
 class DataSets(Kind):
-    "The generators of a `Data`, each with the way to it."
+    "The generators of a `Data`, each with the path that leads to it."
     def read(self, data, reader):
         return [[[name, *map(list, steps)], reader(o)] for (name,*steps),o in data.generators.items()]
 
@@ -173,36 +206,37 @@ class DataSets(Kind):
             for step in steps[:-1]: o = _follow(o, *step)
             old = _follow(o, how, k)
             new = writer(c, old)
-            if not _may_replace(old, new): raise ValueError(f"{name}.{k} is no random number generator.")
+            if not _may_replace(old, new): raise ValueError(f"{name}.{k} is not a generator.")
             if new is old: continue
             if how == 'attr': set_attribute(o, k, new)
             else: o[k] = new
 
 # %% ../nbs/07_run.ipynb #ru000019
 def library_arguments(cls):
-    "Return the names of the arguments that `cls` takes from classes of fastai and of this package."
+    "Return the names of the arguments of `cls` that are defined by fastai or this package."
     ours = [c for c in cls.__mro__ if c.__module__.startswith(('fastai.', 'fastai_clrbeta'))]
     return {k for c in ours if '__init__' in vars(c) for k in inspect.signature(c.__init__).parameters}
 
 _clocks = {'learn', 'start_epoch'}
 
 class Callbacks(Objects):
-    "Callbacks and metrics, without the arguments in `given`, by `id`, which the run has not changed."
+    "Callbacks and metrics, without the arguments that the run has not changed: `given` has them by `id`."
     def __init__(self, file, given):
         super().__init__(self._left_out if file else lambda o: ())
         self.given = given
 
     def _left_out(self, o):
-        "Return the attributes that a file leaves out: arguments, unless a run may count in them, and clocks."
+        "Return the attributes that a file leaves out: arguments except numbers, clocks, and `given`."
         attrs = attributes(o)
         arguments = {k for k in library_arguments(type(o)) if not isinstance(attrs.get(k), (int, float))}
         return arguments | _clocks | self.given.get(id(o), set())
 
 def arguments_of(o):
-    "Return the arguments of `o` that are plain values, as its attributes have them."
+    "Return the attributes of `o` that are plain values and named like its arguments."
     args,attrs = inspect.signature(type(o).__init__).parameters,attributes(o)
     return {k:attrs[k] for k in args if k in attrs and is_plain(attrs[k])}
 
+# %% ../nbs/07_run.ipynb #8eaedb30
 _of_learner = set(inspect.signature(Learner.__init__).parameters) | set('''opt n_epoch epoch dl it
     xb yb x y loss_grad lock logger _metrics _do_fit all_batches _call_one'''.split())
 _of_batch = 'xb','yb','x','y','pred','loss','loss_grad'
@@ -211,7 +245,7 @@ _largest = 2**26  # bytes of a prediction
 def _hidden(learn): return _of_learner | {k for k,v in vars(learn).items() if isinstance(v, Callback)}
 
 class Learners(Objects):
-    "The attributes of a Learner. In a file, only those that it is not made with."
+    "The attributes of a Learner. A file leaves out its arguments."
     def __init__(self, file): super().__init__(_hidden if file else lambda o: ())
 
     def read(self, o, reader):
@@ -224,26 +258,27 @@ class Learners(Objects):
 
 # %% ../nbs/07_run.ipynb #ru000022
 def check_keep(keep):
-    "Return `keep` as a dictionary. Raises `ValueError` if it holds something that has no state."
+    "Return `keep` as a dictionary, or raise `ValueError` if it holds an object without a state."
     keep = {} if keep is None else keep
     if not isinstance(keep, dict):
-        raise ValueError(f"keep={truncstr(repr(keep), 60)}: it must be a dictionary, keep=dict(name=object).")
+        raise ValueError(f"keep={truncstr(repr(keep), 60)}: give a dictionary, keep=dict(name=object).")
     for k,o in keep.items():
-        if not isinstance(k, str): raise ValueError(f"keep: {k!r} is no name. Give keep=dict(name=object).")
+        if not isinstance(k, str): raise ValueError(f"keep: {k!r} is no text. Give keep=dict(name=object).")
         if isinstance(o, generator_types) or is_stateful(type(o)): continue
-        raise ValueError(f"keep: {k!r} is a {type(o).__name__}. Give an object whose class has state_dict "
-                         "and load_state_dict, or a random number generator.")
+        raise ValueError(f"keep: {k!r} is a {type(o).__name__}, which has no state. Give an object "
+                         "whose class has state_dict and load_state_dict, or a random number generator.")
     return keep
 
+# %% ../nbs/07_run.ipynb #cb4de8c4
 _loggers = tuple(f'fastai.callback.{o}' for o in 'tensorboard wandb comet neptune azureml captum'.split())
 
 def _is_logger(cls):
-    "Return True for fastai's progress bars and loggers, which begin again in a resumed run."
+    "Return True for fastai's progress bars and loggers, which a resumed run starts again."
     return issubclass(cls, (ProgressCallback, CSVLogger)) or cls.__module__.startswith(_loggers)
 
 def saved_callbacks(learn, others=()):
-    """Return the callbacks and metrics of a run that have a state, by class and position. A class that
-    `stands_for` an argument of `fit_clr_beta` goes by the name of that argument."""
+    """Return the callbacks and metrics with a state, named by class and position. If a class stands for an
+    argument of `fit_clr_beta`, its attribute `stands_for` is the name."""
     cbs = [o for o in L(learn.cbs)+L(others) if isinstance(o, Callback)]
     cbs = [o for o in cbs if not _is_logger(type(o)) and getattr(type(o), 'keeps_state', True)]
     res,n = {},Counter()
@@ -256,7 +291,7 @@ def saved_callbacks(learn, others=()):
 
 # %% ../nbs/07_run.ipynb #ru000023
 def data_parts(learn, skip=()):
-    "Return the part of a run that belongs to its data: random numbers, loaders, samplers, data sets."
+    "Return the parts of a run that belong to its data: random numbers, loaders, samplers, data sets."
     loaders = loaders_of(learn)
     data = Data(loaders, skip)
     kinds = {id(o):Loaders(not is_loader(o)) for o in loaders.values()} | {id(data):DataSets()}
@@ -271,22 +306,23 @@ def data_generators(learn):
     return own + [*data.generators.values()]
 
 def loss_of(learn):
-    "Return the module that the loss function holds, or the loss function itself."
+    "Return the module inside the loss function, or the loss function itself."
     inner = getattr(learn.loss_func, 'func', None)
     return inner if isinstance(inner, nn.Module) else learn.loss_func
 
 def _modules(learn):
-    "Model, loss and optimiser, if they have a state"
+    "Return model, loss and optimiser, those that have a kind."
     roots = dict(model=get_model(learn.model), loss=loss_of(learn), optimiser=learn.opt)
     return {k:o for k,o in roots.items() if kind_of(type(o))}
 
+# %% ../nbs/07_run.ipynb #e496a3a0
 def run_parts(
     learn:Learner,
-    others=(),           # Callbacks that the Learner does not have now
-    keep:dict|None=None, # More objects, by name
-    file:bool=False,     # For a file?
-    given:dict={},       # By `id` of a callback, the names of arguments that are left out
-) -> SimpleNamespace: # `roots`, objects by name; how to read them (`kinds`); `live`, only to be referred to
+    others=(),           # Callbacks that the Learner does not have at present
+    keep:dict|None=None, # More objects, by name. None: none
+    file:bool=False,     # True: for a file. False: in memory
+    given:dict={},       # By `id` of a callback, the names of the arguments to leave out
+) -> SimpleNamespace: # `roots`, objects by name; `kinds`, how to read them; `live`, objects only referred to
     "Return what a run consists of, for `Reading` and `Writing`."
     roots,callbacks = _modules(learn),saved_callbacks(learn, others)
     modules = [m for o in roots.values() if isinstance(o, nn.Module) for m in o.modules()]
@@ -305,42 +341,14 @@ def run_parts(
 
 # %% ../nbs/07_run.ipynb #ru000024
 def snapshot(learn, others=(), keep=None):
-    "Return a function that restores the run of `learn` as it is now. It may be called more than once."
+    "Return a function that restores the run of `learn` as it is now. You can call it more than once."
     reading,leave = Reading(run_parts(learn, others, keep)),leave_later()
     for dl in getattr(learn.dls, 'loaders', []):
-        if getattr(dl, '_iterator', None): dl._iterator = None  # its workers would keep their random numbers
+        if getattr(dl, '_iterator', None): dl._iterator = None  # its workers would keep their random state
     def put_back():
         try: reading.put_back()
         finally: leave()
     return put_back
-
-@patch
-@contextmanager
-def no_trace(self:Learner,
-    keep:dict|None=None, # More objects to restore, by name; each has a `state_dict`, or is a generator
-):
-    """Restore the run of a Learner when the block ends, however it ends. No file is written.
-
-    | part | what is restored |
-    | --- | --- |
-    | model; loss, or the module in it | parameters, buffers, gradients, `requires_grad`, mode, attributes |
-    | optimiser, gradient scaler | state, hyper-parameters, frozen groups; also that there was none |
-    | random numbers | torch, CUDA, MPS, Python, NumPy; generators of loaders, data, callbacks and metrics |
-    | loaders and samplers | orders; numbers of samplers |
-    | data sets | generators, and nothing else |
-    | callbacks, metrics, attributes of the Learner | their `state_dict`, or else their attributes, by value |
-    | `keep` | what you name |
-
-    Raises `ValueError` if `keep` holds an object without a state, or if a parameter has no shape yet."""
-    keep = check_keep(keep)
-    check_initialised(self.model)
-    put_back = snapshot(self, keep=keep)
-    try: yield self
-    finally:
-        try: put_back()
-        except KeyboardInterrupt:  # during the restoring itself
-            put_back()
-            raise
 
 # %% ../nbs/07_run.ipynb #ru000027
 def forward_state(*models):

@@ -25,11 +25,11 @@ import ast, datetime as dt, enum, uuid
 plain_types = {bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size}
 
 def is_plain(o):
-    "Return True if `o` stands for itself, or is a tuple of such values."
+    "Return True if `o` is a number, a text or another plain value, or a tuple of such values."
     return type(o) in plain_types or type(o) is tuple and all(map(is_plain, o))
 
 _texts = {  # name: (type, how to write it, how to read it)
-    'path':      (type(Path()), Path.as_posix, Path),  # as text that every system can read
+    'path':      (type(Path()), Path.as_posix, Path),  # every system can read this text
     'bytes':     (bytes, lambda o: o.decode('latin1'), lambda o: o.encode('latin1')),
     'complex':   (complex, repr, complex),
     'date':      (dt.date, dt.date.isoformat, dt.date.fromisoformat),
@@ -53,13 +53,13 @@ generator_types = (random.Random, np.random.Generator, np.random.RandomState, np
 _bit_generators = {o:getattr(np.random, o) for o in ('PCG64', 'PCG64DXSM', 'MT19937', 'Philox', 'SFC64')}
 
 def class_name(cls):
-    "Return the name of `cls` with its module."
+    "Return the module and the name of `cls`."
     return f'{cls.__module__}:{cls.__qualname__}'
 
 def find_class(
-    name:str,   # A name as `class_name` gives it
-    known={},   # Classes by name, where to look first
-): # The class, or None
+    name:str,   # Module and name, from `class_name`
+    known={},   # Classes by name, which are searched first
+): # The class. None: it is not loaded, or is no class
     "Find a class without importing anything."
     if name in known: return known[name]
     module,_,path = name.partition(':')
@@ -75,7 +75,7 @@ _open_torch = 'nn','optim','amp','cuda.amp','utils.data','distributions'
 
 @functools.lru_cache(maxsize=None)
 def is_open(cls):
-    "Return True if objects of `cls` are read by their attributes."
+    "Return True if objects of `cls` are read attribute by attribute."
     if cls is SimpleNamespace or issubclass(cls, (nn.Module, torch.optim.Optimizer)): return True
     if cls.__module__ == 'collections': return True
     module = f'{cls.__module__}.'
@@ -86,26 +86,27 @@ def is_open(cls):
 _packages = 'torch','fastai','fastcore','fasttransform','fastai_clrbeta'
 
 def is_of_library(cls):
-    "Return True for a class of torch, fastai or this package."
+    "Return True if `cls` belongs to torch, fastai or this package."
     return cls.__module__.partition('.')[0] in _packages
 
 def is_installed(cls):
-    "Return True if `cls` comes from an installed package, and not from your own code."
+    "Return True if `cls` comes from an installed package, False if it is the user's."
     if is_of_library(cls): return True
     file = getattr(sys.modules.get(cls.__module__), '__file__', None) or ''
     return not {'site-packages', 'dist-packages'}.isdisjoint(Path(file).parts)
 
+# %% ../nbs/06_values.ipynb #85da6028
 _acting = {'__call__', '__iter__', '__next__', '__del__'}
 _containers = list,dict,set,frozenset,tuple,deque
 _always_made = *_containers,Tensor,np.ndarray,nn.Module,torch.optim.Optimizer,OptimWrapper,SimpleNamespace,L
 
 def can_make(cls, known=()):
-    "Return True if a file may create an object of `cls`, a class that the run has met if it is in `known`."
+    "Return True if a file may create objects of `cls`. `known` names the classes that the run has met."
     if issubclass(cls, np.random.BitGenerator): return cls.__name__ in _bit_generators
     if issubclass(cls, generator_types): return cls in generator_types
     if any('__del__' in vars(c) for c in cls.__mro__): return False
     if issubclass(cls, _always_made): return is_open(cls) or cls.__module__ in ('builtins', 'torch', 'numpy')
-    # the training loop might call such an object, or loop over it
+    # the training loop might call an object that acts, or loop over it
     acts = any(_acting & vars(c).keys() for c in cls.__mro__)
     return is_open(cls) and not acts and (class_name(cls) in known or not is_installed(cls))
 
@@ -113,7 +114,7 @@ def is_stateful(cls): return hasattr(cls, 'state_dict') and hasattr(cls, 'load_s
 
 # %% ../nbs/06_values.ipynb #va000017
 class Kind:
-    "How to read, make and fill objects of one kind."
+    "Read, make and fill the objects of some classes."
     base = object
     def read(self, o, reader): raise NotImplementedError
     def makes(self, cls, known): return can_make(cls, known)
@@ -122,21 +123,22 @@ class Kind:
     def fill(self, o, data, writer): raise NotImplementedError
 
 def attributes(o):
-    "Return the attributes of `o` itself, including those in slots."
+    "Return the attributes of the object `o`, also those in slots, but not those of its class."
     slots = [k for c in type(o).__mro__ for k in tuplify(vars(c).get('__slots__', ())) if k[:2] != '__']
     return {k:getattr(o, k) for k in slots if hasattr(o, k)} | getattr(o, '__dict__', {})
 
 def set_attribute(o, k, v):
-    "Set the attribute `k` of `o` without calling a `__setattr__` of its class."
+    "Set the attribute `k` of `o`, but do not call the `__setattr__` of its class."
     if isinstance(getattr(type(o), k, None), MemberDescriptorType): object.__setattr__(o, k, v)
     else: o.__dict__[k] = v
 
+# %% ../nbs/06_values.ipynb #00f93bb8
 class Objects(Kind):
-    "Objects that consist of their attributes, except those that `hidden(o)` names."
+    "Objects that are read attribute by attribute. `hidden(o)` names the attributes to leave out."
     def __init__(self, hidden=lambda o: ()): self.hidden = hidden
 
     def shown(self, o, attrs):
-        "Return those of `attrs` that are read and filled."
+        "Return the `attrs` that are read and filled."
         hidden = self.hidden(o)
         return {k:v for k,v in attrs.items() if k not in hidden and k[:2] != '__'}
 
@@ -146,8 +148,9 @@ class Objects(Kind):
     def fill(self, o, data, writer):
         writer.attributes(o, self.shown(o, attributes(o)), self.shown(o, data))
 
+# %% ../nbs/06_values.ipynb #568fd145
 class Optimisers(Objects):
-    "Parameter groups come first, since the state of an optimiser refers to their parameters."
+    "Optimisers. Their parameter groups are read first, because their state refers to the parameters."
     def shown(self, o, attrs):
         attrs = {k:v for k,v in super().shown(o, attrs).items() if not k.endswith('_hooks')}
         return dict(sorted(attrs.items(), key=lambda kv: kv[0][:6] != 'param_'))
@@ -176,6 +179,7 @@ class Lists(Kind):
         list.__setitem__(o, slice(None), writer.items(data['items'], [*list.__iter__(o)]))
         _fill_attrs(o, data, writer)
 
+# %% ../nbs/06_values.ipynb #679f3eff
 _factories = list,dict,set,tuple,int,float,bool,str,deque,Counter,OrderedDict,defaultdict
 
 class Dicts(Kind):
@@ -191,7 +195,7 @@ class Dicts(Kind):
         base = self._base(type(o))
         old,new = dict(base.items(o)),{}
         for k,v in data['items']:
-            with suppress(NotSaved):  # fastai's optimiser has a method among the keys of its state
+            with suppress(NotSaved):  # the state of fastai's optimiser has a method as a key
                 k = writer.key(k)
                 new[k] = writer(v, old.get(k, missing))
         base.clear(o)
@@ -205,6 +209,7 @@ class Dicts(Kind):
         if new not in (None, old, *_factories): raise Refused(f'{new} would be called.')
         o.default_factory = new
 
+# %% ../nbs/06_values.ipynb #77a6be45
 class Deques(Kind):
     def read(self, o, reader):
         return dict(items=[reader(v) for v in o], maxlen=o.maxlen, attrs=_attrs(o, reader))
@@ -219,6 +224,7 @@ class Deques(Kind):
         deque.extend(o, items)
         _fill_attrs(o, data, writer)
 
+# %% ../nbs/06_values.ipynb #dc651f0c
 class Sets(Kind):
     base = set
     def read(self, o, reader): return dict(items=[reader.key(v) for v in o], attrs=_attrs(o, reader))
@@ -229,7 +235,7 @@ class Sets(Kind):
         _fill_attrs(o, data, writer)
 
 class Frozen(Kind):
-    "Tuples and frozen sets. They are made new if one of their items is another object."
+    "Tuples and frozen sets. If an item is not the same object as before, a new tuple is made."
     def read(self, o, reader): return [reader(v) for v in o]
     def fill(self, o, data, writer): pass  # each item is filled by its own kind
     def new(self, old, cls, data, writer):
@@ -265,15 +271,16 @@ class Arrays(Kind):
     def fill(self, o, data, writer):
         if o.flags.writeable: o[...] = self._array(data, writer)
 
+# %% ../nbs/06_values.ipynb #752c3f14
 def memory_of(o):
-    "Return where the memory lies that a tensor or array shows; 0 if that cannot be said."
+    "Return the address of the memory of a tensor or array, or 0 if it is not known."
     if isinstance(o, Tensor):
         return o.untyped_storage().data_ptr() if o.layout == torch.strided and not o.is_meta else 0
     while isinstance(o.base, np.ndarray): o = o.base
     return o.__array_interface__['data'][0]
 
 def extent(o):
-    "Return the addresses of the first byte that `o` shows, and of the byte after its last one."
+    "Return the address of the first byte of `o`, and the address after its last byte."
     if isinstance(o, Tensor): start,steps,size = o.data_ptr(),o.stride(),o.element_size()
     else:                     start,steps,size = o.__array_interface__['data'][0],o.strides,1
     reach = [(n-1)*step*size for n,step in zip(o.shape, steps)]
@@ -281,17 +288,18 @@ def extent(o):
     return start + sum(min(0, r) for r in reach), start + sum(max(0, r) for r in reach) + last
 
 def overlaps(t):
-    "Return True if several items of the tensor `t` lie in one place in memory."
+    "Return True if several items of the tensor `t` have the same place in memory."
     return t.layout == torch.strided and any(n > 1 and s == 0 for n,s in zip(t.shape, t.stride()))
 
+# %% ../nbs/06_values.ipynb #fb76abf7
 def _form(t): return t.shape,t.dtype,t.layout
 
 class Tensors(Kind):
-    "Their numbers and attributes; also gradient and `requires_grad`, unless an operation made them."
+    "Tensors: numbers and attributes, and for leaf tensors also gradient and `requires_grad`."
     def read(self, t, reader):
         data = dict(numbers=reader.numbers(t), attrs=_attrs(t, reader), device=t.device.type, leaf=t.is_leaf)
         if reader.file: data['place'] = reader.place(t)
-        else: data['memory'] = t.detach()  # the place of the numbers, which views may share
+        else: data['memory'] = t.detach()  # the memory of the numbers, which views may share
         data['parameter'] = isinstance(t, nn.Parameter)
         if t.is_leaf: data |= dict(needs_grad=t.requires_grad, grad=self._grad(t.grad, reader))
         return data
@@ -345,8 +353,9 @@ class Modules(Kind):
         for k in _tables: writer.table(vars(m)[k], data[k])
         writer.attributes(m, self._given(m), {k:c for k,c in data['attrs'].items() if k not in _plumbing})
 
+# %% ../nbs/06_values.ipynb #ee4cfa6b
 class Scripts(Kind):
-    "Scripted and traced modules: parameters, buffers and modes."
+    "Scripted and traced modules: parameters, buffers and training modes."
     def _tensors(self, m): return dict(itertools.chain(m.named_parameters(), m.named_buffers()))
     def _modes(self, m): return [getattr(o, 'training', None) for o in m.modules()]
 
@@ -365,22 +374,23 @@ class Scripts(Kind):
 
 # %% ../nbs/06_values.ipynb #va000025
 class World:
-    "The random state of this process: torch, CUDA, MPS, Python and NumPy."
+    "The state of the random numbers of this process: torch, CUDA, MPS, Python and NumPy."
     def getstate(self):
         mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
         return get_random_states() | dict(mps=mps)
     def setstate(self, s):
         mps,cuda,now = s.pop('mps'),s['torch_cuda_state'],get_random_states()['torch_cuda_state']
-        # the number of GPUs may differ
+        # the file may be from a machine with another number of GPUs
         s['torch_cuda_state'] = now and cuda and [*cuda[:len(now)], *now[len(cuda):]]
         set_random_states(**s)
         if mps is not None: torch.mps.set_rng_state(mps)
 
 world = World()
 
+# %% ../nbs/06_values.ipynb #eeb96c84
 class Generators(Kind):
     def _bits(self, o):
-        "Return the kind of bit generator of NumPy, or the device of torch."
+        "Return the class of NumPy's bit generator, or the device of torch's generator."
         if isinstance(o, torch.Generator): return o.device.type
         if isinstance(o, np.random.Generator): o = o.bit_generator
         return type(o).__name__ if isinstance(o, np.random.BitGenerator) else ''
@@ -423,7 +433,7 @@ _code = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, partia
 
 @functools.lru_cache(maxsize=None)
 def kind_of(cls):
-    "Return the kind of the objects of `cls`, or None if they are not read."
+    "Return the kind of objects of `cls`, or None if such objects are not read."
     if issubclass(cls, _not_read + _code): return None
     kind = first(kind for types,kind in _kinds if issubclass(cls, types))
     has_attributes = cls.__dictoffset__ or any('__slots__' in vars(c) for c in cls.__mro__)
@@ -431,18 +441,19 @@ def kind_of(cls):
     return Stateful() if is_stateful(cls) else Objects()
 
 # %% ../nbs/06_values.ipynb #va000031
-missing = object()  # there is no such value
+missing = object()  # in place of a value that does not exist
 
 class Refused(ValueError):
-    "A value that this process does not have, and that cannot be made."
+    "An error: this process does not have the value, and it cannot be made."
 
 class NotSaved(Refused):
-    "A value that a file does not hold. This was said when the file was written."
+    "An error: the file does not hold the value. A warning said so when the file was written."
 
+# %% ../nbs/06_values.ipynb #ff8067e0
 class Parts:
-    "Turn plain data back into values; fill what several kinds of objects have."
-    exact = True    # Put back the very objects that were read?
-    removes = True  # Remove attributes that were not read?
+    "Turn plain data into values again, and put them into objects."
+    exact = True    # True: put back the same objects that were read. False: equal ones
+    removes = True  # True: remove attributes that were not read. False: keep them
     def __init__(self): self.errors = []
     def __call__(self, code, old=missing): raise NotImplementedError
     def key(self, code, old=missing): return self(code, old)
@@ -465,7 +476,7 @@ class Parts:
         d.update(new)
 
     def attributes(self, o, now, codes):
-        "Fill the attributes of `o`, which are `now`."
+        "Fill the attributes of `o`; `now` has their present values."
         for k in now.keys() - codes.keys() if self.removes else (): object.__delattr__(o, k)
         for k,c in codes.items():
             old = now.get(k, missing)
@@ -481,12 +492,12 @@ def _is_method(o, k): return callable(getattr(type(o), k, None))
 
 # %% ../nbs/06_values.ipynb #va000033
 class Same:
-    "In memory: a value that is put back as it is."
+    "A value that is put back as it is, in memory."
     def __init__(self, o): self.o = o
     def get(self): return self.o
 
 class Table(Same):
-    "In memory: a table of pandas, with a copy of what it held."
+    "A table of pandas and a copy of its contents, in memory."
     def __init__(self, o): self.o,self.copy = o,o.copy()
     def get(self):
         vars(self.o).update(vars(self.copy.copy()))
@@ -502,29 +513,31 @@ class Originals(Parts):
 
 # %% ../nbs/06_values.ipynb #va000036
 class Reading:
-    """Read the contents of the `roots` of `parts`. In memory, `put_back` restores them. With `file`, `nodes`
-    is plain data, and `lost` lists what could not be read: the attribute, what it is, whether it is code."""
+    """Read the contents of the `roots` of `parts`, in memory or for a file.
+
+    `put_back` restores them in memory. For a file, `nodes` holds plain data, and `lost` lists what could not
+    be read: the name of the attribute, what it is, and whether it is code."""
     def __init__(self,
-        parts:SimpleNamespace, # What to read, see `run_parts`
-        file:bool=False,       # Read plain data for a file?
-        copy:bool=False,       # Copy tensors for a file, too, because it is written later?
-        known=None,            # Names of the classes that a resumed run has met. None: at the first reading
-        fixed=None,            # Objects that cannot be made from a file, but were there at the start, by `id`
-        packs:dict|None=None,  # Long lists that an earlier reading has packed, by `id`
+        parts:SimpleNamespace, # What to read, from `run_parts`
+        file:bool=False,       # True: read plain data for a file. False: read in memory
+        copy:bool=False,       # True: copy tensors for a file, too, because it is written later
+        known=None,            # Names of the classes that the run has met. None: this is the first reading
+        fixed=None,            # By `id`, objects of the start that a file cannot make. None: none
+        packs:dict|None=None,  # By `id`, long lists that were packed earlier. None: none
     ):
         self.kinds,self.owned,self.append_only = parts.kinds,parts.owned,parts.append_only
         self.live = {id(o):k for k,o in parts.live.items()}
         self.file,self.copy,self.known,self.fixed = file,copy or not file,known,fixed or {}
         self.packs,self.old_packs = {},packs or {}
         self.nodes,self.objects,self.index,self.classes,self.lost = [],[],{},{},[]
-        self.memories = {}  # a number for each address of memory that a tensor or array shows
+        self.memories = {}  # a number for each memory address of a tensor or array
         self.roots = {name:self._node(o) for name,o in parts.roots.items()}
         for name,i in self.roots.items():
             self._begin(name, self.objects[i])
             self._read(i)
 
     def put_back(self):
-        "Restore all objects in place, as far as possible; then raise the first error. May be repeated."
+        "Restore all objects in place, and raise the first error at the end. It may be called again."
         originals = Originals(self.objects)
         with torch.no_grad():
             for (kind,_,data),o in reversed([*zip(self.nodes, self.objects)]): originals.fill(kind, o, data)
@@ -534,7 +547,7 @@ class Reading:
         "Return the number of the node of `o`."
         if id(o) not in self.index:
             self.index[id(o)] = len(self.nodes)
-            self.objects.append(o)  # so that it stays alive, and no other object gets its `id`
+            self.objects.append(o)  # it stays alive, so no other object gets its `id`
             name = class_name(type(o))
             self.classes[name] = type(o)
             self.nodes.append([self.kinds.get(id(o)) or kind_of(type(o)), name, None])
@@ -546,7 +559,7 @@ class Reading:
         if self.file: node[0] = type(node[0]).__name__
 
     def __call__(self, o):
-        "Return `o` itself if it is plain; otherwise a tuple or, in memory, a `Same` that stands for it."
+        "Return `o` if it is plain, or else a tuple that stands for it. In memory, this may also be a `Same`."
         cls = type(o)
         if cls in plain_types: return o
         if not self.file and is_plain(o): return Same(o)
@@ -586,15 +599,16 @@ def child(self:Reading, k, m):
 
 # %% ../nbs/06_values.ipynb #va000039
 def in_words(o):
-    "Say what `o` is, for a message."
+    "Return what `o` is, in words for a message."
     if isinstance(o, FunctionType):
         return 'a function' if '<' in o.__qualname__ else f'the function {o.__qualname__}'
     if isinstance(o, type): return f'the class {o.__qualname__}'
     return f'{type(o).__module__.partition(".")[0]}.{type(o).__qualname__}'
 
+# %% ../nbs/06_values.ipynb #6ca24cf4
 @patch
 def _leaf(self:Reading, o):
-    "Read `o`, which has no kind, for a file."
+    "Read an object `o` without a kind, for a file."
     if type(o) in _text_names:
         name = _text_names[type(o)]
         return name,_texts[name][1](o)
@@ -606,22 +620,23 @@ def _leaf(self:Reading, o):
 
 @patch
 def key(self:Reading, o):
-    "Read a key or an item of a set. It may be a class, since nothing calls it there."
+    "Read a key of a dictionary or an item of a set. A class is allowed, because nothing calls it there."
     if self.file and isinstance(o, type) and not self._is_strange(o): return 'class',class_name(o)
     return self(o)
 
+# %% ../nbs/06_values.ipynb #340f3868
 @patch
 def _is_strange(self:Reading, cls):
-    """Return True if a resumed run would not find `cls`: it is local to a function, and met during the run.
-    At the start, while `known` is None, note the class."""
+    """Return True if a resumed run would not find `cls`, because it is local to a function and was first met
+    during the run. In the first reading, note the class."""
     name = class_name(cls)
     if self.known is None: self.classes[name] = cls
     return self.file and self.known is not None and name not in self.known and find_class(name) is not cls
 
 @patch
 def _is_late(self:Reading, o, kind):
-    """Return True if a resumed run would lack `o`: it is made during the run, and no file can make it.
-    At the start, while `known` is None, note the object."""
+    """Return True if a resumed run would lack `o`, because it was made during the run and a file cannot make
+    it. In the first reading, note the object."""
     if not self.file or kind.makes(type(o), self.known or ()): return False
     if self.known is None: self.fixed[id(o)] = o  # there at the start
     return id(o) not in self.fixed
@@ -636,14 +651,14 @@ def _lose(self:Reading, o):
 # %% ../nbs/06_values.ipynb #va000041
 @patch
 def place(self:Reading, o):
-    "Return which memory `o` shows, as a number, and from which byte on: objects that share it can be told."
+    "Return a number for the memory of `o`, which objects that share it also get, and the first byte in it."
     memory = memory_of(o)
     if not memory: return None
     return [self.memories.setdefault(memory, len(self.memories)), extent(o)[0]-memory]
 
 @patch
 def numbers(self:Reading, t):
-    "Return the numbers of the tensor `t`, copied if they have to be."
+    "Return the numbers of the tensor `t`, as a copy if one is needed."
     t = t.detach()
     is_part = self.file and t.layout == torch.strided and t.untyped_storage().nbytes() > t.nbytes
     if self.copy or is_part or overlaps(t): t = t.clone()
@@ -651,12 +666,12 @@ def numbers(self:Reading, t):
 
 # %% ../nbs/06_values.ipynb #va000043
 def _as_tensor(items):
-    "Return a list of ints, of floats, or of tensors with one number each, as one tensor; None otherwise."
+    "Return a list of ints, of floats, or of tensors with one number each, as one tensor, or else None."
     types = set(map(type, items))
     try:
         if types == {int}:   return torch.tensor(items, dtype=torch.int64)
         if types == {float}: return torch.tensor(items, dtype=torch.float64)
-    except (RuntimeError, OverflowError): return None  # a number of more than 64 bits
+    except (RuntimeError, OverflowError): return None  # a number is longer than 64 bits
     if not all(issubclass(o, Tensor) and not issubclass(o, nn.Parameter) for o in types): return None
     like = items[0].dtype,items[0].device
     if any(o.ndim or o.requires_grad or o.__dict__ or (o.dtype,o.device) != like for o in items): return None
@@ -664,10 +679,10 @@ def _as_tensor(items):
 
 def pack(
     items:list, # Numbers
-    old=(),     # An earlier state of this list
-    res=None,   # What `pack` returned for that
-) -> tuple|None: # 'packed', the name of each type with how often it follows, the tensor, its device; or None
-    "Return a list of numbers as one tensor. What `old` had is not converted again."
+    old=(),     # The same list at an earlier call
+    res=None,   # What `pack` returned for `old`
+) -> tuple|None: # 'packed', [type, count] of each stretch, the tensor, its device. None: not packed
+    "Return a list of numbers as one tensor, and convert only the numbers that are not in `old`."
     if not (len(old) <= len(items) and all(map(operator.is_, old, items))): old,res = (),None
     new = items[len(old):]
     if not new: return res
@@ -682,17 +697,19 @@ def pack(
         old_types = old_types[:-1]
     return 'packed',old_types+types,torch.cat([old_t, t]),t.device.type
 
+# %% ../nbs/06_values.ipynb #7adc9436
 def unpack(tag, types, t, device_type, device=None):
-    "Return the list that was packed, with tensors on `device` if they were not on the CPU."
+    "Return the list that was packed. Tensors go to `device` if they were not on the CPU."
     if types[0][0] in ('builtins:int', 'builtins:float'): return t.tolist()
     if device_type != 'cpu' and device is not None: t = t.to(device)
     classes = [c for name,n in types for c in [find_class(name)]*n]
     tensors = [(o, c) for o,c in zip(t.unbind(), classes) if issubclass(c, Tensor)]
     return [o if c is Tensor else o.as_subclass(c) for o,c in tensors]
 
+# %% ../nbs/06_values.ipynb #2f30f30f
 @patch
 def packed(self:Reading, o, items):
-    "Return a long list as `pack` does; in memory, a list of plain values as it is; None for other lists."
+    "Return a long list as `pack` does, or in memory a list of plain values as it is, or else None."
     if len(items) < 16: return None
     if not self.file: return items if plain_types.issuperset(map(type, items)) else None
     grows = id(o) in self.append_only or not isinstance(items[0], Tensor)  # other tensors may have changed
@@ -702,14 +719,14 @@ def packed(self:Reading, o, items):
 
 # %% ../nbs/06_values.ipynb #va000046
 def frame_code(o, reader):
-    "Read a table of pandas for a file. Return None if it could not be read back without loss."
+    "Read a table of pandas for a file, or return None if something would be lost."
     df = o.to_frame() if isinstance(o, pd.Series) else o
     data = dict(series=isinstance(o, pd.Series), dtypes=list(map(str, df.dtypes)), table=df.to_dict('tight'))
     with suppress(Exception):
         if read_frame(data).equals(o): return 'frame',reader(data)
 
 def read_frame(data):
-    "Return the table of pandas that `frame_code` has described."
+    "Return the table of pandas from the data of `frame_code`."
     df = pd.DataFrame.from_dict(data['table'], orient='tight')
     for i,o in enumerate(data['dtypes']): df.isetitem(i, df.iloc[:,i].astype(o))
     return df.iloc[:,0] if data['series'] else df
@@ -718,16 +735,17 @@ def read_frame(data):
 _kinds_by_name = {type(o).__name__:o for o in (*(kind for _,kind in _kinds), Objects(), Stateful())}
 
 class Writing(Parts):
-    """Put `nodes`, which a `Reading` made for a file, into the objects of this process. Raises `ValueError`
-    if `nodes` does not have that form, or belongs to other objects."""
+    """Put the `nodes` of a `Reading` for a file into the objects of this process.
+
+    Raises `ValueError` if `nodes` has another form, or belongs to other objects."""
     exact = False
     def __init__(self,
-        nodes:list,     # What a `Reading` made
-        roots:dict,     # The number of the node of each root
-        parts:SimpleNamespace, # The run in this process, see `run_parts`
-        known:dict={},  # Classes that this process has met, by name
-        device=None,    # Device for new tensors that were not on the CPU
-        removes=False,  # Remove attributes that the file does not have?
+        nodes:list,     # What a `Reading` made for a file
+        roots:dict,     # By name of a root, the number of its node
+        parts:SimpleNamespace, # The run in this process, from `run_parts`
+        known:dict={},  # By name, classes that this process has met
+        device=None,    # Device for new tensors that were not on the CPU. None: the CPU
+        removes=False,  # True: remove attributes that the file does not have
     ):
         super().__init__()
         check_nodes(nodes)
@@ -737,13 +755,13 @@ class Writing(Parts):
         self.objects = {i:parts.roots[name] for name,i in roots.items() if name in parts.roots}
         self.kinds = {i:parts.kinds.get(id(o)) or kind_of(type(o)) for i,o in self.objects.items()}
         self.taken = {id(o) for o in self.objects.values()}
-        self.filled = defaultdict(list)  # by memory: the extent and the saved place of what has its numbers
+        self.filled = defaultdict(list)  # by memory: extent and saved place of each filled tensor
         for i,o in self.objects.items():
             there,here = nodes[i][1],class_name(type(o))
             if there != here: raise ValueError(f"it holds a {there} where this run has a {here}.")
 
     def put(self):
-        "Fill the roots, as far as that is possible; then raise the first error."
+        "Fill all roots, and raise the first error at the end."
         with torch.no_grad():
             for i,kind in self.kinds.items(): self.fill(kind, self.objects[i], self.nodes[i][2])
         if not self.errors: return
@@ -759,12 +777,12 @@ class Writing(Parts):
 # %% ../nbs/06_values.ipynb #va000050
 @patch
 def _ref(self:Writing, old, i):
-    "Return the object of node `i`: `old` if that fits, otherwise a new one."
+    "Return the object of node `i`, which is `old` if that fits, or else a new one."
     if i in self.objects: return self.objects[i]
     name,cls_name,data = self.nodes[i]
     kind,cls = _kinds_by_name[name],find_class(cls_name, self.known)
     if isinstance(kind, Frozen):
-        self.objects[i] = old  # for the case that it contains itself
+        self.objects[i] = old  # it may contain itself
         self.objects[i] = kind.new(old, self._checked(cls, cls_name, kind), data, self)
         return self.objects[i]
 
@@ -779,8 +797,9 @@ def _ref(self:Writing, old, i):
     if isinstance(o, (Tensor, np.ndarray)): self._note(o, data)
     return o
 
+# %% ../nbs/06_values.ipynb #751e8bbb
 def _shift(o, data):
-    "Return the memory that the saved run had for `o`, and how far its addresses are from those here."
+    "Return the memory of `o` in the saved run, and the distance of its addresses from those of this run."
     memory,offset = data['place']
     return memory,offset-extent(o)[0]
 
@@ -790,7 +809,7 @@ def _note(self:Writing, o, data):
 
 @patch
 def collides(self:Writing, o, data):
-    "Return True if `o` shows the memory of an object that has its numbers, and did not in the saved run."
+    "Return True if `o` shares memory with a filled object, and did not do so in the saved run."
     others = self.filled.get(memory_of(o))
     if not others or not data.get('place'): return False
     start,end = extent(o)
@@ -799,7 +818,7 @@ def collides(self:Writing, o, data):
 
 @patch
 def _made(self:Writing, kind, cls, cls_name, data):
-    "Return a new object, still to be filled, on the device of this run."
+    "Return a new, empty object on the device of this run."
     o = kind.make(self._checked(cls, cls_name, kind), data)
     if isinstance(o, Tensor) and data['device'] != 'cpu' and self.device is not None:
         o.data = o.data.to(self.device)
@@ -807,7 +826,7 @@ def _made(self:Writing, kind, cls, cls_name, data):
 
 @patch
 def _checked(self:Writing, cls, name, kind):
-    "Return `cls`, of which an object is to be made. Raises `Refused` if that is not allowed."
+    "Return `cls`, or raise `Refused` if a file may not make objects of it."
     if cls is not None and type(kind_of(cls)) is type(kind) and kind.makes(cls, self.known): return cls
     raise Refused(f'it holds a {name}, which cannot be made from a file.')
 
@@ -828,19 +847,20 @@ def _class(self:Writing, old, name): raise Refused(f'it holds the class {name} w
 
 @patch
 def key(self:Writing, code, old=missing):
-    "Return a key or an item of a set, which may be a class."
+    "Return a key of a dictionary or an item of a set, which may be a class."
     if type(code) is not tuple or code[0] != 'class': return self(code, old)
     cls = find_class(code[1], self.known)
     if cls is None: raise Refused(f'it holds the class {code[1]}, which is unknown here.')
     return cls
 
+# %% ../nbs/06_values.ipynb #9d2b14c2
 @patch
 def table(self:Writing, d, codes):
-    "Fill the dictionary `d` of a module. Raises `Refused`, before that, for a parameter of another shape."
+    "Fill the dictionary `d` of a module, or raise `Refused` if a parameter has another shape."
     for k,t in d.items():
         data = self.nodes[codes[k][1]][2] if type(codes.get(k)) is tuple else {}
         if isinstance(t, nn.Parameter) and 'numbers' in data and data['numbers'].shape != t.shape:
-            raise Refused(f'it holds a parameter {k} of another shape than this model has.')
+            raise Refused(f'the shape of its parameter {k} differs from that in this model.')
     Parts.table(self, d, codes)
 
 @patch
@@ -857,7 +877,7 @@ _tags = dict(ref=Writing._ref, kept=Writing._kept, enum=Writing._member, live=Wr
 
 # %% ../nbs/06_values.ipynb #va000052
 def check_nodes(nodes):
-    "Raise `ValueError` if `nodes` does not have the form that a `Reading` gives it."
+    "Raise `ValueError` if `nodes` has another form than a `Reading` gives it."
     tags = {*_tags, *_texts, 'packed'} - {'ref'}
     def check(o):
         if type(o) in plain_types or isinstance(o, Tensor): return

@@ -238,3 +238,66 @@ def test_workers_may_be_spawned(tmp_path):
     cmd = [sys.executable, '-W', 'ignore', 'script.py']
     p = subprocess.run(cmd, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert p.returncode == 0, p.stderr
+
+def test_digits():
+    d = digits_dls(bs=9)
+    assert (len(d.train_ds), len(d.valid_ds), list(d.vocab)) == (1437, 360, [str(i) for i in range(10)])
+    x,y = d.one_batch()
+    assert (x.shape, x.dtype, y.shape) == ((9,3,32,32), torch.float32, (9,))
+    x = torch.cat([b[0] for b in digits_dls(bs=1437)[0]])
+    assert abs(x.mean()) < 1e-3 and abs(x.std()-1) < 1e-3
+
+def test_memory_serves_what_the_transforms_give():
+    d = digits_dls()
+    slow = d.test_dl(d.valid_ds.items, with_labels=True)
+    assert slow.mem is None and d.valid.new(shuffle=True).mem is d.valid.mem
+    for (x1,y1),(x2,y2) in zip(slow, d.valid):
+        torch.testing.assert_close(x1, x2, atol=1e-6, rtol=0)
+        assert y1.tolist() == y2.tolist()
+
+def test_seeds_and_arguments_of_digits():
+    first_y = lambda s: digits_dls(seed=s).one_batch()[1].tolist()
+    assert first_y(1) == first_y(1) != first_y(2)
+    for name,v in ('bs',0),('bs',1438),('bs','9'),('size',0):
+        with pytest.raises(ValueError, match=f'{name}={v!r}'): digits_dls(**{name:v})
+
+def test_one_digit_in_many_forms(tmp_path):
+    learn = Learner(digits_dls(), cifar_resnet(8), path=tmp_path)
+    image,_ = learn.dls.valid_ds.items[0]
+    learn.export()
+    assert (tmp_path/'export.pkl').stat().st_size < 2e6  # no images in it
+    got,f = load_learner(tmp_path/'export.pkl'),tmp_path/'a.png'
+    image.save(f)
+    with learn.no_bar(), got.no_bar():
+        want = learn.predict(image)[2]
+        arrays = image,np.asarray(image),TensorImage(image2tensor(image)),image.convert('L'),Image.open(f)
+        for o in *arrays,f,str(f),f.read_bytes(): torch.testing.assert_close(got.predict(o)[2], want)
+        assert got.predict(image.resize((50,40)))[2].shape == (10,)
+
+def test_images_move_to_a_gpu_if_they_fit(monkeypatch):
+    "With a stand-in for a GPU; tests/test_cuda.py has a real one"
+    moved = []
+    class There(Tensor):
+        def to(self, device, **kwargs):
+            moved.append(device)
+            return self
+    images,targets = torch.arange(8*12, dtype=torch.uint8).reshape(8,3,2,2),torch.arange(8)
+    dl,gpu = MemoryDL(list(range(8)), mem=(images,targets), bs=4, device='cpu'),torch.device('cuda:0')
+    dl.to('cpu')
+    assert dl.mem[0] is images and dl.new().mem[0] is images  # nothing is copied on the CPU
+    for room,where in (2*(96+64),[gpu]*2),(2*(96+64)-1,[]),(0,[]):
+        moved.clear()
+        monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda device: (room,None))
+        dl.mem = images.as_subclass(There),targets.as_subclass(There)
+        dl.to(gpu)
+        assert moved == where
+
+def test_flip_crop_gives_all_views_and_no_other():
+    x = TensorImage(torch.arange(8*8, dtype=torch.uint8).reshape(1,1,8,8).expand(3000,3,8,8))
+    y = FlipCrop(2)(x, split_idx=0)
+    assert (type(y), y.shape, y.dtype) == (TensorImage, x.shape, x.dtype)
+    assert FlipCrop(2)(x, split_idx=1) is x
+    padded = F.pad(x[:1].float(), (2,2,2,2), mode='reflect')
+    crops = [padded[0,0,i:i+8,j:j+8] for i in range(5) for j in range(5)]
+    views = {tuple(o.flatten().int().tolist()) for c in crops for o in (c, c.flip(-1))}
+    assert {tuple(o[0].flatten().tolist()) for o in y} == views

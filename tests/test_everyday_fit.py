@@ -431,7 +431,7 @@ def test_a_learner_without_data(tmp_path):
 def test_an_optimiser_that_takes_no_learning_rate(tmp_path):
     learn = learner(tmp_path, opt_func=lambda params: sgd(params, lr=0.1))
     for f in partial(learn.fit_clr_beta, 0.1),partial(learn.lr_find_val, show_plot=False):
-        with pytest.raises(ValueError, match="opt_func can't be made with a learning rate"): f()
+        with pytest.raises(ValueError, match="opt_func can't make an optimiser with a learning rate"): f()
 
 def test_a_fit_keeps_the_ratios_of_the_groups_in_the_test(tmp_path):
     "As `start_lr` gives them, or `learn.lr`; a slice of the result has its own"

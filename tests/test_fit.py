@@ -173,7 +173,7 @@ bad_arguments = [
     (dict(n_cycle=1.5),                  'n_cycle=1.5'),
     (dict(n_cycle=0.1),                  'The learning rate comes first'),
     (dict(lrs=None),                     'lrs=None'),
-    (dict(lrs=None),                     'its why says'),
+    (dict(lrs=None),                     'says why it has no peak'),
     (dict(lrs=SimpleNamespace(peak=None, why='it never turned')), 'no peak: it never turned'),
     (dict(lrs=-1),                       'lrs=-1'),
     (dict(lrs=nan),                      'lrs=nan'),
