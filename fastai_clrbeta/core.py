@@ -153,7 +153,7 @@ def check_initialised(model):
     tensors = itertools.chain(model.named_parameters(), model.named_buffers())
     name = first(name for name,t in tensors if torch.nn.parameter.is_lazy(t))
     if name:
-        raise ValueError(f"{name} has no shape yet because its module is lazy: send a batch through the "
+        raise ValueError(f"{name} has no shape yet because its module is lazy, so send a batch through the "
                          "model first: learn.model(learn.dls.one_batch()[0].cpu()).")
 
 # %% ../nbs/00_core.ipynb #8cad0a45

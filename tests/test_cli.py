@@ -229,7 +229,7 @@ def test_precision_and_compile(small_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('torch.cpu.get_capabilities', capabilities, raising=False)
     with killed_in_epoch(monkeypatch, 1): run(precision='auto', compile=True)
     assert len(compiled) == 1
-    assert 'precision: bf16, since this CPU (X) has avx512_bf16' in capsys.readouterr().out
+    assert 'precision: bf16, because this CPU (X) has avx512_bf16' in capsys.readouterr().out
     with pytest.raises(CliError, match='precision auto, not fp32'): run(resume=True)
     os.remove(out/'summary.json')
     with pytest.raises(CliError, match='bf16 in the checkpoint, fp32 in this run'): run(resume=True)
