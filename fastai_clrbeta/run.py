@@ -136,7 +136,7 @@ _not_data = type,FunctionType,Tensor,np.ndarray,Learner,Callback,*generator_type
 def _children(o):
     "Return what a data set or transform holds, by attribute or index."
     if isinstance(o, MethodType): return {('attr', '__self__'):o.__self__}
-    if isinstance(o, (list, tuple, L, dict)):
+    if isinstance(o, (list, tuple, dict)):
         if len(o) > _longest and not isinstance(first(o), _not_items): return {}
         items = o.items() if isinstance(o, dict) else enumerate(o)
         return {('item', k):v for k,v in items if type(k) in plain_types}

@@ -989,3 +989,23 @@ def test_a_gradient_scaler_comes_back(tmp_path):
     state = learn.scaler.state_dict()
     search(learn, trials=[0.1])
     assert learn.scaler.state_dict() == state
+
+class Noise(ItemTransform):
+    "A transform of a data set with a generator"
+    def __init__(self): self.rng,self.n_calls = np.random.default_rng(0),0
+    def encodes(self, o):
+        self.n_calls += 1
+        return o[0]+self.rng.normal(), o[1]
+
+@pytest.mark.parametrize('n_items', [20, 96])
+def test_generators_in_transforms_of_data_sets_are_put_back(n_items, tmp_path):
+    "And looking for them transforms no item"
+    noise = Noise()
+    items = [(a, b) for a,b in zip(x, y)][:n_items]
+    learn = learner(tmp_path, train=lambda: TfmdDL(TfmdLists(items, noise), bs=10))
+    before,n_before = str(noise.rng.bit_generator.state),noise.n_calls
+    with learn.no_trace():
+        assert noise.n_calls == n_before
+        learn.dls.train.one_batch()
+        assert str(noise.rng.bit_generator.state) != before
+    assert str(noise.rng.bit_generator.state) == before
