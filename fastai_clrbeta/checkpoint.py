@@ -628,7 +628,7 @@ def resuming(learn, cb, cbs=()):
         yield
     except BaseException:
         if resume.put_back:  # the checkpoint is not in yet
-            resume.put_back()
+            with suppress(Exception): resume.put_back()  # what could not be restored may fail again
             for file,data in files.items(): file.write_bytes(data)
         raise
     finally:
