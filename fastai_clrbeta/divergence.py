@@ -16,56 +16,56 @@ from typing import NamedTuple
 _explosion = 100  # Losses of one network on different batches hardly ever differ a hundredfold
 
 class LossLimit:
-    """How high a smoothed loss may rise: to `factor` × its best. Once a loss has been below 0, the limit is
-    `factor`-1 typical losses above the best. There is no limit in the first `warm_up` steps. If the loss
-    explodes in them, the first loss counts as the best."""
+    """Compute how high a smoothed loss may rise: to `factor` × its best, or, once a loss has been below 0, to
+    `factor`-1 typical losses above its best. There is no limit in the first `warm_up` steps."""
     warm_up = 5  # the mean of fewer losses can be far lower than the losses that follow
     def __init__(self,
-        factor:float, # Above 1; infinity never sets a limit
+        factor:float, # Above 1. Infinity: no limit
     ):
         self.factor = factor
-        self.best = math.inf   # lowest smoothed loss so far; in the warm-up, the smoothed loss
-        self.typical = 0.      # `mean_size` when the smoothed loss was lowest
-        self.mean_size = 0.    # running mean of the absolute loss
-        self.n_losses = 0
-        self.first_losses = [] # those of the warm-up
+        self.best = math.inf   # lowest smoothed loss; in the warm-up, the last one
+        self.typical = 0.      # mean size of the losses up to the best one
         self.below = False     # has a loss been below 0?
         self.n_above = 0       # steps in a row above the limit
+        self.n_losses = 0
+        self.mean_size = 0.    # mean size of the last 50 losses or so
+        self.first_losses = [] # losses of the warm-up
 
     def __call__(self, smooth, loss):
-        "Take account of the `loss` of a step, and of the smoothed loss after it. Return `n_above`."
+        "Add the `loss` of a step and the smoothed loss after it. Return the steps in a row above the limit."
         self.n_losses += 1
-        share = max(1/self.n_losses, 0.02)  # a plain mean at first, then one over about 50 steps
-        self.mean_size += share*(abs(loss) - self.mean_size)
-        if loss < 0: self.below = True
-        if self.n_losses <= self.warm_up or smooth < self.best:
-            # `typical` stays as it is from here on: an exploding loss would raise it
-            self.best,self.typical = smooth,self.mean_size
-        if self.n_losses <= self.warm_up: self.first_losses.append(loss)
-        if self.n_losses == self.warm_up and self._has_exploded():
-            self.best = self.typical = self.first_losses[0]
+        self.below = self.below or loss < 0
+        weight = max(1/self.n_losses, 0.02)
+        self.mean_size += weight*(abs(loss) - self.mean_size)
 
+        if self.n_losses <= self.warm_up: self._warm_up(smooth, loss)
+        elif smooth < self.best: self.best,self.typical = smooth,self.mean_size
         self.n_above = self.n_above+1 if min(smooth, loss) > self.limit else 0
         return self.n_above
 
-    def _has_exploded(self):
-        "Return True if the losses of the warm-up differ more than those of batches do."
-        first = self.first_losses[0]
-        if self.below or not 0 < first < self.best: return False
-        lowest,second,*_,highest = sorted(self.first_losses)
-        low = min(second, _explosion*lowest)  # one batch may be a lucky one
-        return highest > _explosion*low
-
     @property
     def limit(self):
-        "The limit after the losses so far."
+        "Return the limit after the losses so far."
         if self.n_losses <= self.warm_up: return math.inf
         if self.best > 0 and not self.below: return self.factor*self.best
         return self.best + (self.factor-1)*(self.typical or math.inf)
 
+    def _warm_up(self, smooth, loss):
+        "Take the last smoothed loss of the warm-up as the best, or the first loss if the network explodes."
+        self.first_losses.append(loss)
+        self.best,self.typical = smooth,self.mean_size
+        if self.n_losses == self.warm_up and not self.below and _explodes(self.first_losses, smooth):
+            self.best = self.typical = self.first_losses[0]
+
+def _explodes(losses, smooth):
+    "Return True if `losses` rise and differ more than the losses of batches do."
+    lowest,second,*_,highest = sorted(losses)
+    low = min(second, _explosion*lowest)  # the lowest may be a lucky batch
+    return 0 < losses[0] < smooth and highest > _explosion*low
+
 # %% ../nbs/10_divergence.ipynb #dv000001
 def smoothed(avg, loss):
-    "Return the next smoothed loss: update fastai's `AvgSmoothLoss` `avg` with the tensor `loss`."
+    "Update `avg`, an `AvgSmoothLoss` of fastai, with the tensor `loss`, and return the smoothed loss."
     avg.count += 1
     avg.val = torch.lerp(loss, avg.val, avg.beta)
     return avg.value.item()
@@ -73,10 +73,10 @@ def smoothed(avg, loss):
 # %% ../nbs/10_divergence.ipynb #9adced22
 class Divergence(NamedTuple):
     "Where a fit diverged."
-    step:int       # From 0, over the whole fit
-    epoch:int      # From 0
+    step:int       # Step, from 0, over the whole fit
+    epoch:int      # Epoch, from 0
     lr:float       # Learning rate of the last parameter group
-    mom:float|None # Its momentum; None if the optimiser has none
+    mom:float|None # Momentum of this group. None: the optimiser has none
     loss:float     # The loss that was too high, smoothed unless it was NaN or infinite
     best:float     # The best smoothed loss so far
     def __str__(self):
@@ -85,6 +85,7 @@ class Divergence(NamedTuple):
         mom = '' if self.mom is None else f", momentum {self.mom:.4g}"
         return f"{what} at step {self.step} in epoch {self.epoch}, at learning rate {self.lr:.4g}{mom}"
 
+# %% ../nbs/10_divergence.ipynb #e24e2c45
 class FitDiverged(RuntimeError):
     "A fit has diverged."
     def __init__(self,
@@ -97,15 +98,15 @@ class FitDiverged(RuntimeError):
 
 # %% ../nbs/10_divergence.ipynb #860b24c2
 class DivergenceGuard(FitCallback):
-    """End a `fit` that diverges: if a loss is NaN or infinite, before it reaches the weights, or when the
-    loss and the smoothed loss have been above the `LossLimit` for `n_steps` steps in a row. Then `report`
-    says where, otherwise it is None. Losses are averaged over all processes."""
-    order,run_valid = MixedPrecision.order+1,False  # after `autocast` has been left
+    """End a `fit` that diverges: if a loss is NaN or infinite, or if loss and smoothed loss are above the
+    `LossLimit` for `n_steps` steps in a row. Then `report` says where; otherwise it is None. Losses are
+    averaged over all processes."""
+    order,run_valid = MixedPrecision.order+1,False  # outside of `autocast`
     observes = True
     def __init__(self,
-        factor:float|None=4, # How far above its best, see `LossLimit`. None: stop at NaN and infinity only
-        n_steps:int=10,      # Consecutive steps above the limit
-        beta:float=0.98,     # Smoothing of the loss, as in fastai's recorder
+        factor:float|None=4, # Multiple of the best loss, see `LossLimit`. None: stop only at NaN and infinity
+        n_steps:int=10,      # Steps in a row above the limit that end the fit
+        beta:float=0.98,     # Weight of the previous losses in the smoothed loss, as in fastai's recorder
     ):
         self.factor = None
         if factor is not None:
@@ -135,7 +136,7 @@ class DivergenceGuard(FitCallback):
         place = self.step, self.epoch, hypers['lr'], hypers.get('mom')
         self.report = Divergence(*place, loss, self.limit.best)
         if isinstance(self.model, nn.parallel.DistributedDataParallel):
-            # it waits for a backward pass after each forward pass, even in the next fit
+            # it expects a backward pass after each forward pass, and would wait for it in the next fit
             self.loss_grad.mean().backward()
             self.opt.zero_grad()
         raise CancelFitException()
@@ -143,25 +144,25 @@ class DivergenceGuard(FitCallback):
 # %% ../nbs/10_divergence.ipynb #5028a3f1
 @patch
 def plot_overfit(self:Learner,
-    axs=None, # Two axes to draw on
+    axs=None, # Two axes to draw on. None: new axes
 ) -> np.ndarray: # The two axes
-    """Draw `plot_overfit` for the last `fit_clr_beta`, whatever was validated or predicted since, or for any
-    other fit right after it. Raises `ValueError` if no epoch recorded both losses."""
+    """Draw the losses and their gap for the last `fit_clr_beta`, also after a later `validate` or `predict`;
+    for another fit, call it right after the fit. Raises `ValueError` if no epoch recorded both losses."""
     df,lrs = fit_rows(self)
-    df = df.loc[:, ~df.columns.duplicated()]  # a metric may be called like a loss; the losses come first
+    df = df.loc[:, ~df.columns.duplicated()]  # a metric may have the name of a loss; the losses come first
     has_losses = len(df) and {'train_loss', 'valid_loss'} <= set(df.columns)
     if not has_losses or any(o is None for o in df.valid_loss):
-        raise ValueError("no epoch with both losses was recorded: fit first, with a validation set, to the "
-                         "end of an epoch.")
+        raise ValueError("no epoch with both losses was recorded. First fit with a validation set, for at "
+                         "least one whole epoch.")
     return plot_overfit(df, lrs, axs)
 
 # %% ../nbs/10_divergence.ipynb #632db185
 def plot_overfit(
-    df:pd.DataFrame,   # One row per epoch: `train_loss` and `valid_loss`
-    lrs:list|tuple=(), # Learning rate of each step of these epochs
-    axs=None,          # Two axes to draw on
+    df:pd.DataFrame,   # A row per epoch with `train_loss` and `valid_loss`
+    lrs:list|tuple=(), # Learning rate of each step of these epochs. Empty: it is not drawn
+    axs=None,          # Two axes to draw on. None: new axes
 ) -> np.ndarray: # The two axes
-    "Draw training and validation loss by epoch, below them their gap, and behind both the learning rate."
+    "Draw training and validation loss by epoch, their gap below, and the learning rate behind both."
     axs = panels(2, axs=axs)
     df = df.set_axis(range(1, len(df)+1))
     losses = df[['train_loss', 'valid_loss']].astype(float)
@@ -182,8 +183,9 @@ def plot_overfit(
     axs[1].axhline(0, color='0.7', lw=0.8, zorder=0)
     return axs
 
+# %% ../nbs/10_divergence.ipynb #636bedb9
 def _draw_lr_behind(ax, epochs, lrs):
-    "Draw the learning rate as a grey area behind `ax`, with an axis at the right."
+    "Draw the learning rate as a grey area behind `ax`, with its own axis at the right."
     behind = ax.twinx()
     behind.fill_between(epochs, lrs, color='0.5', alpha=0.18, lw=0)
     behind.set_ylabel('learning rate (grey)', size=ax.yaxis.label.get_size())
@@ -193,7 +195,7 @@ def _draw_lr_behind(ax, epochs, lrs):
     ax.set(zorder=behind.get_zorder()+1, facecolor='none')
 
 def _has_outliers(values):
-    "Return True if the largest value needs a log scale, as in the first epochs of some cycles."
+    "Return True if one value is so large that it needs a log scale."
     sizes = np.abs(np.ravel(values))
     sizes = sizes[np.isfinite(sizes)]
     return len(sizes) > 0 and sizes.max() > 20*np.median(sizes)

@@ -21,247 +21,34 @@ from contextlib import suppress
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-# %% ../nbs/11_lr_find.ipynb #lf000007
-@dataclass
-class _Plan:
-    "What a range test does."
-    steps:Steps          # What each step trains with
-    measure:Measure|None # What is measured in between. None: there is no validation set
-    stop_div:float       # Highest smoothed loss, as a multiple of its best. 0: any
-    linear:bool          # Does the learning rate grow linearly?
-    n_runs:int           # Tests, one after the other
-    bn:str               # What BatchNorm measures with: 'running', 'batch' or 'both'
-    usual:float|None     # The usual learning rate for the optimiser. None: there is none
-    trials:bool|str|list # As the argument of `lr_find_val`
-    moves_mom:bool       # Does a cycle of this optimiser also move the momentum?
-    funcs:tuple          # Suggestion functions
-    keep:dict|None       # More objects to restore, by name
-
-# %% ../nbs/11_lr_find.ipynb #410212f4
-def _planned_lrs(start_lr, end_lr, num_it, linear, n_groups, learner_lr):
-    "Return the learning rate of each step, and for each parameter group its multiple of that."
-    start_lrs = per_group('start_lr', start_lr, n_groups)
-    end_lrs = per_group('end_lr', end_lr, n_groups)
-    start,end = start_lrs[-1],end_lrs[-1]
-    if not (start > 0 or linear and start == 0):
-        raise ValueError(f"start_lr={start_lr}: must be above 0 (0 is allowed with linear=True).")
-    if not start < end:
-        raise ValueError(f"start_lr={start_lr}, end_lr={end_lr}: the start must be below the end.")
-
-    # the first of these that is given per group decides the ratios
-    given = [lrs for lr,lrs in ((start_lr,start_lrs), (end_lr,end_lrs)) if _is_per_group(lr)]
-    if _is_per_group(learner_lr): given.append(per_group('lr', learner_lr, n_groups))
-    ratios = [_ratios(lrs) for lrs in given if lrs[-1] > 0] or [[1.]*n_groups]
-    if start > 0 and _is_per_group(start_lr) and _is_per_group(end_lr) and not np.allclose(*ratios[:2]):
-        raise ValueError(f"start_lr={start_lr}, end_lr={end_lr}: the parameter groups must keep their "
-                         "ratios. Give the end as one number.")
-    return _lrs(start, end, num_it, linear),ratios[0]
-
-def _is_per_group(lr):
-    if hasattr(lr, 'tolist'): lr = lr.tolist()  # a tensor or array, and a scalar of one
-    return isinstance(lr, slice) or len(L(lr, use_list=None)) > 1
-
-def _ratios(lrs): return [lr/lrs[-1] for lr in lrs]
-
-def _lrs(start, end, num_it, linear):
-    "Return `num_it` learning rates from `start` to just below `end`."
-    if linear: return [start + (end-start)*i/num_it for i in range(num_it)]
-    return [start*(end/start)**(i/num_it) for i in range(num_it)]
-
-# %% ../nbs/11_lr_find.ipynb #lf000011
-def _checked_optimiser(learn):
-    "Return the optimiser of the search, or one like it. Raises `ValueError` if it has no learning rate."
-    opt = fresh_opt(learn, False)
-    if 'lr' not in opt.hypers[-1]:
-        raise ValueError(f"this optimiser ({opt_name(opt)}) has no learning rate to search.")
-    return opt
-
-def _learner_lr(learn):
-    "Return the Learner's learning rate, or that of its `opt_func`, which fastai uses for a new optimiser."
-    is_new = learn.opt is None
-    keywords = getattr(learn.opt_func, 'keywords', {}) if is_new else {}
-    return keywords.get('lr', learn.lr)
-
-def _can_move_mom(opt):
-    "Return True if a cycle can schedule the momentum of `opt`."
-    try: check_mom(opt)
-    except ValueError: return False
-    return True
-
-# %% ../nbs/11_lr_find.ipynb #lf000012
-def _checked_stop_div(stop_div):
-    "Return the factor that `stop_div` stands for, 0 for none."
-    if stop_div is None or isinstance(stop_div, (bool, np.bool_, int)) and not stop_div: return 0
-    if stop_div is True: return 4
-    return check_number('stop_div', stop_div, lambda o: o>1, 'True, False or a factor above 1')
-
-def _checked_metrics(metrics, learn):
-    "Return `metrics`, or the Learner's if that is None, and a name for the column of each."
-    for o in L(metrics):
-        if not isinstance(o, Metric) and not callable(o): raise ValueError(f"metrics: {o!r} is no metric.")
-    metrics = learn.metrics if metrics is None else L(metrics).map(mk_metric)
-    ours = ['lr','run','train_loss','valid_loss']
-    endings = [a+b for a in ('','_batch') for b in ('','_smooth','_centred')]
-    names = unique_names(ours+[o.name for o in metrics], endings)
-    return metrics,names[len(ours):]
-
-def _checked_funcs(suggest_funcs):
-    funcs = () if suggest_funcs is None or suggest_funcs is False else tuplify(suggest_funcs)
-    for func in funcs:
-        if not callable(func): raise ValueError(f"suggest_funcs: {func!r} is no function.")
-    return funcs
-
-def _checked_bn(model, bn):
-    "Return `bn`, or 'running' if that is all that `model` has. Raises `ValueError` if it can't be done."
-    check_choice('bn', bn, bn_columns)
-    scripted = [name for name,module in model.named_modules() if _is_scripted_norm(module)]
-    if scripted and bn == 'batch':
-        raise ValueError(f"bn={bn!r}: {scripted[0]} is scripted or traced, so its running averages can't be "
-                         "left out: use bn='running'.")
-    is_choice = any(map(has_averages, model.modules())) and not scripted
-    return bn if is_choice or bn == 'batch' else 'running'
-
-def _is_scripted_norm(module):
-    if not isinstance(module, torch.jit.ScriptModule): return False
-    return re.search('BatchNorm|InstanceNorm', getattr(module, 'original_name', ''))
-
-# %% ../nbs/11_lr_find.ipynb #1f6d6d5b
-def _checked_trials(trials):
-    "Return `trials`; rates to try as a list, the highest first."
-    if hasattr(trials, 'tolist'): trials = trials.tolist()  # a tensor or array
-    if isinstance(trials, bool) or trials == 'thorough': return trials
-    if isinstance(trials, str) or not is_iter(trials) or not (lrs := list(trials)):
-        raise ValueError(f"trials={trials!r}: must be True, False, 'thorough' or a list of learning rates.")
-    lrs = {check_number('trials', lr, lambda o: o>0, 'a list of rates above 0') for lr in lrs}
-    return sorted(lrs, reverse=True)
-
-def _checked_plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn,
-                  keep, valid_order, trials):
-    "Return the `_Plan` of a range test with these arguments of `lr_find_val`."
-    check_keep(keep)
-    check_initialised(learn.model)
-    check_processes()
-    check_choice('linear', linear, (True, False))
-    num_it = check_integer('num_it', num_it, 10)
-    n_runs = check_integer('n_runs', n_runs)
-    opt = _checked_optimiser(learn)
-    lrs,ratios = _planned_lrs(start_lr, end_lr, num_it, linear, len(opt.param_lists), _learner_lr(learn))
-    metrics,metric_names = _checked_metrics(metrics, learn)
-    n_accumulated = max([getattr(cb, 'n_acc', 1) for cb in learn.cbs], default=1)  # items, so batches at most
-    check_choice('valid_order', valid_order, ('shuffled', 'loader'))
-    bn = _checked_bn(learn.model, bn)
-    measure = Measure(metrics, metric_names, valid_order, bn) if has_valid(learn.dls) else None
-    steps = Steps(lrs, ratios, wd_per_group(wd, opt), num_it*n_accumulated)
-    plan = _Plan(
-        steps=steps, measure=measure, stop_div=_checked_stop_div(stop_div), linear=linear, n_runs=n_runs,
-        bn=bn, usual=usual_rates.get(kind_of_optimiser(learn.opt_func)), trials=_checked_trials(trials),
-        moves_mom=_can_move_mom(opt), funcs=_checked_funcs(suggest_funcs), keep=keep)
-    check_batches(learn, steps.n_batches)
-    precision_of(learn, warns=True)
-    if not measure: warn("there is no validation set: only the training loss is tracked.")
-    return plan
-
-# %% ../nbs/11_lr_find.ipynb #9829f77f
-def _result(plan, searches):
-    "Return the `LRFind` of `searches`."
-    tables = [table_of(search.rows) for search in searches]
-    stops = [search.stopped for search in searches]
-    found = combine_runs(tables, stops, plan.funcs, len(plan.steps.lrs), plan.usual, plan.linear, plan.bn)
-    if set(plan.steps.ratios) != {1.}: found.ratios = plan.steps.ratios
-    return found
-
-def _lrs_of_trials(found, trials):
-    "Return the learning rates that trials should compare, none if there is no peak to compare with."
-    if not trials or found.peak is None: return []
-    if is_listy(trials): return trials
-    return candidates(_peak_of(found), thorough=trials == 'thorough')
-
-def _peak_of(found): return Peak(found.peak, found.why, found.band, found.rival)
-
-def _run_trials(learn, plan, found, bar):
-    "Run the trials that `plan` asks for, if any, and let them decide about the peak of `found`."
-    lrs = _lrs_of_trials(found, plan.trials)
-    if not lrs: return
-    if _tells_progress(learn):
-        rates = ', '.join(f'{lr:.2g}' for lr in lrs)
-        tell(f"Trying a cycle of {trial_steps} steps at each of {rates} (trials=False skips this)")
-    bar.add(trial_steps*len(lrs))
-    cycles = [cycle_of(plan.steps, lr, trial_steps, plan.moves_mom) for lr in lrs]
-    rows = [run_trial(learn, cycle, plan.measure, plan.keep, bar.show_row) for cycle in cycles]
-    found.trials = pd.DataFrame(rows, columns=trial_columns)
-    best = decide(_peak_of(found), found.trials)
-    found.peak,found.why,found.band = best.lr,best.why,best.band
-    if 'peak' in found.found: found.found['peak'] = best.lr
-
-# %% ../nbs/11_lr_find.ipynb #lf000015
-def _tells_progress(learn):
-    "Return False inside `no_bar` and `no_mbar`."
-    return hasattr(learn, 'progress') and learn.create_mbar
-
-class _Bar:
-    "One progress bar over the steps of all runs and trials."
-    def __init__(self, num_it, n_runs, is_shown):
-        self.num_it,self.n_done = num_it,0
-        hidden = SimpleNamespace(update=noop, on_iter_end=noop, total=0)
-        self.bar = progress_bar(range(num_it*n_runs), leave=False) if is_shown else hidden
-        self.bar.update(0)
-
-    def add(self, n_steps):
-        "Make the bar longer by `n_steps`, from where it should be now."
-        self.n_done = self.bar.total
-        self.bar.total += n_steps
-
-    def begin_run(self, run): self.n_done = run*self.num_it
-
-    def show_row(self, row):
-        self.n_done += 1
-        shown = dict(lr='lr', train='train_loss_smooth', valid='valid_loss_smooth')
-        self.bar.comment = ', '.join(f'{k} {row[o]:.2g}' for k,o in shown.items() if o in row)
-        self.bar.update(self.n_done)
-
-    def close(self): self.bar.on_iter_end()
-
-# %% ../nbs/11_lr_find.ipynb #rs000003
-_last_tests = WeakKeyDictionary()   # by Learner
-_last_sweeps = WeakKeyDictionary()
-
-@patch(as_prop=True)
-def lr_find_result(self:Learner) -> LRFind|None:
-    "The result of the last range test: in full, or as far as it got. None if no test has been run."
-    return _last_tests.get(self)
-
-@patch(as_prop=True)
-def lr_find_sweep_result(self:Learner) -> LRSweep|None:
-    "The result of the last `lr_find_sweep`, with the settings that were tested to the end. None without one."
-    return _last_sweeps.get(self)
-
 # %% ../nbs/11_lr_find.ipynb #76b6d4e7
 @patch
 def lr_find_val(self:Learner,
-    # First learning rate. A slice or list gives the groups their ratios, which `fit_clr_beta(found)` keeps
+    # First learning rate. A slice or list sets the ratios of the groups, which `fit_clr_beta(found)` keeps
     start_lr:float|slice|list=1e-5,
-    end_lr:float|slice|list=10,     # Learning rate at the end of the test; the last step stays just below it
-    num_it:int=100,                 # Optimiser steps, 10 or more
-    linear:bool=False,              # Grow linearly, as Leslie Smith did? `start_lr` may be 0 then
-    wd:float|list|None=None,        # Weight decay, a number or one per parameter group. None: the Learner's
-    # Stop when the training loss stays above this multiple of its best smoothed value. True: 4. False: never
+    end_lr:float|slice|list=10,     # Learning rate at the end of the test (the last step stays just below it)
+    num_it:int=100,                 # Number of optimiser steps, 10 or more
+    linear:bool=False,              # True: the rate grows linearly, from 0 or more. False: by a factor
+    wd:float|list|None=None,        # Weight decay, one number or one per group. None: that of the Learner
+    # Stop when the training loss stays above this multiple of its best smoothed value. True means 4; False
+    # stops only if the loss is NaN or infinite
     stop_div:bool|float=True,
-    metrics:Callable|Metric|list|None=None, # Measured on each validation mini-batch. None: the Learner's
-    show_plot:bool=True,            # Plot the result?
-    # Functions that suggest a learning rate
+    metrics:Callable|Metric|list|None=None, # Metrics for validation mini-batches. None: those of the Learner
+    show_plot:bool=True,            # True: plot the result
+    # Functions that suggest a learning rate, (lrs, losses, num_it) to (lr, (x, y)). None: no suggestions
     suggest_funcs:Callable|tuple|list|None=(peak, valley, minimum, steep, slide),
-    n_runs:int=1,                   # Tests, each with other random numbers; suggestions are their medians
-    # What BatchNorm measures with: 'running' averages, the statistics of the mini-'batch', or 'both'
+    n_runs:int=1,                   # Number of tests, with different random numbers; results are medians
+    # Statistics in BatchNorm at validation: 'running' averages, those of the mini-'batch', or 'both'
     bn:str='both',
-    keep:dict|None=None,            # More objects to restore, by name, see `no_trace`
+    keep:dict|None=None,            # More objects to restore, by name, see `no_trace`. None: none
     valid_order:str='shuffled',     # Order of validation mini-batches: 'shuffled', or as in the 'loader'
-    wds:float|list|None=None,       # fastai 0.7's name for `wd`; give one of them
-    # Short cycles that decide about the peak. True: two if the test and the usual learning rate disagree;
-    # 'thorough': up to five in any case; False: none, as in 2018; a list: at these learning rates
+    wds:float|list|None=None,       # Weight decay, under the name of fastai 0.7; give `wd` or `wds`
+    # Short cycles that decide about the peak. True: two, if the test and the usual learning rate disagree.
+    # 'thorough': three to five, always. False: none, as in 2018. A list: one at each of these rates
     trials:bool|str|list=True,
-) -> LRFind: # Also kept at `learn.lr_find_result`, in full or as far as it got
-    """Range test: train at rising learning rates and measure, after each step, loss and metrics on the next
-    validation mini-batch. Leaves no trace.
+) -> LRFind: # Also kept as `learn.lr_find_result`, even if the test is interrupted
+    """Train at rising learning rates, measure loss and metrics on the next validation mini-batch after each
+    step, and restore the Learner.
     Raises `ValueError` if an argument is invalid, before anything runs. Source: fastai 0.7's `lr_find2`."""
     wd = weight_decay_of(wd, wds)
     plan = _checked_plan(self, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs,
@@ -286,25 +73,20 @@ def lr_find_val(self:Learner,
     if show_plot and not rank_distrib(): _show(self.lr_find_result)
     return self.lr_find_result
 
-def _show(found):
-    "Draw the result `found`. Where no notebook shows the figure, also say why it has no peak."
-    found.plot()
-    if found.peak is None and not IN_NOTEBOOK: print(found.verdict)
-
 # %% ../nbs/11_lr_find.ipynb #d40ba4ca
 @patch
 @delegates(Learner.lr_find_val, but='wd,wds,show_plot,trials')
 def lr_find_sweep(self:Learner,
-    wd:list|None=None,   # Weight decays to compare
-    mom:list|None=None,  # Momenta to compare
-    bs:list|None=None,   # Batch sizes to compare, in training with a loader of fastai's
-    show_plot:bool=True, # Plot the result?
-    wds:list|None=None,  # fastai 0.7's name for `wd`; give one of them
-    trials:bool|str|list=False, # Short cycles for each combination, as in `lr_find_val`
+    wd:list|None=None,   # Weight decays to compare. None: that of the Learner
+    mom:list|None=None,  # Momenta to compare. None: that of the optimiser
+    bs:list|None=None,   # Training batch sizes to compare, for fastai's loaders. None: that of the loader
+    show_plot:bool=True, # True: plot the result
+    wds:list|None=None,  # Weight decays, under the name of fastai 0.7; give `wd` or `wds`
+    trials:bool|str|list=False, # Short cycles for each combination, as in `lr_find_val`. False: none
     **kwargs
-) -> LRSweep: # Also kept at `learn.lr_find_sweep_result`, in full or as far as it got
-    "Run `lr_find_val` for each combination, from the same weights, with the same batches. Leaves no trace."
-    inspect.signature(self.lr_find_val).bind(**kwargs)  # a TypeError for what it does not know
+) -> LRSweep: # Also kept as `learn.lr_find_sweep_result`, even if the sweep is interrupted
+    "Run `lr_find_val` for each combination of settings, from the same weights and with the same batches."
+    inspect.signature(self.lr_find_val).bind(**kwargs)  # raises TypeError for unknown names
     check_initialised(self.model)
     given = dict(wd=weight_decay_of(wd, wds), mom=mom, bs=bs)
     grid = {name:_listed(values) for name,values in given.items() if values is not None}
@@ -322,13 +104,14 @@ def lr_find_sweep(self:Learner,
     if show_plot and not rank_distrib(): self.lr_find_sweep_result.plot()
     return self.lr_find_sweep_result
 
+# %% ../nbs/11_lr_find.ipynb #33585943
 def _listed(values):
-    "Return `values`, a list, an array, a tensor or one number, as a list of plain Python values."
+    "Return `values` (a list, array, tensor or one number) as a list of plain Python values."
     plain = lambda o: o.tolist() if hasattr(o, 'tolist') else o
     return L(plain(values)).map(plain)
 
 def _check_grid(learn, grid):
-    "Raise `ValueError` if the lists of settings in `grid` can't be tested."
+    "Raise `ValueError` if one of the settings in `grid` can't be tested."
     if not grid or not all(map(len, grid.values())):
         raise ValueError("give at least one list to compare: wd=[…], mom=[…] or bs=[…].")
     for wd in grid.get('wd', []):
@@ -338,14 +121,16 @@ def _check_grid(learn, grid):
     if 'bs' in grid: _check_batch_sizes(learn.dls.train, grid['bs'])
 
 def _check_batch_sizes(dl, sizes):
-    "Raise `ValueError` if the loader `dl` can't have batches of these `sizes`."
+    "Raise `ValueError` if the loader `dl` can't make batches of these `sizes`."
     for bs in sizes: check_integer('bs', bs)
     if not isinstance(dl, DataLoader):
-        raise ValueError("bs: only a loader of fastai's can change its batch size.")
+        raise ValueError("bs: this training loader can't change its batch size. Use fastai's DataLoader, or "
+                         "leave out bs=.")
     largest = max(sizes)
     if dl.n is not None and largest > dl.n:
-        raise ValueError(f"bs={largest}: the training set has only {dl.n} items.")
+        raise ValueError(f"bs={largest}: the training set has only {dl.n} items. Use a smaller batch size.")
 
+# %% ../nbs/11_lr_find.ipynb #c95ab647
 def _apply_settings(learn, settings):
     "Give `learn` the batch size and momentum of these settings."
     if 'bs' in settings: learn.dls.loaders[0] = _with_bs(learn.dls.train, settings['bs'])
@@ -354,8 +139,236 @@ def _apply_settings(learn, settings):
         learn.opt.set_hyper('mom', settings['mom'])
 
 def _with_bs(dl, bs):
-    "Return a loader like `dl` with this batch size, and with its items in the same order."
+    "Return a copy of the loader `dl` with batch size `bs` and the same order of items."
     new = dl.new(bs=bs)
     new.n = dl.n
     new.rng.setstate(dl.rng.getstate())
     return new
+
+# %% ../nbs/11_lr_find.ipynb #lf000007
+@dataclass
+class _Plan:
+    "What a range test does."
+    steps:Steps          # What each step trains with
+    measure:Measure|None # What is measured after each step. None: there is no validation set
+    stop_div:float       # Highest allowed smoothed loss, as a multiple of its best value. 0: no limit
+    linear:bool          # True: the learning rate grows linearly
+    n_runs:int           # Number of tests, one after the other
+    bn:str               # Statistics in BatchNorm at validation: 'running', 'batch' or 'both'
+    usual:float|None     # The usual learning rate for the optimiser. None: there is none
+    trials:bool|str|list # The argument of `lr_find_val`
+    moves_mom:bool       # True: a cycle can set the momentum of this optimiser
+    funcs:tuple          # Suggestion functions
+    keep:dict|None       # More objects to restore, by name. None: none
+
+# %% ../nbs/11_lr_find.ipynb #410212f4
+def _planned_lrs(start_lr, end_lr, num_it, linear, n_groups, learner_lr):
+    "Return the learning rate of each step, and the multiple of it for each parameter group."
+    start_lrs = per_group('start_lr', start_lr, n_groups)
+    end_lrs = per_group('end_lr', end_lr, n_groups)
+    start,end = start_lrs[-1],end_lrs[-1]
+    if not (start > 0 or linear and start == 0):
+        raise ValueError(f"start_lr={start_lr}: start_lr must be above 0. (With linear=True, 0 is allowed.)")
+    if not start < end:
+        raise ValueError(f"start_lr={start_lr}, end_lr={end_lr}: start_lr must be below end_lr.")
+
+    # the ratios come from the first of these that has a value for each group
+    given = [lrs for lr,lrs in ((start_lr,start_lrs), (end_lr,end_lrs)) if _is_per_group(lr)]
+    if _is_per_group(learner_lr): given.append(per_group('lr', learner_lr, n_groups))
+    ratios = [_ratios(lrs) for lrs in given if lrs[-1] > 0] or [[1.]*n_groups]
+    if start > 0 and _is_per_group(start_lr) and _is_per_group(end_lr) and not np.allclose(*ratios[:2]):
+        raise ValueError(f"start_lr={start_lr}, end_lr={end_lr}: the ratios of the parameter groups must be "
+                         "the same at the start and at the end. Give end_lr as one number.")
+    return _lrs(start, end, num_it, linear),ratios[0]
+
+# %% ../nbs/11_lr_find.ipynb #d1ca237c
+def _is_per_group(lr):
+    if hasattr(lr, 'tolist'): lr = lr.tolist()  # a tensor or array, and a scalar of one
+    return isinstance(lr, slice) or len(L(lr, use_list=None)) > 1
+
+def _ratios(lrs): return [lr/lrs[-1] for lr in lrs]
+
+def _lrs(start, end, num_it, linear):
+    "Return `num_it` learning rates from `start` to just below `end`."
+    if linear: return [start + (end-start)*i/num_it for i in range(num_it)]
+    return [start*(end/start)**(i/num_it) for i in range(num_it)]
+
+# %% ../nbs/11_lr_find.ipynb #lf000011
+def _checked_optimiser(learn):
+    "Return an optimiser like that of the search. Raises `ValueError` if it has no learning rate."
+    opt = fresh_opt(learn, False)
+    if 'lr' not in opt.hypers[-1]:
+        raise ValueError(f"this optimiser ({opt_name(opt)}) has no learning rate to search. Use "
+                         "another one, such as opt_func=sgd or Adam.")
+    return opt
+
+def _learner_lr(learn):
+    "Return the learning rate of the Learner, or of a `partial` in `opt_func`, which a new optimiser gets."
+    is_new = learn.opt is None
+    keywords = getattr(learn.opt_func, 'keywords', {}) if is_new else {}
+    return keywords.get('lr', learn.lr)
+
+def _can_move_mom(opt):
+    "Return True if a cycle can set the momentum of `opt`."
+    try: check_mom(opt)
+    except ValueError: return False
+    return True
+
+# %% ../nbs/11_lr_find.ipynb #lf000012
+def _checked_stop_div(stop_div):
+    "Return `stop_div` as a factor: 4 for True, and 0 for False or None."
+    if stop_div is None or isinstance(stop_div, (bool, np.bool_, int)) and not stop_div: return 0
+    if stop_div is True: return 4
+    return check_number('stop_div', stop_div, lambda o: o>1, 'True, False or a factor above 1')
+
+def _checked_metrics(metrics, learn):
+    "Return `metrics`, or those of the Learner if it is None, and the names of their columns."
+    for o in L(metrics):
+        if not isinstance(o, Metric) and not callable(o):
+            raise ValueError(f"metrics: {o!r} is no metric. Give functions or Metric objects.")
+    metrics = learn.metrics if metrics is None else L(metrics).map(mk_metric)
+    ours = ['lr','run','train_loss','valid_loss']
+    endings = [a+b for a in ('','_batch') for b in ('','_smooth','_centred')]
+    names = unique_names(ours+[o.name for o in metrics], endings)
+    return metrics,names[len(ours):]
+
+def _checked_funcs(suggest_funcs):
+    "Return `suggest_funcs` as a tuple, which is empty for None and False."
+    funcs = () if suggest_funcs is None or suggest_funcs is False else tuplify(suggest_funcs)
+    for func in funcs:
+        if not callable(func):
+            raise ValueError(f"suggest_funcs: {func!r} is no function. Give functions such as valley.")
+    return funcs
+
+# %% ../nbs/11_lr_find.ipynb #5c00d357
+def _checked_bn(model, bn):
+    "Return `bn`, or 'running' if `model` has no other statistics. Raises `ValueError` if `bn` is impossible."
+    check_choice('bn', bn, bn_columns)
+    scripted = [name for name,module in model.named_modules() if _is_scripted_norm(module)]
+    if scripted and bn == 'batch':
+        raise ValueError(f"bn={bn!r}: {scripted[0]} is scripted or traced, so it always uses its running "
+                         "averages. Use bn='running'.")
+    is_choice = any(map(has_averages, model.modules())) and not scripted
+    return bn if is_choice or bn == 'batch' else 'running'
+
+def _is_scripted_norm(module):
+    if not isinstance(module, torch.jit.ScriptModule): return False
+    return re.search('BatchNorm|InstanceNorm', getattr(module, 'original_name', ''))
+
+# %% ../nbs/11_lr_find.ipynb #1f6d6d5b
+def _checked_trials(trials):
+    "Return `trials`. If it holds learning rates, return them as a list, from high to low."
+    if hasattr(trials, 'tolist'): trials = trials.tolist()  # a tensor or array
+    if isinstance(trials, bool) or trials == 'thorough': return trials
+    if isinstance(trials, str) or not is_iter(trials) or not (lrs := list(trials)):
+        raise ValueError(f"trials={trials!r}: must be True, False, 'thorough' or a list of learning rates.")
+    lrs = {check_number('trials', lr, lambda o: o>0, 'a list of rates above 0') for lr in lrs}
+    return sorted(lrs, reverse=True)
+
+# %% ../nbs/11_lr_find.ipynb #fc1f986a
+def _checked_plan(learn, start_lr, end_lr, num_it, linear, wd, stop_div, metrics, suggest_funcs, n_runs, bn,
+                  keep, valid_order, trials):
+    "Check these arguments of `lr_find_val`, and return the `_Plan`."
+    check_keep(keep)
+    check_initialised(learn.model)
+    check_processes()
+    check_choice('linear', linear, (True, False))
+    num_it = check_integer('num_it', num_it, 10)
+    n_runs = check_integer('n_runs', n_runs)
+    opt = _checked_optimiser(learn)
+    lrs,ratios = _planned_lrs(start_lr, end_lr, num_it, linear, len(opt.param_lists), _learner_lr(learn))
+    metrics,metric_names = _checked_metrics(metrics, learn)
+    n_accumulated = max([getattr(cb, 'n_acc', 1) for cb in learn.cbs], default=1)  # items, not batches
+    check_choice('valid_order', valid_order, ('shuffled', 'loader'))
+    bn = _checked_bn(learn.model, bn)
+    measure = Measure(metrics, metric_names, valid_order, bn) if has_valid(learn.dls) else None
+    steps = Steps(lrs, ratios, wd_per_group(wd, opt), num_it*n_accumulated)
+    plan = _Plan(
+        steps=steps, measure=measure, stop_div=_checked_stop_div(stop_div), linear=linear, n_runs=n_runs,
+        bn=bn, usual=usual_rates.get(kind_of_optimiser(learn.opt_func)), trials=_checked_trials(trials),
+        moves_mom=_can_move_mom(opt), funcs=_checked_funcs(suggest_funcs), keep=keep)
+    check_batches(learn, steps.n_batches)
+    precision_of(learn, warns=True)
+    if not measure: warn("there is no validation set: only the training loss is tracked.")
+    return plan
+
+# %% ../nbs/11_lr_find.ipynb #9829f77f
+def _result(plan, searches):
+    "Return what `searches` measured, as an `LRFind`."
+    tables = [table_of(search.rows) for search in searches]
+    stops = [search.stopped for search in searches]
+    found = combine_runs(tables, stops, plan.funcs, len(plan.steps.lrs), plan.usual, plan.linear, plan.bn)
+    if set(plan.steps.ratios) != {1.}: found.ratios = plan.steps.ratios
+    return found
+
+def _lrs_of_trials(found, trials):
+    "Return the learning rates for trials, or an empty list if there is no peak."
+    if not trials or found.peak is None: return []
+    if is_listy(trials): return trials
+    return candidates(_peak_of(found), thorough=trials == 'thorough')
+
+def _peak_of(found): return Peak(found.peak, found.why, found.band, found.rival)
+
+# %% ../nbs/11_lr_find.ipynb #126b1d7f
+def _run_trials(learn, plan, found, bar):
+    "Run the trials that `plan` asks for, and let them decide about the peak of `found`."
+    lrs = _lrs_of_trials(found, plan.trials)
+    if not lrs: return
+    if _tells_progress(learn):
+        rates = ', '.join(f'{lr:.2g}' for lr in lrs)
+        tell(f"Trying a cycle of {trial_steps} steps at each of {rates} (trials=False skips this)")
+    bar.add(trial_steps*len(lrs))
+    cycles = [cycle_of(plan.steps, lr, trial_steps, plan.moves_mom) for lr in lrs]
+    rows = [run_trial(learn, cycle, plan.measure, plan.keep, bar.show_row) for cycle in cycles]
+    found.trials = pd.DataFrame(rows, columns=trial_columns)
+    best = decide(_peak_of(found), found.trials)
+    found.peak,found.why,found.band = best.lr,best.why,best.band
+    if 'peak' in found.found: found.found['peak'] = best.lr
+
+# %% ../nbs/11_lr_find.ipynb #lf000015
+def _tells_progress(learn):
+    "Return True outside of `no_bar` and `no_mbar`."
+    return hasattr(learn, 'progress') and learn.create_mbar
+
+class _Bar:
+    "One progress bar over the steps of all runs and trials."
+    def __init__(self, num_it, n_runs, is_shown):
+        self.num_it,self.n_done = num_it,0
+        hidden = SimpleNamespace(update=noop, on_iter_end=noop, total=0)
+        self.bar = progress_bar(range(num_it*n_runs), leave=False) if is_shown else hidden
+        self.bar.update(0)
+
+    def add(self, n_steps):
+        "Make the bar longer by `n_steps`, and count on from its old end."
+        self.n_done = self.bar.total
+        self.bar.total += n_steps
+
+    def begin_run(self, run): self.n_done = run*self.num_it
+
+    def show_row(self, row):
+        self.n_done += 1
+        shown = dict(lr='lr', train='train_loss_smooth', valid='valid_loss_smooth')
+        self.bar.comment = ', '.join(f'{k} {row[o]:.2g}' for k,o in shown.items() if o in row)
+        self.bar.update(self.n_done)
+
+    def close(self): self.bar.on_iter_end()
+
+# %% ../nbs/11_lr_find.ipynb #rs000003
+_last_tests = WeakKeyDictionary()   # by Learner
+_last_sweeps = WeakKeyDictionary()
+
+@patch(as_prop=True)
+def lr_find_result(self:Learner) -> LRFind|None:
+    "Return the result of the last range test, or the part that an interrupted test has measured, or None."
+    return _last_tests.get(self)
+
+@patch(as_prop=True)
+def lr_find_sweep_result(self:Learner) -> LRSweep|None:
+    "Return the result of the last `lr_find_sweep`, with the settings that were fully tested, or None."
+    return _last_sweeps.get(self)
+
+# %% ../nbs/11_lr_find.ipynb #855085c2
+def _show(found):
+    "Draw the result `found`. Outside of a notebook, print why if it has no peak."
+    found.plot()
+    if found.peak is None and not IN_NOTEBOOK: print(found.verdict)

@@ -19,24 +19,24 @@ from torch.utils.data import BatchSampler,IterableDataset,RandomSampler,Sequenti
 # %% ../nbs/11_lr_search.ipynb #se000006
 @dataclass
 class Steps:
-    "The steps of a search, and what each trains with."
+    "What each step of a search trains with."
     lrs:list            # Learning rate of each step
-    ratios:list         # Learning rate of each parameter group, as a multiple of that
-    wd:list|None        # Weight decay of each parameter group. None: the Learner's
-    n_batches:int       # Training batches, at most
-    moms:list|None=None # Momentum of each step. None: the optimiser's
+    ratios:list         # Learning rate of each parameter group, as a multiple of the step's
+    wd:list|None        # Weight decay of each parameter group. None: that of the Learner
+    n_batches:int       # Most training batches that the steps may need
+    moms:list|None=None # Momentum of each step. None: that of the optimiser
 
 @dataclass
 class Measure:
     "What a search measures on each validation mini-batch."
     metrics:list      # Metrics
     metric_names:list # Names of their columns
-    valid_order:str   # Of the mini-batches: 'shuffled', or that of the 'loader'
-    bn:str            # What BatchNorm measures with: 'running', 'batch' or 'both'
-    first:int=0       # The first step that is measured
+    valid_order:str   # Order of the mini-batches: 'shuffled', or as in the 'loader'
+    bn:str            # Statistics in BatchNorm: 'running' averages, the mini-'batch', or 'both'
+    first:int=0       # First step that is measured, from 0
 
 # %% ../nbs/11_lr_search.ipynb #lf000002
-# for each `bn`, the endings of columns: is the column measured with the mini-batch's own statistics?
+# for each `bn`, the endings of columns. True: measured with the statistics of the mini-batch itself
 bn_columns = {
     'running': {'':False},
     'batch':   {'':True},
@@ -47,16 +47,16 @@ def has_averages(module):
     return isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None
 
 def _drop_averages(norm):
-    "Make the layer `norm` use the statistics of the mini-batch."
-    if not type(norm).__module__.startswith('torch.'): norm.train()  # a user's own class looks at `training`
-    else:  # in eval mode still, so that SyncBatchNorm does not wait for other processes
+    "Make the layer `norm` use the statistics of the mini-batch itself."
+    if not type(norm).__module__.startswith('torch.'): norm.train()  # a user's class depends on `training`
+    else:  # it stays in eval mode, so that SyncBatchNorm does not wait for other processes
         norm.running_mean = None
         norm.running_var = None
         norm.track_running_stats = False
 
 # %% ../nbs/11_lr_search.ipynb #810cabad
 class _BeforeMeasuring:
-    "All that a measurement changes, as it was before."
+    "The state before a measurement, for everything that it changes."
     def __init__(self, learn):
         self.learn = learn
         self.restore_modules = forward_state(learn.model, loss_of(learn))
@@ -79,7 +79,7 @@ class _BeforeMeasuring:
 _order_seed = 0
 
 def shuffled(dl):
-    "Return a loader of the items of `dl` in a random order, always the same, or `dl` if its order must stay."
+    "Return a copy of `dl` in a fixed random order, or `dl` itself if its order must stay."
     if isinstance(dl, torch.utils.data.DataLoader): return _shuffled_torch(dl)
     if not isinstance(dl, DataLoader): return dl
     distributed = getattr(sys.modules.get('fastai.distributed'), 'DistributedDL', ())
@@ -92,14 +92,15 @@ def _shuffled_fastai(dl):
     if is_language_model or not dl.indexed or dl.n is None: return dl
     before,random_states = dict(vars(dl)),get_random_states()
     try: new = dl.new(shuffle=True)
-    except Exception: return dl  # a class whose `new` does not work is used as it is
-    finally:  # fastai draws the new loader's seed, and may note the types of items in the old one
+    except Exception: return dl  # if `new` does not work, the loader is used as it is
+    finally:  # `new` draws a random seed, and may change attributes of the old loader
         vars(dl).clear()
         vars(dl).update(before)
         set_random_states(**random_states)
     new.n,new.rng = dl.n,random.Random(_order_seed)
     return new
 
+# %% ../nbs/11_lr_search.ipynb #6370f836
 def _shuffled_torch(dl):
     if isinstance(dl.dataset, IterableDataset) or not _is_made_by_torch(dl): return dl
     generator = torch.Generator().manual_seed(_order_seed)
@@ -111,7 +112,7 @@ def _shuffled_torch(dl):
     return new
 
 def _is_made_by_torch(dl):
-    "Return True if torch made the sampler of `dl`, which then gives each item once, and its batch sampler."
+    "Return True if torch made the samplers of `dl`, so that each item comes exactly once."
     sampler = dl.sampler
     gives_each_once = type(sampler) is SequentialSampler or (
         type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(dl.dataset))
@@ -120,19 +121,19 @@ def _is_made_by_torch(dl):
 
 # %% ../nbs/11_lr_search.ipynb #694de172
 def validation_batches(dl, is_seeded=False):
-    """Return an iterator over the batches of `dl`, again and again. Raises `ValueError` if there is none.
-    `is_seeded` seeds all random numbers before each pass."""
+    """Return an endless iterator over the batches of `dl`. If `is_seeded`, random numbers are seeded before
+    each pass. Raises `ValueError` if there is no batch."""
     for n_pass in itertools.count():
-        if is_seeded: set_seed(_order_seed+n_pass)  # some loaders draw their order from numpy's
+        if is_seeded: set_seed(_order_seed+n_pass)  # some loaders draw their order from NumPy
         batch = None
         for batch in dl: yield batch
         if batch is None: raise ValueError("the validation loader has no batches: give it at least one.")
 
 def _has_one_class(targets):
-    "Return True if the `targets` of a mini-batch are class numbers, and all the same."
+    "Return True if the `targets` of a mini-batch are numbers of one class, eight or more."
     y = targets[0] if len(targets) == 1 else None
     is_classes = isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point()
-    return is_classes and len(y) >= 8 and (y==y[0]).all().item()  # a few may be alike by chance
+    return is_classes and len(y) >= 8 and (y==y[0]).all().item()  # a few may be the same by chance
 
 # %% ../nbs/11_lr_search.ipynb #lf000004
 class _Probe:
@@ -154,21 +155,21 @@ class _Probe:
         return columns
 
     def _all_columns(self, batch, before):
-        "Return the columns of each kind of BatchNorm statistics that `bn` asks for."
+        "Return the columns for each kind of BatchNorm statistics in `bn`."
         columns = {}
         endings = bn_columns[self.what.bn]
         for i,(ending,own_statistics) in enumerate(endings.items()):
             if i > 0: before.restore()
             is_last = i+1 == len(endings)
-            inputs = batch if is_last else apply(torch.clone, batch)  # a model may write into its input
+            inputs = batch if is_last else apply(torch.clone, batch)  # a model may change its input
             values = self._evaluate(inputs, own_statistics)
             columns.update({name+ending:value for name,value in values.items()})
         return columns
 
     def _evaluate(self, batch, own_statistics):
-        "Return loss and metrics of `batch`, which are NaN if it can't be evaluated."
+        "Return loss and metrics of `batch`, or NaN for each if it can't be evaluated."
         learn = self.learn
-        # a layer that is frozen in training, so in eval mode now, keeps its averages
+        # a frozen layer, which is in eval mode during training too, keeps its averages
         norms = [m for m in learn.model.modules() if own_statistics and has_averages(m) and m.training]
         learn.model.eval()
         for norm in norms: _drop_averages(norm)
@@ -181,28 +182,29 @@ class _Probe:
         "Send `batch` through the model. Return True if a loss was computed."
         loss_before = self.learn.loss
         try: self.learn.one_batch(self.n_measured, batch)
-        except CancelValidException: pass  # `ShortEpochCallback` raises it when the batch is over
+        except CancelValidException: pass  # `ShortEpochCallback` raises it after the batch
         except ValueError as e:
             if 'more than 1 value' not in str(e): raise
-            self._warn('one item', "a validation mini-batch of one item has no statistics of its own, so "
-                                   "loss and metrics are NaN there.")
+            self._warn('one item', "a validation mini-batch has only one item, and BatchNorm can't compute "
+                                   "its statistics: loss and metrics are NaN there. Use a larger "
+                                   "batch size for validation, or bn='running'.")
             return False
         if not len(self.learn.yb):
-            raise ValueError("the validation loader gives inputs without labels, so there is no loss to "
-                             "measure: give the Learner a validation set with labels, or none.")
+            raise ValueError("the validation loader gives inputs without labels, so no loss can be measured. "
+                             "Give the Learner a validation set with labels, or none.")
         has_loss = self.learn.loss is not loss_before
         if not has_loss:
             self._warn('left out', "a callback leaves out validation mini-batches: loss and metrics are NaN "
-                                   "there.")
+                                   "there. Remove the callback with learn.removed_cbs to measure them.")
         return has_loss
 
     def _values(self):
         if self.n_measured == 0 and self.keeps_order and _has_one_class(self.learn.yb):
             is_asked = self.what.valid_order == 'loader'
-            remedy = "put the validation set in a mixed order"
-            if is_asked: remedy = "valid_order='shuffled' mixes them"
+            remedy = "shuffle the validation set"
+            if is_asked: remedy = "use valid_order='shuffled'"
             self._warn('one class', "all items of the first validation mini-batch are of one class, so "
-                                    f"losses and metrics there say little: {remedy}.")
+                                    f"its loss and metrics say little: {remedy}.")
         values = dict(valid_loss=self.learn.loss.mean())
         for name,metric in zip(self.what.metric_names, self.what.metrics):
             values[name] = self._value_of(name, metric)
@@ -211,7 +213,7 @@ class _Probe:
     def _no_values(self): return {name:tensor(math.nan) for name in ('valid_loss', *self.what.metric_names)}
 
     def _value_of(self, name, metric):
-        "Return the value of `metric`, NaN if it says that a mini-batch is not enough."
+        "Return the value of `metric`, or NaN if it can't be computed on a mini-batch."
         try:
             metric.reset()
             metric.accumulate(self._on_device() if type(metric) is AvgMetric else self.learn)
@@ -222,7 +224,7 @@ class _Probe:
             return tensor(math.nan)
 
     def _on_device(self):
-        "Return what an `AvgMetric` needs; fastai would move predictions to the CPU, and wait for the device."
+        "Return what an `AvgMetric` needs, on the device: a move to the CPU would wait for the device."
         learn = self.learn
         return SimpleNamespace(pred=learn.pred, yb=learn.yb, to_detach=partial(learn.to_detach, cpu=False))
 
@@ -232,19 +234,19 @@ class _Probe:
         self.warned_about.add(subject)
 
 # %% ../nbs/11_lr_search.ipynb #lf000006
-_n_above_to_stop = 5  # so many bad mini-batches in a row hardly happen by chance
+_n_above_to_stop = 5  # five bad mini-batches in a row hardly happen by chance
 
 class StopRule:
-    "When a range test ends."
+    "Decide when a range test ends."
     def __init__(self,
         num_it,   # Steps of the whole test
-        stop_div, # Highest smoothed loss, as a multiple of its best. 0: any
+        stop_div, # Highest allowed smoothed loss, as a multiple of its best value. 0: no limit
     ):
         self.num_it,self.stop_div = num_it,stop_div
         self.limit = LossLimit(stop_div or math.inf)
 
     def reason(self, n_steps, loss, smooth_loss):
-        "Take in the training losses of step `n_steps`. Return why the test ends there, None if it goes on."
+        "Add the training losses of step `n_steps`. Return why the test ends there, or None if it goes on."
         if not (math.isfinite(loss) and math.isfinite(smooth_loss)):
             return f"the training loss was {loss} at step {n_steps} of {self.num_it}"
         if self.limit(smooth_loss, loss) == _n_above_to_stop:
@@ -255,39 +257,40 @@ class StopRule:
 
 # %% ../nbs/11_lr_search.ipynb #7294eb6f
 class _UsedLR(Callback):
-    "The learning rate with which the optimiser is about to step, after all other callbacks have set theirs."
+    "Note the learning rate of each step, after all other callbacks."
     order,run_valid = sys.maxsize,False
     value = None
     def before_step(self): self.value = float(self.opt.hypers[-1]['lr'])
 
 class _Epochs(Callback):
-    """Let a fit go on for as many epochs as it needs. Callbacks see the number that stock `lr_find` would
-    plan, so that schedules of other hyper-parameters are the same."""
+    """Let a fit go on for as many epochs as it needs. Other callbacks see the number of epochs that fastai's
+    `lr_find` plans, so that schedules of other hyper-parameters are the same."""
     order = sys.maxsize
     def __init__(self, planned, most): self.planned,self.most = planned,most
     def before_fit(self): self.learn.n_epoch = self.most  # the loop over epochs reads it next
     def before_epoch(self): self.learn.n_epoch = self.planned if self.epoch < self.planned else self.most
 
+# %% ../nbs/11_lr_search.ipynb #7ee61912
 class Search(Callback):
     """Train one step at each learning rate and measure, after each, the next validation mini-batch.
     A row is one optimiser step. It has several micro-batches if gradients are accumulated."""
-    name = 'lr_finder'  # fastai's trackers and loggers keep quiet during a callback of this name
+    name = 'lr_finder'  # fastai's trackers and loggers do nothing in a fit with a callback of this name
     order,run_valid = ParamScheduler.order,False
     def __init__(self,
-        steps:Steps,
-        stop_rule,                 # Its `reason` says after each step why the search ends there, or None
-        measure:Measure|None=None, # None: nothing is measured
-        show_row:Callable=noop,    # Called with the row of each step
+        steps:Steps,               # What each step trains with
+        stop_rule,                 # `stop_rule.reason` returns why the search ends after a step, or None
+        measure:Measure|None=None, # What is measured. None: nothing
+        show_row:Callable=noop,    # Function that is called with the row of each step
     ):
         store_attr()
         self.used_lr = _UsedLR()
         self.probe = None             # measures validation, if there is a validation set
-        self.averages = defaultdict(AvgSmoothLoss)  # of each column
-        self.rows = []                # what was measured, a dictionary per step
-        self.micro_losses = []        # of the step that is not finished yet
-        self.has_loss = False         # Has the micro-batch a loss that is not in `micro_losses` yet?
-        self.has_stepped = False      # Has the optimiser made a step that is not in `rows` yet?
-        self.epoch_has_loss = False   # Has the training loader given a batch in this epoch?
+        self.averages = defaultdict(AvgSmoothLoss)  # smoothed value of each column
+        self.rows = []                # a dictionary per step with what was measured
+        self.micro_losses = []        # losses of the step that is not finished yet
+        self.has_loss = False         # does the micro-batch have a loss that is not yet in `micro_losses`?
+        self.has_stepped = False      # has the optimiser made a step that is not yet in `rows`?
+        self.epoch_has_loss = False   # has there been a training loss in this epoch?
         self.has_warned = False
         self.stopped = None           # why the test ended
 
@@ -317,13 +320,15 @@ class Search(Callback):
         if self.has_stepped: self._finish_step()
 
     def after_cancel_train(self):
-        "Finish a step after which a callback has ended the epoch: it had no `after_batch`."
+        "Finish the step if a callback ended the epoch right after it: there was no `after_batch`."
         if self.has_stepped: self.after_batch()
     after_cancel_epoch = after_cancel_train
 
     def before_validate(self):
         if hasattr(self, 'gather_preds'): return  # a callback asks for predictions
-        if not self.epoch_has_loss: raise ValueError("the training loader gave no batch that was trained on.")
+        if not self.epoch_has_loss:
+            raise ValueError("the training loader gave no batch that was trained on. Check the loader, and "
+                             "callbacks that skip batches.")
         raise CancelValidException()
 
     def _finish_step(self):
@@ -343,7 +348,7 @@ class Search(Callback):
         if self.stopped: raise CancelFitException()
 
     def _with_smoothed(self, values):
-        "Return `values`, averaged over all processes, and smoothed. A NaN of validation is not averaged."
+        "Return `values` as averages over all processes, and smoothed. A NaN in validation is not smoothed."
         row = {}
         for name,value in zip(values, averaged(*values.values())):
             is_missing = value.isnan() and name != 'train_loss'
@@ -352,36 +357,37 @@ class Search(Callback):
         return row
 
     def _lr_of_step(self):
-        "Return the learning rate that the optimiser used. Warn if it is not the planned one."
+        "Return the learning rate that the optimiser used. Warn if it was not the planned rate."
         lr = ifnone(self.used_lr.value, float(self.opt.hypers[-1]['lr']))
         if math.isclose(lr, self.planned_lr, rel_tol=1e-6): return self.planned_lr
         if not self.has_warned:
             warn("a callback replaces the learning rates of the search "
-                 f"({lr:.3g} where {self.planned_lr:.3g} was to be tried): `df.lr` has what was used, and "
-                 "suggestions mean little. Take the callback out with `learn.removed_cbs`.")
+                 f"({lr:.3g} instead of {self.planned_lr:.3g}): `df.lr` has the rates that were used, and "
+                 "the suggestions mean little. Remove the callback with `learn.removed_cbs`.")
         self.has_warned = True
         return lr
 
 # %% ../nbs/11_lr_search.ipynb #9829f77f
 def run_search(
-    learn:Learner,
-    search:Search,
-    run:int=0,           # Number of the run
-    keep:dict|None=None, # More objects to restore, by name, see `no_trace`
+    learn:Learner,       # It is restored after the search
+    search:Search,       # Its `rows` get what it measures
+    run:int=0,           # Number of the run. 0: with the random numbers that training would have
+    keep:dict|None=None, # More objects to restore, by name, see `no_trace`. None: none
 ):
-    "Train with `search`, which notes what it measures, and leave no trace of it on `learn`."
+    "Train and measure with `search`, and restore `learn`."
     steps = search.steps
     with without_trace(learn, keep):
         if run > 0: _reseed_all(learn, run)
         try: len(learn.dls.train)
         except TypeError: learn.dls.loaders[0] = _Sized(learn.dls.train, len(steps.lrs))
-        n_epoch = steps.n_batches//len(learn.dls.train) + 1  # as stock `lr_find` plans
-        epochs = _Epochs(n_epoch, most=steps.n_batches+1)  # more than enough: `search` ends the fit
+        n_epoch = steps.n_batches//len(learn.dls.train) + 1  # as fastai's `lr_find` plans
+        epochs = _Epochs(n_epoch, most=steps.n_batches+1)  # more than are needed: `search` ends the fit
         learn.fit(n_epoch, wd=steps.wd, cbs=[search, search.used_lr, epochs])
     search.stopped = search.stopped or f"stopped by a callback after {len(search.rows)} steps"
 
+# %% ../nbs/11_lr_search.ipynb #f528fdcd
 def _reseed_all(learn, run):
-    "Give `run` other random numbers, and so another order of batches."
+    "Seed all random numbers and generators for `run`."
     seed = torch.randint(2**31, (run,))[-1].item()
     for i,generator in enumerate(data_generators(learn)): _reseed(generator, seed+i)
     set_seed(seed)
@@ -393,9 +399,8 @@ def _reseed(generator, seed):
     else:                                             generator.seed(seed)
 
 class _Sized(GetAttr):
-    "A loader without a length, given one."
+    "A loader that has no length, with the given `length`."
     _default = 'dl'
     def __init__(self, dl, length): self.dl,self.length = dl,length
     def __len__(self): return self.length
     def __iter__(self): return iter(self.dl)
-

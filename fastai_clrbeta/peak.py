@@ -12,18 +12,14 @@ from typing import NamedTuple
 
 # %% ../nbs/08_peak.ipynb #39effde0
 _smooth_share = 50  # The width of the smoothing is a 50th of the test: a turn takes several times as long
-_start_share = 10   # The first tenth shows where a curve starts: such low learning rates change little
-_start_least = 3    # At least three steps: their median outvotes an odd one
-_window_ends = 3    # The Gaussian window ends at three standard deviations: its weight there is 1%
-_loss_noise = 5     # A loss explodes beyond five times its noise: single steps hardly ever go that far
-_metric_times = 10  # A metric may go down and up: it explodes at ten times its usual distance from the start
+_window_ends = 3    # The Gaussian window ends at three standard deviations, where its weight is 1%
 
 def centred(
     y,                     # Values, one per step
     num_it:int|None=None,  # Steps of the whole test. None: the length of `y`
-    is_loss:bool=True,     # Is `y` a loss? A loss explodes only upwards, and is noticed earlier than a metric
-) -> pd.Series: # As long as `y`, NaN where `y` is not finite
-    "Smooth `y` from both sides, and so without lag. What explodes does not affect the steps before it."
+    is_loss:bool=True,     # True: a loss, which explodes upwards only. False: a metric, which goes either way
+) -> pd.Series: # As long as `y`. NaN where `y` is not finite
+    "Smooth `y` from both sides, which adds no lag. An explosion does not affect the steps before it."
     y = np.asarray(y, dtype=float)
     num_it = num_it or len(y)
     is_finite = np.isfinite(y)
@@ -32,13 +28,13 @@ def centred(
     return line
 
 def _centred(y, num_it, is_loss):
-    "Return the line through `y`, all of whose values are finite."
+    "Return the line through `y`, which has only finite values."
     median = y.rolling(1 + 2*max(1, num_it//_smooth_share), center=True, min_periods=1).median()
     is_exploded = _exploded(y, median, num_it, is_loss)
-    stretch = is_exploded.astype(int).diff().ne(0).cumsum()
-    line = median.groupby(stretch).transform(_gaussian, sigma=max(1, num_it/_smooth_share))
+    part = is_exploded.astype(int).diff().ne(0).cumsum()
+    line = median.groupby(part).transform(_gaussian, sigma=max(1, num_it/_smooth_share))
 
-    goes_down = line[is_exploded].mean() < line[~is_exploded].mean()  # as a metric may
+    goes_down = line[is_exploded].mean() < line[~is_exploded].mean()  # only a metric may
     sign = -1 if goes_down else 1
     return sign*no_steeper(sign*line.to_numpy(), y.diff().abs().max())
 
@@ -47,8 +43,9 @@ def _gaussian(y, sigma):
     window = y.rolling(1 + 2*math.ceil(_window_ends*sigma), center=True, min_periods=1, win_type='gaussian')
     return window.mean(std=sigma)
 
+# %% ../nbs/08_peak.ipynb #3a7902f9
 def no_steeper(line, limit):
-    "Return `line`, lowered so far that neighbours differ by `limit` at most. So low steps stay as they are."
+    "Return `line`, lowered until neighbours differ by `limit` at most. The low steps stay the same."
     line = np.array(line, dtype=float)
     if not (np.abs(np.diff(line)) > limit).any(): return line
     forth = [(i-1, i) for i in range(1, len(line))]
@@ -56,14 +53,21 @@ def no_steeper(line, limit):
     for neighbour,i in forth+back: line[i] = min(line[i], line[neighbour]+limit)
     return line
 
+# %% ../nbs/08_peak.ipynb #610d84e5
+_start_share = 10   # The first tenth shows where a curve starts: such low learning rates change little
+_start_least = 3    # At least three steps, so that their median ignores a single odd one
+_loss_noise = 5     # The noise of single steps hardly ever goes five times its median away
+_metric_times = 10  # A metric explodes at ten times its usual distance from the start
+
 def _exploded(y, smooth, num_it, is_loss):
-    "Return for each step whether `smooth` has exploded, a loss by more than all that it had gained."
+    "Return for each step of `y` whether the line `smooth` has exploded."
     start = _start_level(y, num_it)
     distance = smooth-start
     if not is_loss: return distance.abs() > _metric_times*max(abs(start), distance.abs().median())
 
+    fall = -distance.min()
     noise = (y-smooth).abs().median()
-    return distance > max(-distance.min(), _loss_noise*noise)
+    return distance > max(fall, _loss_noise*noise)
 
 def _start_level(y, num_it):
     "Return the level at which the curve `y` starts."
@@ -71,23 +75,20 @@ def _start_level(y, num_it):
 
 # %% ../nbs/08_peak.ipynb #pk100002
 _clear_times = 3  # Three times the noise is clear: it is two standard deviations of a normal noise
-_rounding = 1e-3  # A change by a thousandth of the start is none, even without any noise
-_new_weight = 0.02 # Weight of a new loss in fastai's smoothed loss, `Recorder(beta=0.98)`
-_times_best = 4    # A test has diverged, as in `lr_find_val`, if the loss stays above 4 times its best …
-_n_above = 5       # … for five steps
+_rounding = 1e-3  # Changes below a thousandth of the start don't count, even if there is no noise
 
 class Curve(NamedTuple):
     "What the training losses of a range test show."
     half:float|None     # Learning rate at which half of the fall is done. None: there is no clear fall
-    explodes:float|None # Learning rate from which the loss stays above its start. None: it does not
+    explodes:float|None # Learning rate from which the loss stays above its start. None: it does not explode
 
 def read_curve(
     lrs,                 # Learning rate of each step
-    losses,              # Training loss of each step, as measured
+    losses,              # Training loss of each step, not smoothed
     num_it:int,          # Steps of the whole test
-    diverged:bool=False, # Did the test end because the loss exploded, even if only in the last step?
+    diverged:bool=False, # True: the test ended because the loss exploded, even if only in the last step
 ) -> Curve:
-    "Return where the loss falls and where it explodes."
+    "Return the learning rates at which the loss has fallen by half and at which it explodes."
     n_steps = _diverged_after(losses)
     diverged = diverged or n_steps < len(losses)
     lrs,losses = np.asarray(lrs, dtype=float)[:n_steps],pd.Series(np.asarray(losses, dtype=float)[:n_steps])
@@ -105,8 +106,13 @@ def read_curve(
     is_over.iloc[-1] |= diverged
     return Curve(half, float(lrs[is_over.idxmax()]) if is_over.any() else None)
 
+# %% ../nbs/08_peak.ipynb #ab12256d
+_new_weight = 0.02 # Weight of a new loss in fastai's smoothed loss, `Recorder(beta=0.98)`
+_times_best = 4    # As in `lr_find_val`, a test has diverged if the loss stays above 4 times its best …
+_n_above = 5       # … for five steps
+
 def _diverged_after(losses):
-    "Return after how many steps a test with these `losses` ends by default: all, or fewer if it diverges."
+    "Return after how many steps a test with these `losses` diverges, or their number if it does not."
     losses = pd.Series(np.asarray(losses, dtype=float))
     limit = LossLimit(_times_best)
     n_above = [limit(smooth, loss) for smooth,loss in zip(losses.ewm(alpha=_new_weight).mean(), losses)]
@@ -122,32 +128,33 @@ def _lowest_step(losses, line, num_it):
 # %% ../nbs/08_peak.ipynb #pk100005
 usual_rates = dict(sgd=0.1, adaptive=0.03) # For each kind of optimiser: the best on the design tasks
 _safe_share = 4        # A quarter of the rate that explodes is safe; the best of 3, 4, 5, 7 and 10
-_half_decade = 10**0.5 # Rates that are closer agree: nearly all cycles are as good at the one as at the other
+_half_decade = 10**0.5 # Nearly all cycles are as good at one rate as at another that is closer than this
 
 class Peak(NamedTuple):
     "The peak of a cycle that a training curve suggests."
     lr:float|None          # The learning rate. None: the curve does not tell
     why:str                # How it was found, or what to do
-    band:tuple|None=None   # Lowest and highest learning rate that may be the best
-    rival:float|None=None  # What a trial should compare with `lr`
+    band:tuple|None=None   # Lowest and highest learning rate that may be the best. None: there is no peak
+    rival:float|None=None  # Learning rate to compare with `lr` in a trial. None: there is no peak
 
     @property
     def is_certain(self):
         "Return True if the rival is so close to the peak that no trial is needed."
         return 1/_half_decade <= self.rival/self.lr <= _half_decade
 
+# %% ../nbs/08_peak.ipynb #39aa2289
 def find_peak(
     lrs,                    # Learning rate of each step
-    losses,                 # Training loss of each step, as measured
+    losses,                 # Training loss of each step, not smoothed
     num_it:int,             # Steps of the whole test
-    usual:float|None=0.1,   # The usual rate for the optimiser, see `usual_rates`. None: there is none
-    diverged:bool=False,    # Did the test end because the loss exploded, even if only in the last step?
+    usual:float|None=0.1,   # Usual learning rate for the optimiser, see `usual_rates`. None: there is none
+    diverged:bool=False,    # True: the test ended because the loss exploded, even if only in the last step
 ) -> Peak:
     "Return the peak that a training curve suggests. If its `lr` is None, `why` says what to do."
     lrs,losses = np.asarray(lrs, dtype=float),np.asarray(losses, dtype=float)
     problem = _problem(lrs, losses)
     if problem: return Peak(None, problem)
-    lrs = np.maximum(lrs, lrs[lrs > 0].min())  # a linear test may start at 0, which no cycle can peak at
+    lrs = np.maximum(lrs, lrs[lrs > 0].min())  # a linear test may start at 0, which can't be a peak
 
     curve = read_curve(lrs, losses, num_it, diverged)
     limit = ifnone(curve.explodes, lrs[-1])/_safe_share
@@ -161,7 +168,7 @@ def find_peak(
 
 # %% ../nbs/08_peak.ipynb #pk100007
 def _problem(lrs, losses):
-    "Return why no learning rate can be found from `losses`, and what to do. None: there is no problem."
+    "Return why `losses` show no peak, and what to do, or None if they can be used."
     if len(losses) and not math.isfinite(losses[0]):
         return (f"the very first training loss is {losses[0]}, before any step was made, so no learning rate "
                 "helps. Look for NaN in the inputs and targets, and check the loss function, the weights and "
@@ -172,14 +179,14 @@ def _problem(lrs, losses):
                 "frozen, that the loss depends on them, and that the inputs differ.")
 
 def _hint(lr, lrs, num_it):
-    "Return what to do if the peak `lr` is outside the range that was tried."
+    "Return a hint if the peak `lr` is outside the rates that were tried."
     if lrs[0] <= lr <= lrs[-1]: return ''
     if lr < lrs[0]: return f" It is below all rates that were tried: pass start_lr={lr/100:.1g} to see more."
-    remedy = f": pass end_lr={lr*10:.1g} to see more" if len(lrs) == num_it else ''  # it did not end early
+    remedy = f": pass end_lr={lr*10:.1g} to see more" if len(lrs) == num_it else ''  # not ended early
     return f" It is above all rates that were tried{remedy}."
 
 def _why(lr, usual, curve):
-    "Return a sentence about what the peak `lr` rests on."
+    "Return a sentence that says how the peak `lr` was found."
     explosion = f"this loss explodes from {curve.explodes:.2g} on" if curve.explodes else \
                 "this loss does not explode in the range that was tried"
     if usual is None:
@@ -192,8 +199,8 @@ def _why(lr, usual, curve):
 
 # %% ../nbs/08_peak.ipynb #pk100011
 def candidates(
-    best:Peak,
-    thorough:bool=False, # Also if the peak is certain, and more of them
+    best:Peak,           # From `find_peak`
+    thorough:bool=False, # True: three to five rates, even if the peak is certain
 ) -> list: # Learning rates to try, the highest first; an empty list if the peak is certain
     "Return the learning rates that trials should compare."
     if best.is_certain and not thorough: return []
@@ -204,12 +211,13 @@ def candidates(
         if not different or lr < 0.8*different[-1]: different.append(lr)
     return different
 
+# %% ../nbs/08_peak.ipynb #4424cd2e
 def decide(
-    best:Peak,            # From the curve
-    # A row per trial: `lr`, `train_loss`, `valid_loss`. Both are infinite if it diverged, NaN if it was cut
+    best:Peak,            # From `find_peak`
+    # A row per trial: `lr`, `train_loss`, `valid_loss`. Losses are infinite if it diverged, NaN if it was cut
     trials:pd.DataFrame,
 ) -> Peak:
-    "Return the peak whose trial ends with the lowest validation loss, or training loss without validation."
+    "Return the rate whose trial has the lowest final validation loss, or training loss without validation."
     trials = trials[trials.train_loss.notna()]
     n = len(trials)
     if n == 0: return best._replace(why=f"{best.why} A callback ended every trial.")
@@ -237,11 +245,11 @@ def _sentence(text): return text[0].upper()+text[1:]
 _old_weight = 1-_new_weight
 
 def peak(
-    lrs,                  # Learning rates
-    losses,               # Training losses as stock `lr_find` gives them: smoothed, from step `num_it//10` on
+    lrs,                  # Learning rate of each of these steps
+    losses,               # Smoothed training losses from step `num_it//10` on, as stock `lr_find` gives them
     num_it:int,           # Steps of the whole test
-    usual:float|None=0.1, # The usual rate for the optimiser: 0.1 for SGD, 0.03 for Adam and its like
-) -> tuple: # The learning rate, None if the curve does not tell, and the point to mark in the plot
+    usual:float|None=0.1, # Usual rate: 0.1 for SGD, 0.03 for optimisers such as Adam. None: there is none
+) -> tuple: # The learning rate, or None if the curve does not tell; and the point to mark in the plot
     """Suggest the peak of a cycle, without trials: `learn.lr_find(suggest_funcs=peak)`, or with Adam
     `learn.lr_find(suggest_funcs=partial(peak, usual=0.03))`."""
     lrs,smooth = (np.asarray(o, dtype=float) for o in (lrs,losses))
@@ -251,7 +259,7 @@ def peak(
     return lr,(lr, float(np.interp(lr, lrs, smooth)))
 
 def _undo_smoothing(smooth, first_step):
-    "Return the losses after `first_step`, computed from fastai's smoothed losses from `first_step` on."
+    "Return the losses after `first_step`, computed from fastai's smoothed losses from that step on."
     n_seen = first_step + 1 + np.arange(len(smooth))
-    avg = smooth*(1-_old_weight**n_seen)  # fastai divides its average by this, as it starts at 0
+    avg = smooth*(1-_old_weight**n_seen)  # fastai divides its average, which starts at 0, by this
     return (avg[1:]-_old_weight*avg[:-1])/_new_weight

@@ -13,16 +13,16 @@ from .lr_search import *
 from dataclasses import replace
 
 # %% ../nbs/12_trials.ipynb #tr000005
-trial_steps = 100 # Steps of a trial. In 50 steps, rates are ranked wrongly; see "Choose a learning rate"
-_last_share = 10  # The last tenth of the steps counts: there the learning rate is low, and the loss settled
-_far_above = 100  # A loss of a hundred times its start does not come back
+trial_steps = 100 # Steps of a trial. Trials of 50 steps rank rates wrongly: see "Choose a learning rate"
+_last_share = 10  # Only the last tenth of the steps counts, where the learning rate is low
+_far_above = 100  # A loss of a hundred times its start never recovers
 
 class _TrialStop:
-    "Ends a trial after its last step, or as soon as the loss is lost."
+    "End a trial after its last step, or as soon as the loss can't recover."
     def __init__(self, n_steps): self.n_steps,self.start = n_steps,None
 
     def reason(self, n_done, loss, smooth_loss):
-        "Take in the training loss of step `n_done`. Return why the trial ends there, None if it goes on."
+        "Add the training loss of step `n_done`. Return why the trial ends there, or None if it goes on."
         if not self.start: self.start = abs(loss)  # the first loss may be 0
         if not math.isfinite(loss): return f'diverged at step {n_done}: the training loss was {loss}'
         if abs(smooth_loss) > _far_above*self.start: return f'diverged at step {n_done}'
@@ -30,26 +30,27 @@ class _TrialStop:
 
 # %% ../nbs/12_trials.ipynb #tr000007
 def cycle_of(
-    steps:Steps,     # Of a range test, for the same Learner
-    lr:float,        # Peak
+    steps:Steps,     # Steps of a range test for the same Learner
+    lr:float,        # Learning rate at the peak
     n_steps:int,     # Steps of the cycle
-    with_mom:bool,   # Does the momentum move, too?
+    with_mom:bool,   # True: the cycle also sets the momentum
 ) -> Steps:
-    "Return the steps of a cycle with its peak at `lr`, and all other settings as in `steps`."
+    "Return the steps of a cycle with its peak at `lr`, and the other settings of `steps`."
     schedule = CLRBeta(*default_clr_beta)
     lrs = [lr*schedule.lr_at(i, n_steps) for i in range(n_steps)]
     moms = [schedule.mom_at(i, n_steps) for i in range(n_steps)] if with_mom else None
     n_batches = math.ceil(n_steps*steps.n_batches/len(steps.lrs))
     return replace(steps, lrs=lrs, moms=moms, n_batches=n_batches)
 
+# %% ../nbs/12_trials.ipynb #b744fd8d
 def run_trial(
-    learn:Learner,
-    cycle:Steps,              # From `cycle_of`
-    measure:Measure|None=None, # None: there is no validation set
-    keep:dict|None=None,      # More objects to restore, by name, see `no_trace`
-    show_row:Callable=noop,   # Called with the row of each step
-) -> dict: # Peak, training and validation loss, number of steps, why it ended
-    "Train `cycle` on `learn`, and leave no trace. The losses are means over the last tenth of the steps."
+    learn:Learner,            # It is restored after the trial
+    cycle:Steps,              # The steps, from `cycle_of`
+    measure:Measure|None=None, # What is measured. None: there is no validation set
+    keep:dict|None=None,      # More objects to restore, by name, see `no_trace`. None: none
+    show_row:Callable=noop,   # Function that is called with the row of each step
+) -> dict: # `lr`, `train_loss`, `valid_loss`, `steps`, and `stopped`: why it ended
+    "Train a `cycle`, restore `learn`, and return the mean losses of the last tenth of the steps."
     n_steps = len(cycle.lrs)
     n_last = math.ceil(n_steps/_last_share)
     if measure: measure = replace(measure, metrics=[], metric_names=[], bn='running', first=n_steps-n_last)
@@ -59,7 +60,7 @@ def run_trial(
     return dict(lr=max(cycle.lrs), **losses, steps=len(search.rows), stopped=search.stopped)
 
 def _final_losses(search, n_last):
-    "Return the means over the last `n_last` steps. They are NaN if a callback has ended the trial before."
+    "Return the mean losses of the last `n_last` steps: infinite if it diverged, NaN if it was cut."
     columns = 'train_loss','valid_loss'
     if search.stopped.startswith('diverged'): return dict.fromkeys(columns, math.inf)
     if search.stopped != 'finished':          return dict.fromkeys(columns, math.nan)

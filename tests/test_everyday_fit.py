@@ -371,6 +371,9 @@ def test_plot_overfit_with_epochs_that_were_skipped_or_cut(tmp_path):
     causes = {Validates():'a callback has ended', ShortEpochCallback(0.5):'no epoch with both losses'}
     for cb,cause in causes.items():
         with pytest.raises(ValueError, match=cause): fit(learner(tmp_path, cb)).plot_overfit()
+    no_validation = learner(tmp_path)
+    no_validation.dls = DataLoaders(no_validation.dls.train, device='cpu')
+    with pytest.raises(ValueError, match='no epoch with both losses'): fit(no_validation).plot_overfit()
     plt.close('all')
 
 # data that cannot be trained on

@@ -100,7 +100,7 @@ def test_validation_is_shuffled_by_default():
         warnings.filterwarnings('error', message='.*one class')
         one = find(learn, num_it=30)
     random.seed(99), np.random.seed(99)
-    with pytest.warns(UserWarning, match="one class.*valid_order='shuffled' mixes"):
+    with pytest.warns(UserWarning, match="one class.*use valid_order='shuffled'"):
         loader = find(learn, valid_order='loader')
     changed = diff(before, state(learn))
     assert changed in ([], ['rng'])
@@ -132,7 +132,7 @@ def test_training_does_not_see_the_order(dls):
 
 def test_one_class_is_still_told_where_the_order_stays():
     learn = learner(lambda: DataLoaders(fastai_loaders().train, list(TorchDL(Items(), 8))))
-    with pytest.warns(UserWarning, match='one class.*put the validation set in a mixed order'):
+    with pytest.warns(UserWarning, match='one class.*shuffle the validation set'):
         find(learn)
 
 def test_each_process_gets_its_share():

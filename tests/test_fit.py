@@ -489,6 +489,69 @@ def test_titles_of_schedules():
     axs = plot_clr_beta(.1, use_clr_beta=(10, 10, 0.9, 0.8))
     assert 'use_clr_beta=(10, 10, 0.9, 0.8)' in axs[0].get_title()
 
+def test_a_plot_has_the_values_of_each_step():
+    n = 3*98
+    axs = plot_clr_beta(0.8, cycle_len=3, n_iter=98)
+    lr,mom = axs[0].lines[0],axs[1].lines[0]
+    np.testing.assert_allclose(lr.get_xdata(), np.arange(n)/98)
+    np.testing.assert_allclose(lr.get_ydata(), [0.8*clr_beta_lr(i, n) for i in range(n)])
+    np.testing.assert_allclose(mom.get_ydata(), [clr_beta_mom(i, n) for i in range(n)])
+    axs = plot_clr_beta(slice(0.01,0.1), 2, cycle_len=1, use_clr_beta=(10,13.68))
+    assert [o.get_text() for o in axs[0].get_legend().get_texts()] == ['group 0','group 1']
+    assert not axs[1].lines
+    want = [0.1*clr_beta_lr(i, 100) for i in range(200)]
+    np.testing.assert_allclose(axs[0].lines[1].get_ydata(), want)
+    plt.close('all')
+
+def test_a_schedule_of_the_learner_acts_in_fits_alone(tmp_path):
+    learn = learner(path=tmp_path, cbs=CLRBeta())
+    class Interrupt(Callback):
+        def after_step(self):
+            if self.train_iter == 3: raise KeyboardInterrupt
+    with learn.no_bar(), learn.no_logging():
+        learn.validate(); learn.get_preds()
+        learn.fit(1, 0.01)
+        hps = learn.recorder.hps
+        learn.lr_find(num_it=10, show_plot=False)
+        n = len(learn.recorder.lrs)
+        np.testing.assert_allclose(learn.recorder.lrs, [1e-7*1e8**(i/10) for i in range(n)])
+        with pytest.raises(KeyboardInterrupt), learn.added_cbs(Interrupt()): learn.lr_find(num_it=10)
+        learn.fit(1, 0.01)
+    assert hps['lr'] == learn.recorder.hps['lr'] == [0.01*clr_beta_lr(i, 8) for i in range(8)]
+
+@pytest.mark.parametrize('kind', [np.float32, np.float64, tensor, np.array,
+                                  partial(tensor, dtype=torch.float64)])
+def test_a_schedule_takes_numbers_of_any_kind(kind):
+    numbers = np.float64(10), np.int64(10), np.float32(0.95), np.float64(0.85), np.int64(1)
+    learn = learner()
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 0.01, cbs=CLRBeta(*numbers, lrs=kind(0.5)))
+    assert max(learn.recorder.hps['lr']) == pytest.approx(0.5, rel=1e-6)
+    assert {type(o) for v in learn.recorder.hps.values() for o in v} == {float}
+
+@pytest.mark.parametrize('factor', [4, None])
+def test_a_loss_that_is_nan_never_reaches_the_weights(factor):
+    class NaNAt(Callback):
+        order = TrainEvalCallback.order+1
+        def after_pred(self):
+            if self.training and self.train_iter == 7: self.learn.pred = self.pred*nan
+    learn,guard = learner(),DivergenceGuard(factor)
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, 0.01, cbs=[guard,NaNAt()])
+    assert (guard.report.step, guard.report.epoch) == (7, 0) and math.isnan(guard.report.loss)
+    assert all(p.isfinite().all() for p in learn.model.parameters())
+
+def test_a_guard_does_not_change_a_fit_that_goes_well():
+    weights = []
+    for cbs in [],[DivergenceGuard()]:
+        set_seed(42)
+        learn = learner()
+        with learn.no_bar(), learn.no_logging(): learn.fit(2, 0.05, cbs=cbs)
+        weights.append([p.tolist() for p in learn.model.parameters()])
+    assert weights[0] == weights[1] and cbs[0].report is None
+
+@pytest.mark.parametrize('kwargs', [dict(factor=1), dict(factor='a'), dict(n_steps=0), dict(beta=1)])
+def test_a_guard_checks_its_arguments(kwargs):
+    with pytest.raises(ValueError, match=first(kwargs)): DivergenceGuard(**kwargs)
+
 def test_a_report_is_kept_and_can_be_sent(tmp_path):
     class Explode(Callback):
         order = -11

@@ -685,7 +685,7 @@ def small_learner(bs, valid_bs, n=9, same=False, **kwargs):
 
 def test_a_validation_batch_of_one_has_no_statistics():
     learn = small_learner(3, 4, metrics=accuracy)
-    with pytest.warns(UserWarning, match='a validation mini-batch of one item'):
+    with pytest.warns(UserWarning, match='a validation mini-batch has only one item'):
         df = find(learn, bn='both').df
     is_single = [i%3 == 2 for i in range(12)]
     assert df.valid_loss.notna().all()
@@ -909,7 +909,7 @@ def test_bad_learners(make, msg):
 
 def test_bad_groups_and_wd():
     learn = groups_learner()
-    for kw,msg in [(dict(start_lr=[1e-4,1e-3], end_lr=[1.,1.]), 'keep their ratios'),
+    for kw,msg in [(dict(start_lr=[1e-4,1e-3], end_lr=[1.,1.]), 'ratios of the parameter groups must be'),
                    (dict(start_lr=[0,0], linear=False), 'above 0'),
                    (dict(start_lr=[1e-4]*3), '2 parameter group')]:
         with pytest.raises(ValueError, match=msg): find(learn, **kw)

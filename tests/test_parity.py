@@ -82,6 +82,19 @@ def test_resumed_fit_is_the_tail(start):
     tail  = fit(learner(6), 0.1, 2, cycle_len=3, start_epoch=start)
     assert tail.lrs == whole.lrs[6*start:] and tail.moms == whole.moms[6*start:]
 
+def test_sgd_is_torchs_with_momentum_and_l2():
+    "On each parameter, also on a bias"
+    p = nn.Parameter(tensor([1.]))
+    opt,want,v = sgd([p], lr=0.1, weight_decay=0.5),1.,0.
+    for i in range(3):
+        p.grad = tensor([float(i)])
+        opt.step()
+        v = 0.9*v + i + 0.5*want
+        want -= 0.1*v
+        assert p.item() == pytest.approx(want, rel=1e-6)
+    h, = partial(sgd, momentum=0.8, weight_decay=1e-4)([p], lr=0.1).hypers
+    assert (h['mom'], h['wd']) == (0.8, 1e-4)
+
 def test_training_run():
     """Losses, batch by batch, beside a bare training loop with the optimiser and schedule of 2018: BatchNorm,
     dropout, L2 on all parameters"""
