@@ -305,7 +305,7 @@ def _lrs_of_trials(found, trials):
     "Return the learning rates for trials, or an empty list if there is no peak."
     if not trials or found.peak is None: return []
     if is_listy(trials): return trials
-    return candidates(_peak_of(found), thorough=trials == 'thorough')
+    return candidates(_peak_of(found), thorough=trials == 'thorough', usual=found.usual)
 
 def _peak_of(found): return Peak(found.peak, found.why, found.band, found.rival)
 

@@ -201,11 +201,15 @@ def _why(lr, usual, curve):
 def candidates(
     best:Peak,           # From `find_peak`
     thorough:bool=False, # True: three to five rates, even if the peak is certain
+    usual:float|None=None, # The usual rate for the optimiser, see `usual_rates`
 ) -> list: # Learning rates to try, the highest first; an empty list if the peak is certain
     "Return the learning rates that trials should compare."
     if best.is_certain and not thorough: return []
     lrs = [best.lr, best.rival]
-    if thorough: lrs += [best.lr/_half_decade, best.lr/10, best.rival/_half_decade]
+    if thorough:
+        may_be_higher = best.lr == usual == usual_rates['sgd']  # Adam's long cycles break there
+        lrs += [best.lr/_half_decade, best.lr/10]
+        lrs += [usual*_half_decade if may_be_higher else best.rival/_half_decade]
     different = []
     for lr in sorted(lrs, reverse=True):
         if not different or lr < 0.8*different[-1]: different.append(lr)

@@ -216,6 +216,11 @@ def test_a_thorough_search_tries_at_most_five_different_rates(lr, rival):
     for wanted in lr,rival,lr/10,lr/10**0.5,rival/10**0.5:
         assert any(0.79 < wanted/o < 1.01 for o in lrs)  # at most 20% below one that is tried
 
+def test_a_thorough_search_with_sgd_also_tries_half_a_decade_above_the_usual_rate():
+    lrs = candidates(unsure, thorough=True, usual=0.1)
+    assert lrs == pytest.approx([0.1*10**0.5, 0.1, 0.1/10**0.5, 0.01])
+    assert max(candidates(unsure, thorough=True, usual=0.03)) == max(candidates(unsure, thorough=True)) == 0.1
+
 def test_a_thorough_search_without_a_second_opinion():
     assert candidates(unsure, thorough=True) == pytest.approx([0.1, 0.1/10**0.5, 0.01, 0.01/10**0.5])
     assert candidates(unsure._replace(rival=0.1), thorough=True) == pytest.approx([0.1, 0.1/10**0.5, 0.01])
