@@ -169,30 +169,37 @@ def test_options_are_shown_as_they_are_typed(pages):
 
 reference = [o for o in notebooks if o.name[0].isdigit()]
 
+def shown_code(nb):
+    "The cells of code that a reader of the page sees"
+    unseen = re.compile(r'^#\|\s*(export|hide|default_exp|echo: false)', re.M)
+    return [c for c in nbformat.read(nb, 4).cells if c.cell_type == 'code' and not unseen.search(c.source)]
+
+def blocks(nb):
+    "The blocks of code in the prose"
+    texts = [c.source for c in nbformat.read(nb, 4).cells if c.cell_type == 'markdown']
+    return [o for text in texts for o in re.findall(r'^```python\n(.*?)^```', text, re.M|re.S)]
+
+def recipe(nb):
+    "The code at the top of a page: in a block, or in cells, the first of which has the imports"
+    return blocks(nb) or [shown_code(nb)[0].source]
+
 @pytest.mark.parametrize('nb', reference, ids=lambda o: o.stem)
 def test_recipes_run(nb, tmp_path, monkeypatch):
     """The code at the top of a page of the reference, pasted: the import, and what one does with it; the
-    images are smaller"""
+    images are smaller. Cells run with their notebook."""
     monkeypatch.chdir(tmp_path)
-    texts = [c.source for c in nbformat.read(nb, 4).cells if c.cell_type == 'markdown']
-    code = [o for text in texts for o in re.findall(r'^```python\n(.*?)^```', text, re.M|re.S)]
-    assert code[0].startswith('from fastai_clrbeta.'), code[0]
+    assert recipe(nb)[0].startswith('from fastai_clrbeta.'), recipe(nb)[0]
     names = {}
-    for o in code: exec(o.replace('size=16', 'size=8'), names)
+    for o in blocks(nb): exec(o.replace('size=16', 'size=8'), names)
 
 @pytest.mark.parametrize('nb', reference, ids=lambda o: o.stem)
 def test_names_of_examples_are_at_hand(nb):
     "What the code on a page uses is defined there, or comes with an import that it shows"
     import builtins
-    cells = nbformat.read(nb, 4).cells
-    texts = '\n'.join(o.source for o in cells if o.cell_type == 'markdown')
-    recipe = re.search(r'^```python\n((?:from.*\n)+)', texts, re.M)[1]
-    exec(recipe, names := {})
+    exec('\n'.join(re.findall('^from.*', recipe(nb)[0], re.M)), names := {})
     module = importlib.import_module(f'fastai_clrbeta.{nb.stem[3:]}')
     known = {*names, *vars(module), *vars(builtins)}
-    for o in cells:
-        unseen = re.search(r'^#\|\s*(export|hide|default_exp|echo: false)', o.source, re.M)
-        if o.cell_type != 'code' or unseen: continue
+    for o in shown_code(nb):
         nodes = list(ast.walk(ast.parse(re.sub('^[%!].*', '', o.source, flags=re.M))))
         known |= {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
         known |= {n.arg for n in nodes if isinstance(n, ast.arg)}
