@@ -45,7 +45,7 @@ class Links(SphinxPostTransform):
             url = self.url_of(at) if at else elsewhere(m[2])
             if url: o.replace_self(nodes.reference('', '', o.deepcopy(), refuri=url, internal=bool(at)))
         for o in self.document.findall(nodes.section):
-            if not o[0].astext().startswith('Inside'): continue
+            if not o[0].astext().startswith(('Inside', 'Internals')): continue
             summary = '<summary>Show the details</summary>'
             o[1:] = [raw(f'<details class="inside">{summary}'), *o[1:], raw('</details>')]
 

@@ -23,12 +23,12 @@ import hashlib, io, zipfile
 
 # %% ../nbs/12_checkpoint.ipynb #ck000009
 def checkpoint_paths(f):
-    "Return the files of the checkpoint `f`: the newest, the one before it, and the one being written."
+    "Return the files of the checkpoint `f`: the newest, the one before it, and the temporary one."
     return [f.with_name(f.name+o) for o in ('.ckpt','.prev.ckpt','.tmp.ckpt')]
 
 _format = 'fastai_clrbeta 4'
 _older = {'fastai_clrbeta 2':'0.1.0', 'fastai_clrbeta 3':'0.2.0'}  # formats that earlier versions wrote
-_of_process = 'state','epoch_start','begin'  # each process has its own
+_of_process = 'state','epoch_start','begin'  # what each process has for itself
 _forms = dict(run=dict, epoch=int, n_epoch=int, iter=int, tried=list, changed=dict, others=list, keep=list,
               state=dict, epoch_start=dict, begin=dict)
 
@@ -36,7 +36,7 @@ def write_checkpoint(f, content):
     "Write `content` as the newest checkpoint `f`. The old one stays until the new one has been read back."
     path,prev,tmp = checkpoint_paths(f)
     data = io.BytesIO()
-    torch.save(content, data)  # into a file, an interrupt can make torch write after it has been closed
+    torch.save(content, data)  # not into the file: torch may go on writing after Ctrl-C, when it is closed
     try:
         with open(tmp, 'wb') as out:
             out.write(data.getbuffer())
@@ -47,8 +47,8 @@ def write_checkpoint(f, content):
         os.replace(tmp, path)
         with suppress(OSError): _sync_folder(path.parent)  # not every system can open a folder
     except (OSError, RuntimeError, ValueError) as e:
-        where = f"epoch {content['epoch']}, step {content['iter']} of it"
-        warn(f"No checkpoint was written at {where}, and the last one is kept: {e}")
+        where = f"epoch {content['epoch']}, step {content['iter']}"
+        warn(f"No checkpoint was written at {where}. The last one is kept: {e}")
     finally:
         with suppress(OSError): tmp.unlink()
 
@@ -57,11 +57,12 @@ def _sync_folder(d):
     try: os.fsync(d)
     finally: os.close(d)
 
+# %% ../nbs/12_checkpoint.ipynb #ck000035
 class OlderVersion(ValueError):
     "A checkpoint was written by an earlier version of this package."
 
 def read_checkpoint(path):
-    "Return the content of the checkpoint in `path`. Raises `ValueError` if it is none, or damaged."
+    "Return the content of the checkpoint `path`. Raises `ValueError` if it is damaged or not a checkpoint."
     try:
         with zipfile.ZipFile(path) as z: bad = z.testzip()
         if bad: raise ValueError(f"{bad} is damaged")
@@ -80,11 +81,11 @@ def read_checkpoint(path):
     except OlderVersion: raise
     except Exception as e:
         why = f"{type(e).__name__}: {truncstr(str(e), 100)}"
-        raise ValueError(f"{path} is damaged or no checkpoint of fit_clr_beta ({why}).") from e
+        raise ValueError(f"{path} is damaged or not a checkpoint of fit_clr_beta ({why}).") from e
     return content
 
 def _check_state(content):
-    "Raise `ValueError` if a state that is part of `content` does not have its form."
+    "Raise `ValueError` if a state in `content` is malformed."
     for k in _of_process:
         state = content[k]
         if not state and k != 'state': continue
@@ -95,7 +96,7 @@ def _check_state(content):
 
 # %% ../nbs/12_checkpoint.ipynb #ck000010
 def load_checkpoint(f, run):
-    "Return the newest good checkpoint of `run`, or None without a file. Raises `ValueError` if none is good."
+    "Return the newest valid checkpoint of `run`, None without a file. Raises `ValueError` if none is valid."
     errors = []
     for path in checkpoint_paths(f)[:2]:
         if not path.exists(): continue
@@ -106,30 +107,32 @@ def load_checkpoint(f, run):
             errors.append(str(e))
             continue
         if errors:
-            warn(f"{' '.join(errors)} Resuming from the one before it, {path.name}, which takes its place.")
-            with suppress(OSError): os.replace(path, checkpoint_paths(f)[0])  # or the bad one would win
+            warn(f"{' '.join(errors)} Resuming from the one before it, {path.name}, which replaces it.")
+            with suppress(OSError): os.replace(path, checkpoint_paths(f)[0])  # not the bad one
         return content
     if errors: raise ValueError(f'{errors[0]} To start over, leave resume out.')
 
 def _check_run(content, run, path, name):
-    "Raise `ValueError` if the checkpoint `name` in `path` is of another run, or of other processes."
+    "Raise `ValueError` if the checkpoint `name` in `path` has another run or another number of processes."
     n,here = len(content['others'])+1,max(1, num_distrib())
     if n != here:
-        raise ValueError(f"{path} is of a run in {n} process{'es'*(n>1)}, and this one has {here}.")
+        raise ValueError(f"{path} is of a run in {n} process{'es'*(n>1)}, and this one has {here}. "
+                         f"To resume it, start {n}.")
     if found := differences(content['run'], run):
         advice = _advice(found, content['run'], run, name)
         raise ValueError(f"{path} is of another run: {'; '.join(found.values())}.{advice}")
 
 def peaks_in(f):
-    "Return the peak of each parameter group in the checkpoint `f`, None if no file of it can be read."
+    "Return the peak of each parameter group in the checkpoint `f`, or None if it cannot be read."
     for path in checkpoint_paths(f)[:2]:
         with suppress(ValueError, KeyError, TypeError): return read_checkpoint(path)['run']['schedule']['lrs']
 
+# %% ../nbs/12_checkpoint.ipynb #ck000038
 def _advice(found, there, here, name):
-    "Return what to do about the differences that were `found` between two runs."
+    "Return advice about the differences in `found` between a checkpoint and this run."
     if _n_trained in found:
-        return (" A run keeps the number of parameters that are trained. If this is the next stage, after "
-                f"freeze or unfreeze, give it another checkpoint: checkpoint='{Path(name).stem}_2'.")
+        return (" A run always trains the same parameters. If this is a new stage, after freeze or unfreeze, "
+                f"give it another checkpoint: checkpoint='{Path(name).stem}_2'.")
     if 'lrs' in found:
         return (" A resumed run needs the peak that it began with. Pass the whole result of a range test, "
                 "learn.fit_clr_beta(found, …), and the peak is taken from the checkpoint.")
@@ -140,8 +143,9 @@ def _advice(found, there, here, name):
             f"learn.fit_clr_beta(lrs, cycle_len={here['schedule']['cycle_len']}, checkpoint='{name}_2', "
             "resume=True).")
 
+# %% ../nbs/12_checkpoint.ipynb #ck000039
 def put_aside(f):
-    "Rename a checkpoint that would be overwritten to a name that is free."
+    "Rename the checkpoint that a new run would overwrite. Choose a free name."
     path,prev,_ = checkpoint_paths(f)
     if not (path.exists() or prev.exists()): return
     names = (f"{f.name}.old{'' if i == 1 else i}.ckpt" for i in itertools.count(1))
@@ -157,7 +161,7 @@ def hash_of(o):
     _add_to_hash(o, h)
     return h.hexdigest()[:16]
 
-_with_repr = (*plain_types, bytes, complex, Path)  # their repr says all about them
+_with_repr = (*plain_types, bytes, complex, Path)  # their repr is their whole value
 
 def _add_to_hash(o, h):
     if isinstance(o, Tensor):
@@ -175,8 +179,9 @@ def _add_to_hash(o, h):
     elif isinstance(o, _with_repr): h.update(f'{o!r} '.encode())
     else: h.update(type(o).__name__.encode())
 
+# %% ../nbs/12_checkpoint.ipynb #ck000041
 def _pieces(states):
-    "Return all that `states` hold, by keys such as 'state nodes12', for a node, and 'begin roots'."
+    "Return the contents of `states` in one dictionary, with keys such as 'state nodes12' and 'begin roots'."
     pieces = {}
     for name,state in states.items():
         for part,items in state.items():
@@ -185,7 +190,7 @@ def _pieces(states):
     return pieces
 
 def gather_others(own):
-    "In the first process, return how the state of each other process differs from its own."
+    "Return, in the first process, the parts of each other process that differ from its own."
     if num_distrib() < 2: return []
     pieces = _pieces(own)
     mine = {k:hash_of(o) for k,o in pieces.items()}
@@ -200,7 +205,7 @@ def gather_others(own):
     return [torch.load(io.BytesIO(o), map_location='cpu', weights_only=True) for o in L(received)[1:]]
 
 def of_process(rank, content):
-    "Return the `content` that process `rank` had."
+    "Return `content` with the state of process `rank`."
     if rank == 0: return content
     firsts = {name:content[name] for name in _of_process}
     other = content['others'][rank-1]
@@ -217,16 +222,16 @@ def _look(ds):
     "Return a hash of the first, the middle and the last item of `ds`."
     with no_random(): return hash_of([ds[i] for i in (0, len(ds)//2, len(ds)-1)])
 
-_n_looks = 4  # A random augmentation hardly ever gives the same item so many times
+_n_looks = 4  # Random augmentation hardly ever gives the same item this many times
 
 def contents(ds):
-    "Return a hash of some items of `ds`, or None if they cannot be read, or differ from look to look."
+    "Return a hash of three items of `ds`, or None if they cannot be read or change each time."
     with suppress(Exception):
         first_look = _look(ds)
         if all(_look(ds) == first_look for _ in range(_n_looks-1)): return first_look
 
 def _is_shuffled(dl):
-    "Return True if a loader of fastai or torch draws its items at random, None if it doesn't say."
+    "Return True if a loader of fastai or torch draws its items at random, or None if that is unknown."
     if hasattr(dl, 'shuffle'): return bool(dl.shuffle)
     return isinstance(dl.sampler, RandomSampler) if hasattr(dl, 'sampler') else None
 
@@ -245,7 +250,7 @@ def _describe_loader(dl):
 def _name_of(o): return getattr(o, '__name__', type(o).__name__)
 
 def _as_text(v):
-    "Return a setting as a text, or None if it is no plain value."
+    "Return a setting as text, or None if it is not a plain value."
     if isinstance(v, Tensor): return hash_of(v)
     if isinstance(v, Distribution):
         return f'{_name_of(v)}{[getattr(v, k).tolist() for k in v.arg_constraints]}'
@@ -274,6 +279,7 @@ def _describe_network(learn):
     return {'parameters and buffers': [f'{n} {tuple(t.shape)} {str(t.dtype)[6:]}' for n,t in tensors],
             'layers': re.sub(' at 0x[0-9a-fA-F]+', '', repr(learn.model)).split('\n')}
 
+# %% ../nbs/12_checkpoint.ipynb #ck000045
 _n_trained = 'trained parameters in each group'
 
 def _describe_optimiser(learn, opt, cbs):
@@ -295,8 +301,9 @@ def _describe_callbacks(cbs):
     return {'callbacks that change the training': ', '.join(sorted(_name_of(cb) for cb in acting)),
             'settings of callbacks': sorted(f'{_name_of(cb)}.{k}={text}' for cb,k,text in given if text)}
 
+# %% ../nbs/12_checkpoint.ipynb #ck000046
 def describe_run(learn, opt, schedule, cbs):
-    "Return what a checkpoint and the run that resumes it must have in common, in plain values."
+    "Return, in plain values, what a checkpoint and the run that resumes it must have in common."
     cbs = [o() if isinstance(o, type) else o for o in learn.cbs+L(cbs)]
     vocab,loaders = getattr(learn.dls, 'vocab', None),zip(('training', 'validation'), learn.dls.loaders)
     return dict(
@@ -309,8 +316,9 @@ def describe_run(learn, opt, schedule, cbs):
         data      = dict(classes = None if vocab is None else len(vocab)) |
                     {f'{n} {k}':v for n,dl in loaders for k,v in _describe_loader(dl).items()})
 
+# %% ../nbs/12_checkpoint.ipynb #ck000047
 def differences(old, new):
-    "Return the first difference in each part of two descriptions: a sentence, by what differs."
+    "Return the first difference in each part of two descriptions, in words, by the name of what differs."
     res = {}
     for part in new:
         for k in {**old.get(part, {}), **new[part]}:
@@ -321,7 +329,7 @@ def differences(old, new):
     return res
 
 def _in_words(k, a, b, by_step):
-    "Say how `a`, in a checkpoint, differs from `b`, in this run."
+    "Return in words how `a`, in a checkpoint, differs from `b`, in this run."
     if k.endswith('contents'): return f"the {k} differ"
     if isinstance(a, list) and isinstance(b, list):
         pairs = enumerate(itertools.zip_longest(a, b))
@@ -343,12 +351,13 @@ def _names(learn):
             for n,_ in itertools.chain(m.named_parameters(), m.named_buffers())]
 
 def state_of(learn, reading):
-    "Return the state of `learn`, of which `reading` was made, as a checkpoint holds it."
+    "Return the state of `learn` as a checkpoint holds it, from its `reading`."
     warm = ['_n_inp' in vars(dl) for dl in learn.dls.loaders]
     return dict(nodes=reading.nodes, roots=reading.roots, names=_names(learn), warm=warm)
 
+# %% ../nbs/12_checkpoint.ipynb #ck000050
 def _look_at_first_item(dl):
-    "Do what a loader of fastai does before its first batch. It can draw random numbers."
+    "Let a loader of fastai read its first item, as before its first batch. This can draw random numbers."
     if hasattr(dl, '_one_pass') and not getattr(dl, '_types', None): dl._one_pass()
 
 def restore_state(learn, state, parts, known, removes):
@@ -367,7 +376,7 @@ def restore_state(learn, state, parts, known, removes):
 
 # %% ../nbs/12_checkpoint.ipynb #ck000022
 def _structure(learn):
-    "Return what a checkpoint does not hold, by the word that a message has for it."
+    "Return what a checkpoint does not hold, by its name in a warning."
     model,loaders = get_model(learn.model),[*learn.dls.loaders]
     modules = [*model.modules()]
     hooks = [len(v) for m in modules for k,v in vars(m).items() if k.endswith('_hooks')]
@@ -384,20 +393,20 @@ def _changed_structure(old, new):
 _lost = ("{} cannot be saved, so a resumed run starts with a new one. To save it, give its class "
          "`state_dict` and `load_state_dict`, or pass it in `keep=`.")
 _replaced_text = ("The run has replaced {} since it began. A checkpoint does not hold this, so a resumed run "
-                  "starts with what it is given.")
+                  "starts with what your script makes.")
 
 class Checkpoint(FitCallback):
     "Save the run before it starts, after every epoch and every `every_iter` steps."
-    order,run_valid = 1000,False  # late, so that what other callbacks do in an event is in
+    order,run_valid = 1000,False  # late, so that what other callbacks do is saved, too
     observes,keeps_state = True,False
     def __init__(self,
-        file:Path,            # Saved as `{file}.ckpt`, with the one before it as `{file}.prev.ckpt`
-        every_iter:int|None,  # Save also after every so many steps; None: only after epochs
-        described:dict,       # What identifies the run, see `describe_run`
-        content:dict|None,    # Checkpoint to resume
-        begin:dict|None=None, # The state before the run, for a run that may start over
-        keep:dict|None=None,  # More objects to save, by name
-        used:bool=False,      # Has this Learner been trained before, perhaps in this run?
+        file:Path,            # Path without its ending, which is `.ckpt`, or `.prev.ckpt` for the one before
+        every_iter:int|None,  # Steps between two saves within an epoch. None: only after epochs
+        described:dict,       # Description of the run, see `describe_run`
+        content:dict|None,    # Checkpoint to resume. None: a new run
+        begin:dict|None=None, # State before the run, for a run that may start over. None: it may not
+        keep:dict|None=None,  # More objects to save, by name. None: no more
+        used:bool=False,      # True: this Learner has been trained before, perhaps in this run
     ):
         store_attr()
         self.resumed = content is not None
@@ -406,22 +415,22 @@ class Checkpoint(FitCallback):
         self.changed = dict(content['changed']) if content else {}
 
     def before_fit(self):
-        self.now = None         # the epoch, None outside of one
-        self.epoch_start = {}   # the state of the data when the epoch began
-        self.fixed = {}         # objects that are there at the start and that no file can make
-        self.packs = {}         # long lists of numbers, as they were saved last
-        self.named = {}         # what a warning has named
+        self.now = None         # number of the epoch, None between epochs
+        self.epoch_start = {}   # state of the data when the epoch began
+        self.fixed = {}         # objects of the start that a file cannot make
+        self.packs = {}         # long lists of numbers, as last saved
+        self.named = {}         # what a warning has named already
         self.given = {k:arguments_of(o) for k,o in saved_callbacks(self.learn).items()}
-        self.known = None       # classes that are met at the start: `_read` collects them while this is None
+        self.known = None       # classes of the start: `_read` collects them while this is None
         reading = self._read()
         self.known = reading.classes
         self.structure = _structure(self.learn)
-        # functions that are there at the start: a resumed run has them, too
+        # functions of the start: a resumed run has them, too
         self.at_start = {(at, what) for at,what,is_code in reading.lost if is_code}
         if self.content is None: self._save(0, 0, reading)
         else: self._name_lost(reading)
 
-    # a callback that validates changes the Learner's own counts
+    # kept here, because a callback that validates changes `learn.epoch` and `learn.iter`
     def before_epoch(self): self.now = self.epoch
 
     def before_train(self):
@@ -438,35 +447,39 @@ class Checkpoint(FitCallback):
         self._save(self.now+1, 0)
         self.now = None
 
-    def _unchanged(self, learn):
-        "Return, by `id` of a callback, the names of its arguments that have never changed."
-        res = {}
-        for name,o in saved_callbacks(learn).items():
-            given,now = self.given.get(name, {}),attributes(o)
-            changed = [k for k,v in given.items() if not same_value(v, now.get(k, missing))]
-            self.changed |= {f'{name} {k}':True for k in changed}
-            res[id(o)] = {k for k in given if f'{name} {k}' not in self.changed}
-        return res
-
-    def _parts(self, learn, others=()):
-        return run_parts(learn, others, self.keep, file=True, given=self._unchanged(learn))
-
-    def _read(self):
-        parts = self._parts(self.learn)
-        reading = Reading(parts, file=True, known=self.known, fixed=self.fixed, packs=self.packs)
-        self.packs,self.fixed = reading.packs,reading.fixed
-        return reading
-
     def restore(self, learn, state, others=(), only_data=False):
         "Put `state` into `learn`. Return the names of parts that it lacks."
         parts = data_parts(learn) if only_data else self._parts(learn, others)
         return restore_state(learn, state, parts, self.known or {}, removes=self.used)
 
     def start_over(self, learn, others, tried):
-        """Start the run of `learn` over; `tried` has the lengths of cycles so far. A process that resumed it
-        knows its beginning only from the file."""
+        """Start the run of `learn` over, after cycles of the lengths in `tried` have diverged. A resumed run
+        gets its beginning from the file."""
         if self.resumed: self.restore(learn, self.begin, others)
         self.content,self.tried = None,[*tried]
+
+# %% ../nbs/12_checkpoint.ipynb #8ffca45d
+@patch
+def _unchanged(self:Checkpoint, learn):
+    "Return, by `id` of a callback, the names of its arguments that have never changed."
+    res = {}
+    for name,o in saved_callbacks(learn).items():
+        given,now = self.given.get(name, {}),attributes(o)
+        changed = [k for k,v in given.items() if not same_value(v, now.get(k, missing))]
+        self.changed |= {f'{name} {k}':True for k in changed}
+        res[id(o)] = {k for k in given if f'{name} {k}' not in self.changed}
+    return res
+
+@patch
+def _parts(self:Checkpoint, learn, others=()):
+    return run_parts(learn, others, self.keep, file=True, given=self._unchanged(learn))
+
+@patch
+def _read(self:Checkpoint):
+    parts = self._parts(self.learn)
+    reading = Reading(parts, file=True, known=self.known, fixed=self.fixed, packs=self.packs)
+    self.packs,self.fixed = reading.packs,reading.fixed
+    return reading
 
 # %% ../nbs/12_checkpoint.ipynb #ck000024
 @patch
@@ -491,20 +504,20 @@ def _name_lost(self:Checkpoint, reading):
 @patch
 def _name_replaced(self:Checkpoint, in_epoch):
     replaced = _changed_structure(self.structure, _structure(self.learn))
-    if in_epoch: replaced = [o for o in replaced if o != 'the loss function']  # MixUp has its own in training
+    if in_epoch: replaced = [o for o in replaced if o != 'the loss function']  # MixUp replaces it in an epoch
     self._warn_once(_replaced_text, replaced)
 
 @patch
 def _warn_once(self:Checkpoint, text, names):
-    "Warn of `names`, of each once in a run."
+    "Warn of `names`, once in a run for each."
     new = [o for o in dict.fromkeys(names) if o not in self.named]
     self.named |= dict.fromkeys(new)
     if new and not rank_distrib(): warn(text.format(', '.join(new)))
 
 # %% ../nbs/12_checkpoint.ipynb #ck000031
 def _rows_before(data, epoch):
-    """Return the `data` of a `CSVLogger`'s file without the last fit's rows from `epoch` on, None without a
-    header. They are bytes, because fastai writes in the encoding of the system."""
+    """Return the bytes of a `CSVLogger`'s file without the last fit's rows from `epoch` on, or None if there
+    is no header. They are not decoded, because fastai writes in the encoding of the system."""
     lines = data.splitlines(keepends=True)
     headers = [i for i,line in enumerate(lines) if line.startswith(b'epoch,')]
     if not headers: return
@@ -514,7 +527,7 @@ def _rows_before(data, epoch):
     return data
 
 def _replace(file, data):
-    "Write `data` in place of `file`, so that the rows of one or the other are on the disk at any moment."
+    "Replace the contents of `file` by `data`, so that a kill leaves either the old or the new rows."
     new = file.with_name(f'{file.name}.tmp')
     new.write_bytes(data)
     try: os.replace(new, file)
@@ -522,13 +535,14 @@ def _replace(file, data):
         file.write_bytes(data)
         new.unlink()
 
+# %% ../nbs/12_checkpoint.ipynb #ck000054
 def _reopen(logger):
-    "What `CSVLogger.before_fit` does, without a header."
+    "Open the file of `logger` as `CSVLogger.before_fit` does, but write no header."
     logger.file = (logger.path/logger.fname).open('a')
     logger.old_logger,logger.learn.logger = logger.logger,logger._write_line
 
 def _continue_file(learn, logger, epoch):
-    "Let `logger` continue its file at `epoch`, if there is one."
+    "Let `logger` continue its file, if there is one, at `epoch`."
     file,cls = learn.path/logger.fname,type(logger)
     if not file.exists(): return
     if (cls.before_fit,cls._write_line) != (CSVLogger.before_fit,CSVLogger._write_line):
@@ -544,8 +558,8 @@ def _continue_file(learn, logger, epoch):
 
 # %% ../nbs/12_checkpoint.ipynb #ck000027
 def _sum_once(learn):
-    """Pass a batch through a model in DDP, backward too. In its first pass it sums gradients in another order
-    than later, and sums can differ in their last bits. The run that was cut had made this first pass."""
+    """Pass one batch forward and backward through a model in DDP. Its first pass sums gradients in another
+    order than later ones, so that their last bits can differ, and the first run has made this pass."""
     for b in learn.dls.train:
         learn._split(b)
         sums = []
@@ -558,8 +572,9 @@ def _is_handled_by_library(cb, event):
     f = vars(cb).get(event, getattr(type(cb), event, None))
     return (getattr(f, '__module__', None) or '').startswith(('fastai.', 'fastai_clrbeta.'))
 
+# %% ../nbs/12_checkpoint.ipynb #ck000056
 class Resume:
-    "Takes the place of parts of the training loop until the run is where its checkpoint was written."
+    "Replace parts of the training loop until the run has reached the step of its checkpoint."
     def __init__(self, learn, cb, cbs=()):
         self.learn,self.cb,self.content = learn,cb,cb.content
         self.put_back = snapshot(learn, cbs, cb.keep)  # for a checkpoint that does not fit
@@ -577,7 +592,7 @@ class Resume:
         if content['iter']: learn._call_one,learn.all_batches = self.call_one,self.all_batches
         else: self._forget()
         mbar = getattr(getattr(learn, 'progress', None), 'mbar', None)
-        if mbar: mbar.update(0)  # a bar that begins elsewhere has no time to count from
+        if mbar: mbar.update(0)  # starts the clock of a bar that does not begin at 0
         start = content['epoch']
         del content
         for epoch in range(start, learn.n_epoch):
@@ -590,12 +605,12 @@ class Resume:
             raise ValueError(f"{checkpoint_paths(self.cb.file)[0]} does not fit this run: {e}") from e
 
     def call_one(self, event):
-        "The epoch has begun before. Let only callbacks of fastai and of this package begin it again."
+        "Begin the epoch again for callbacks of fastai and of this package, and for no others."
         for cb in self.learn.cbs.sorted('order'):
             if _is_handled_by_library(cb, event): cb(event)
 
     def all_batches(self):
-        "Draw the batches that were trained on, then restore the run and train on the others."
+        "Read the batches that were trained on, then restore the run and train on the others."
         learn,content = self.learn,self.content
         del learn.all_batches,learn._call_one
         learn.n_iter = len(learn.dl)
@@ -603,7 +618,7 @@ class Resume:
         self.cb.restore(learn, content['epoch_start'], only_data=True)
         if content['iter'] > learn.n_iter:
             raise ValueError(f"The checkpoint was written after step {content['iter']} of an epoch, but here "
-                             f"an epoch has only {learn.n_iter} steps.")
+                             f"an epoch has only {learn.n_iter} steps. Resume it with the same data.")
         batches = enumerate(learn.dl)
         for _ in range(content['iter']): next(batches)
         self._restore()
@@ -613,7 +628,7 @@ class Resume:
 
     def _forget(self): self.content = self.cb.content = self.put_back = None  # they may be large
 
-
+# %% ../nbs/12_checkpoint.ipynb #ck000057
 @contextmanager
 def resuming(learn, cb, cbs=()):
     "Inside the block, let `learn.fit(cbs=cbs)` resume from the checkpoint of `cb`, if there is one."
@@ -627,7 +642,7 @@ def resuming(learn, cb, cbs=()):
         for o in loggers: _continue_file(learn, o, cb.content['epoch'])
         yield
     except BaseException:
-        if resume.put_back:  # the checkpoint is not in yet
+        if resume.put_back:  # the checkpoint has not been restored yet
             with suppress(Exception): resume.put_back()  # what could not be restored may fail again
             for file,data in files.items(): file.write_bytes(data)
         raise
@@ -636,10 +651,10 @@ def resuming(learn, cb, cbs=()):
         for o in loggers: vars(o).pop('before_fit', None)
 
 # %% ../nbs/12_checkpoint.ipynb #ck000028
-_patience = 10  # Seconds. The workers of a process that was killed may hold its lock a little longer
+_patience = 10  # Seconds to wait: workers of a killed process may hold its lock a little longer
 
 def _lock(file):
-    "Return the lock `file` in a list, held; an empty list if the file system cannot lock files."
+    "Lock `file`, and return the lock in a list. Return an empty list if the file system cannot lock files."
     lock = FileLock(file, timeout=_patience)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -652,27 +667,28 @@ def _lock(file):
 
 @contextmanager
 def locked(learn, name):
-    "Let no other process write the checkpoint `name` inside the block. Raises `ValueError` if one does."
+    "Lock the checkpoint `name` inside the block. Raises `ValueError` if another process holds the lock."
     file,held = learn.path/learn.model_dir/f'{name}.lock',[]
     if name: on_first(lambda: held.extend(_lock(file)))
     try: yield
     finally:
         for lock in held:
-            with suppress(OSError): file.unlink()  # while it is held: nobody else can have it
+            with suppress(OSError): file.unlink()  # before the release: then no other process holds it
             lock.release()
 
+# %% ../nbs/12_checkpoint.ipynb #ck000058
 def checkpointing(
     learn:Learner,
     name:str|Path,       # Name of the file in `learn.path/learn.model_dir`
-    every_iter:int|None, # Save also after every so many steps; None: only after epochs
-    resume:bool,         # Resume the run in the file, if there is one?
-    opt,                 # The optimiser that the fit will have
-    schedule:dict,       # The schedule, in plain values
-    cbs=(),              # Callbacks of the fit besides the Learner's own
-    at_begin=(),         # Callbacks whose first state is saved, too, for a run that may start over
-    keep:dict|None=None, # More objects to save, by name
-) -> Checkpoint: # To give to the fit, which must run inside `resuming`
-    "Return the callback that saves a run and resumes it. Raises `ValueError` if neither is possible."
+    every_iter:int|None, # Steps between two saves within an epoch. None: only after epochs
+    resume:bool,         # True: resume the run in the file, if there is one
+    opt,                 # Optimiser of the fit
+    schedule:dict,       # Schedule in plain values
+    cbs=(),              # Callbacks of the fit, besides those of the Learner
+    at_begin=(),         # Callbacks whose first state is also saved, for a run that may start over
+    keep:dict|None=None, # More objects to save, by name. None: no more
+) -> Checkpoint: # The callback for the fit, which must run inside `resuming`
+    "Return the callback that saves a run and resumes it. Raises `ValueError` if the run cannot be resumed."
     f,keep = learn.path/learn.model_dir/name,keep or {}
     run,content = on_first(partial(_open, learn, f, resume, opt, schedule, cbs, keep))
     begin = {}
@@ -681,12 +697,13 @@ def checkpointing(
     content = content and of_process(rank_distrib(), content)
     return Checkpoint(f, every_iter, run, content, begin, keep, used=learn.opt is not None)
 
+# %% ../nbs/12_checkpoint.ipynb #ck000060
 def _open(learn, f, resume, opt, schedule, cbs, keep):
-    "Return the description of the run and the content of the checkpoint to resume, or None. Tell the user."
+    "Return the description of the run, and the checkpoint to resume or None. Print where the run begins."
     f.parent.mkdir(parents=True, exist_ok=True)
     put_back = Reading(data_parts(learn)).put_back
     try: run = _plain_numbers(describe_run(learn, opt, schedule, cbs))
-    finally: put_back()  # looking at items can draw random numbers
+    finally: put_back()  # reading items can draw random numbers
     content = load_checkpoint(f, run) if resume else None
     if content: _check_names(content['keep'], keep)
     if any(getattr(dl, 'persistent_workers', False) for dl in learn.dls.loaders): warn(_persistent)
@@ -694,6 +711,7 @@ def _open(learn, f, resume, opt, schedule, cbs, keep):
     else: put_aside(f)
     return run,content
 
+# %% ../nbs/12_checkpoint.ipynb #ck000061
 def _check_names(there, here):
     lacking,new = [o for o in there if o not in here],[o for o in here if o not in there]
     if lacking:
@@ -704,7 +722,7 @@ def _check_names(there, here):
         raise ValueError(f"keep: the checkpoint does not hold {names}. Leave this out to resume.")
 
 def _plain_numbers(o):
-    "Return `o` with plain numbers in place of NumPy's, and lists in place of tuples."
+    "Return `o` with NumPy's numbers as plain numbers, and tuples as lists."
     if isinstance(o, dict): return {k:_plain_numbers(v) for k,v in o.items()}
     if is_listy(o): return [_plain_numbers(x) for x in o]
     return o.item() if isinstance(o, np.generic) else o
@@ -713,7 +731,7 @@ _persistent = ("persistent_workers=True: a checkpoint does not hold the random n
                "resumed run draws other ones. Without persistent_workers, it is the same bit for bit.")
 
 def _beginning(f, content):
-    "Return a text that says where the run begins."
+    "Return in words where the run begins."
     if not content: return f"No checkpoint {checkpoint_paths(f)[0]}: starting from the beginning"
     if content['epoch'] >= content['n_epoch']: return "The run is complete: nothing is left to do"
     step = f", step {content['iter']}" if content['iter'] else ''

@@ -18,25 +18,89 @@ from .schedule import *
 from .divergence import *
 from .checkpoint import *
 
+# %% ../nbs/13_fit.ipynb #a0781e1b
+@patch
+@explain_names(**other_names)
+def fit_clr_beta(self:Learner,
+    # Peak learning rate: a number, one per parameter group, a `slice`, or a range test, which gives its peak
+    # and the ratios of its groups. `slice(1e-2)` is 1e-2 for the last group and 1e-3 for the others
+    lrs:float|slice|list|tuple|np.ndarray|HasPeak,
+    n_cycle:int=1,                       # Number of cycles
+    wds:float|list|None=None,            # The same as `wd`; its name in fastai 0.7
+    cycle_len:int|None=None,             # Epochs in a cycle. None: 1
+    # Shape of the cycle: (div, pct), (div, pct, mom_max, mom_min), or a `CLRBeta`
+    use_clr_beta:tuple|CLRBeta=default_clr_beta,
+    # File name for the model after each cycle k, from 0: `{cycle_save_name}_cyc_{k}`. None: not saved
+    cycle_save_name:str|Path|None=None,
+    # File name for the model with the best first metric or, without metrics, the lowest loss. None: not saved
+    best_save_name:str|Path|None=None,
+    cbs:Callback|list|None=None,         # More callbacks. None: only those of the Learner
+    reset_opt:bool=False,                # True: start with a new optimiser, as every `fit` of fastai 0.7 did
+    start_epoch:int=0,                   # First epoch to train, from 0. Earlier epochs are skipped
+    # File name for the run (see `no_trace`), saved as `{checkpoint}.ckpt` after every epoch. None: not saved
+    checkpoint:str|Path|None=None,
+    every_iter:int|None=None,            # Steps between two saves within an epoch. None: only after epochs
+    # True: resume the run in `checkpoint`, or start it if there is none. False: start over
+    resume:bool=False,
+    # If the fit diverges: 'raise' an error, 'stop', or 'lengthen' the cycle and start over. None: train on.
+    # `learn.diverged` then holds the report of the guard
+    on_diverge:str|None=None,
+    lengthen:tuple=(1.5,3),              # For 'lengthen': (factor, maximum number of times)
+    best_save_lower:bool|None=None,      # True: low metrics are better. None: see `lower_is_better`
+    keep:dict|None=None,                 # More objects to save, by name: see `no_trace`. None: no more
+    wd:float|list|None=None,             # Weight decay, or one per group. None: that of Learner or optimiser
+):
+    """Train `n_cycle` cycles of `cycle_len` epochs with the schedule of fastai 0.7's `use_clr_beta`.
+    Raises `ValueError` if an argument is invalid, before anything is changed, and `FitDiverged` if the fit
+    diverges and `on_diverge` says so."""
+    # Plan: check everything, change nothing.
+    cbs,keep,wd = _check_callbacks(cbs),check_keep(keep),weight_decay_of(wd, wds)
+    names = dict(cycle_save_name=cycle_save_name, best_save_name=best_save_name, checkpoint=checkpoint)
+    _check_saving(self, names, best_save_lower, every_iter, resume, {} if on_diverge == 'lengthen' else keep)
+    lengthen = _checked_lengthen(on_diverge, lengthen)
+    if reset_opt not in (True, False): raise ValueError(f"reset_opt={reset_opt!r}: must be True or False.")
+    _check_learner(self, cbs, is_saved=checkpoint or lengthen)
+    if resume: lrs = _resumed_peak(self, lrs, checkpoint)
+    plan = _plan_fit(self, lrs, n_cycle, wd, cycle_len, use_clr_beta, start_epoch, reset_opt)
+    _warn_of_other_schedulers(self, cbs, plan.schedule)
+    _warn_of_momentum(self, plan)
+    if best_save_name: cbs.append(_SaveBest(best_save_name, best_save_lower, self))
+    guards = _guards_of(self, cbs, on_diverge)
+
+    with locked(self, checkpoint):
+        # Open the checkpoint. Keep a copy of the run if it may start over.
+        saver = _open_checkpoint(self, checkpoint, every_iter, resume, plan, cbs, lengthen, keep)
+        longer = _LongerCycles(self, [plan.schedule, *cbs], keep, saver, lengthen) if lengthen else None
+        cycle_len = longer.next_len() if longer and longer.tried else plan.schedule.cycle_len
+
+        # Train until an attempt does not diverge.
+        while True:
+            guard = _train(self, plan, cycle_len, cbs, guards, cycle_save_name, saver)
+            self.diverged = guard and guard.report
+            if guard is None or on_diverge is None: return
+            if on_diverge == 'raise': raise FitDiverged(f"{guard.report}.", guard.report)
+            if on_diverge == 'stop': return tell(f"Stopped: {guard.report}")
+            cycle_len = longer.start_over(guard, cycle_len)
+
 # %% ../nbs/13_fit.ipynb #cafc524b
 @dataclass
 class _Plan:
-    "What a fit will train with, after all checks."
-    schedule:CLRBeta  # With the peak of each parameter group
-    opt:object        # The optimiser that the fit will use, or an equal one
-    n_cycle:int
-    wd:list|None      # Weight decay of each group; None: the Learner's or the optimiser's
-    start_epoch:int
-    reset_opt:bool
+    "The settings of a fit, after all checks."
+    schedule:CLRBeta  # Schedule, with the peak of each parameter group
+    opt:object        # Optimiser of the fit, or an equal one
+    n_cycle:int       # Number of cycles
+    wd:list|None      # Weight decay of each group. None: that of Learner or optimiser
+    start_epoch:int   # First epoch to train, from 0
+    reset_opt:bool    # True: start with a new optimiser
 
 def _plan_fit(learn, lrs, n_cycle, wd, cycle_len, use_clr_beta, start_epoch=0, reset_opt=False):
-    "Check all arguments about schedule and optimiser, and return the plan. Change nothing."
+    "Return the plan of a fit. Check the arguments about schedule and optimiser, and change nothing."
     n_cycle,cycle_len = check_cycles(n_cycle, cycle_len, lrs)
     schedule = as_schedule(use_clr_beta, cycle_len)
     n_epoch,start_epoch = n_cycle*cycle_len, check_integer('start_epoch', start_epoch, 0)
     if start_epoch >= n_epoch:
-        raise ValueError(f"start_epoch={start_epoch}: the run has {n_epoch} epochs, the last is number "
-                         f"{n_epoch-1}.")
+        raise ValueError(f"start_epoch={start_epoch}: the run has {n_epoch} epochs, counted from 0. "
+                         f"Give a number from 0 to {n_epoch-1}.")
 
     opt = fresh_opt(learn, reset_opt)
     schedule.lrs = per_group('lrs', peak_of(lrs), len(opt.param_lists))
@@ -45,7 +109,7 @@ def _plan_fit(learn, lrs, n_cycle, wd, cycle_len, use_clr_beta, start_epoch=0, r
 
 # %% ../nbs/13_fit.ipynb #fi000002
 def _describe_schedule(learn, plan):
-    "Return what two runs must share to have the same schedule: settings, and the values of every step."
+    "Return the settings of the schedule and its values at every step. A checkpoint must have the same."
     schedule,n_iter = plan.schedule,len(learn.dls.train)
     cycle_steps = schedule.cycle_len*n_iter
     fractions,moms = schedule_values(schedule, plan.n_cycle*cycle_steps, cycle_steps)
@@ -58,7 +122,7 @@ def _describe_schedule(learn, plan):
 
 # %% ../nbs/13_fit.ipynb #fi000010
 def _resumed_peak(learn, found, checkpoint):
-    "Return the peak with which the run in `checkpoint` began if `found` is a range test; otherwise `found`."
+    "Return the peak in `checkpoint` if `found` is a range test and there is a checkpoint, or else `found`."
     if not isinstance(found, HasPeak): return found
     file = learn.path/learn.model_dir/checkpoint
     peaks = on_first(partial(peaks_in, file))
@@ -73,65 +137,69 @@ def _check_callbacks(cbs):
     cbs = L(cbs)
     for o in cbs:
         cls = o if isinstance(o, type) else type(o)
-        if not issubclass(cls, Callback): raise ValueError(f"cbs: {o!r} is no Callback.")
+        if not issubclass(cls, Callback):
+            raise ValueError(f"cbs: {o!r} is not a Callback. Give callbacks or classes of callbacks.")
     return [o() if isinstance(o, type) else o for o in cbs]
 
 def _check_saving(learn, names, best_save_lower, every_iter, resume, keep):
-    "Check the arguments about files; `names` are those of the files, by argument."
+    "Check the arguments about files. `names` are the names of the files, by argument."
     for arg,name in names.items(): check_name(arg, name, learn.path/learn.model_dir)
     if best_save_lower not in (None, True, False):
         raise ValueError(f"best_save_lower={best_save_lower!r}: must be True, False or None.")
     if names['best_save_name'] and not hasattr(learn, 'recorder'):
-        raise ValueError("best_save_name needs the Learner's Recorder, which was removed.")
+        raise ValueError("best_save_name needs a Recorder, but this Learner has none. Leave it out.")
     if every_iter is not None: check_integer('every_iter', every_iter)
     if resume not in (True, False): raise ValueError(f"resume={resume!r}: must be True or False.")
     _check_checkpoint(names['checkpoint'], dict(resume=resume, every_iter=every_iter, keep=keep))
 
+# %% ../nbs/13_fit.ipynb #114c0c62
 def _check_checkpoint(name, needs_one):
-    "Check the name of the checkpoint, without which the arguments in `needs_one` have no effect."
+    "Check the name of the checkpoint. The arguments in `needs_one` have no effect without it."
     if name is None:
         given = ', '.join(k for k,v in needs_one.items() if v)
-        if given: raise ValueError(f"{given}: give the checkpoint a name, too: checkpoint='name'.")
+        if given: raise ValueError(f"{given}: no effect without a checkpoint. Give checkpoint='name', too.")
     elif str(name).endswith('.ckpt'):
-        raise ValueError(f"checkpoint={str(name)!r}: leave the ending .ckpt out, it is added to the name.")
+        raise ValueError(f"checkpoint={str(name)!r}: the ending .ckpt is added to the name. Leave it out.")
 
+# %% ../nbs/13_fit.ipynb #114c0c61
 def _checked_lengthen(on_diverge, lengthen):
-    "Check what to do if the fit diverges. Return `lengthen`, or None if the fit is not to start over."
+    "Return `lengthen` if a fit that diverges should start over, or else None. Check both arguments."
     if on_diverge is None: return
     if on_diverge not in ('raise', 'stop', 'lengthen'):
         raise ValueError(f"on_diverge={on_diverge!r}: must be 'raise', 'stop', 'lengthen' or None.")
     if not is_listy(lengthen) or len(lengthen) != 2:
-        raise ValueError(f"lengthen={lengthen!r}: must be (factor, number of times).")
+        raise ValueError(f"lengthen={lengthen!r}: must be (factor, number of times), such as (1.5, 3).")
     check_number('lengthen', lengthen[0], lambda o: o>1, 'a factor above 1, and a number of times')
     check_integer('lengthen', lengthen[1])
     if on_diverge == 'lengthen': return lengthen
 
 def _check_learner(learn, cbs, is_saved):
-    "Check that `learn` can train here, and be saved if it has to be."
+    "Check that `learn` can train on this machine, and, if `is_saved`, that its model can be saved."
     check_processes()
     if is_saved: check_initialised(learn.model)
     if has_valid(learn.dls): count_batches(learn.dls.valid, 'validation')
     check_batches(learn)
     precision_of(learn, cbs, warns=True)
 
+# %% ../nbs/13_fit.ipynb #114c0c63
 def _warn_of_other_schedulers(learn, cbs, schedule):
     others = other_schedulers([*learn.cbs, *cbs], schedule)
     if not others: return
     names = ', '.join(type(o).__name__ for o in others)
     warn(f"{names}: the schedule of this fit sets the learning rate at each step, and the momentum too if "
-         "use_clr_beta has one, so other schedulers have no effect. Take them out, or train with learn.fit.")
+         "use_clr_beta has one, so other schedulers have no effect. Remove them, or train with learn.fit.")
 
 def _warn_of_momentum(learn, plan):
-    "Warn if the momentum that is scheduled has no effect, or has one that was not asked for."
+    "Warn if scheduling the momentum has no effect, or if the optimiser was made with momentum 0."
     if plan.schedule.mom_max is None: return
     name = opt_name(plan.opt)
     hint = "To leave momentum alone, write use_clr_beta=(div, pct)."
     if not follows_momentum(learn.opt_func):
-        warn(f"the steps of this optimiser ({name}) don't depend on its momentum, so scheduling it does "
-             f"nothing. Was it made without momentum? {hint}")
+        warn(f"the steps of this optimiser ({name}) don't depend on its momentum, so the schedule of the "
+             f"momentum has no effect. Was the optimiser made without momentum? {hint}")
     elif not plan.opt.hypers[-1]['mom']:
-        warn(f"this optimiser ({name}) was made with momentum 0, and the schedule moves it between "
-             f"{plan.schedule.mom_max:g} and {plan.schedule.mom_min:g}. {hint}")
+        warn(f"this optimiser ({name}) was made with momentum 0, but the schedule sets momentum between "
+             f"{plan.schedule.mom_min:g} and {plan.schedule.mom_max:g}. {hint}")
 
 # %% ../nbs/13_fit.ipynb #abbb9a59
 class _SaveCycles(FitCallback):
@@ -139,7 +207,7 @@ class _SaveCycles(FitCallback):
     observes,stands_for = True,'cycle_save_name'
     def __init__(self, fname, cycle_len): store_attr()
 
-    # a callback that validates changes the Learner's own count of epochs
+    # kept here, because a callback that validates changes `learn.epoch`
     def before_epoch(self): self.epoch_now = self.epoch
 
     def after_train(self):
@@ -161,16 +229,17 @@ def lower_is_better(name):
 
 # %% ../nbs/13_fit.ipynb #fi000006
 def _decide_direction(metric, lower):
-    "Return `lower` if it is given, or else what the name of `metric` says."
+    "Return True if the lowest value is the best: `lower` if it is given, or else by the name of `metric`."
     lower = ifnone(lower, lower_is_better(metric))
     if lower is None:
         warn(f"best_save_name: the name of the metric {metric} does not say whether low or high is better, "
              "so the highest counts as the best. Pass best_save_lower=True or best_save_lower=False.")
     return bool(lower)
 
+# %% ../nbs/13_fit.ipynb #fi000064
 class _SaveBest(FitCallback):
     """Save the model as `fname` after the epoch with the best first metric, or, without metrics, with the
-    lowest loss. Among equal metrics the lower loss is better."""
+    lowest loss. If the metrics of two epochs are equal, the lower loss decides."""
     order,observes,stands_for = Recorder.order+2,True,'best_save_name'
     def __init__(self, fname, lower, learn):
         self.fname = fname
@@ -198,42 +267,42 @@ class _SaveBest(FitCallback):
             self.learn.save(self.fname)
 
     def _measured(self):
-        "Return loss and metrics of the epoch; nothing if the validation, or the training, was not completed."
+        "Return loss and metrics of the epoch, or an empty list if it did not complete."
         rec = self.recorder
         if rec.cancel_valid if self.validates else rec.cancel_train: return []
         values = list(rec.values[-1])
         if not self.validates: return values
-        return values[-1-len(self.metrics):]  # the last ones; names may be equal
+        return values[-1-len(self.metrics):]  # from the end, since two names may be equal
 
     def _deciding_value(self, loss, metrics):
         if self.metric is None: return float(loss)
         try: return float(metrics[0])
         except (TypeError, ValueError, RuntimeError):
-            warn(f"best_save_name: metric {self.metric} is not a single number, so the loss decides.")
+            warn(f"best_save_name: the metric {self.metric} is not a single number, so the loss decides.")
             self.metric,self.lower = None,True
             self._announce()
             return float(loss)
 
     def after_fit(self):
         if self.best is not None or not self.has_begun: return
-        what = ifnone(self.metric, 'loss') + (' from a whole validation' if self.validates else '')
+        what = ifnone(self.metric, 'loss') + (' from a complete validation' if self.validates else '')
         file = self.learn.path/self.learn.model_dir/f'{self.fname}.pth'
         older = f" {file} is from an earlier run." if file.exists() else ''
         warn(f"best_save_name: {self.fname} was not saved: no epoch ended with a finite {what}.{older}")
 
 # %% ../nbs/13_fit.ipynb #9056f7eb
 class _LongerCycles:
-    "The attempts of a fit that starts over with a longer cycle whenever it diverges."
+    "Start a fit over with a longer cycle each time it diverges."
     def __init__(self, learn, callbacks, keep, saver, lengthen):
         self.learn,self.callbacks,self.saver = learn,callbacks,saver
         self.factor,self.n_times = lengthen
         self.put_back = snapshot(learn, callbacks, keep)
-        self.tried = list(saver.tried) if saver else []  # lengths of cycles that have diverged
+        self.tried = list(saver.tried) if saver else []  # epochs in the cycles that have diverged
 
     def next_len(self): return math.ceil(self.factor*self.tried[-1])
 
     def start_over(self, guard, cycle_len):
-        "Restore the run as it was before the call, and return the next length to try."
+        "Restore the run as it was before the call, and return the next number of epochs to try."
         report = guard.report
         self.tried.append(cycle_len)
         self.put_back()
@@ -249,7 +318,7 @@ class _LongerCycles:
 
 # %% ../nbs/13_fit.ipynb #fi000007
 def _guards_of(learn, cbs, on_diverge):
-    "Return the guards of a fit with the callbacks `cbs`. Add one to `cbs` if `on_diverge` needs it."
+    "Return the guards among the callbacks. If there is none and `on_diverge` needs one, add it to `cbs`."
     guards = [o for o in (*cbs, *learn.cbs) if isinstance(o, DivergenceGuard)]
     if on_diverge and not guards:
         guards = [DivergenceGuard()]
@@ -257,7 +326,7 @@ def _guards_of(learn, cbs, on_diverge):
     return guards
 
 def _open_checkpoint(learn, name, every_iter, resume, plan, cbs, lengthen, keep):
-    "Return the callback that saves the run as `name`, and resumes it on request; None without a name."
+    "Return the callback that saves the run as `name` and can resume it, or None without a name."
     if not name: return
     schedule = _describe_schedule(learn, plan) | dict(lengthen=lengthen)
     callbacks = [plan.schedule, *cbs]
@@ -274,71 +343,12 @@ def _train(learn, plan, cycle_len, cbs, guards, cycle_save_name, saver):
 
     for guard in guards: guard.report = None
     is_complete = saver and saver.is_complete
-    silent = learn.no_bar() if is_complete else nullcontext()  # or the header of an empty table would appear
+    silent = learn.no_bar() if is_complete else nullcontext()  # no header of an empty table
     with silent, valid_or_empty(learn.dls), without_cuda(), autocast_left(), resuming(learn, saver, cbs):
         try: learn.fit(plan.n_cycle*cycle_len, lr=schedule.lrs, wd=plan.wd, cbs=cbs,
                        reset_opt=plan.reset_opt, start_epoch=plan.start_epoch)
         finally: remember_fit(learn)
     return first(guard for guard in guards if guard.report)
-
-# %% ../nbs/13_fit.ipynb #a0781e1b
-@patch
-@explain_names(**other_names)
-def fit_clr_beta(self:Learner,
-    # Peak learning rate: a range test, which stands for its peak and the ratios of its groups, a number, one
-    # per parameter group, or a `slice`. `slice(1e-2)` is 1e-2 for the last group and 1e-3 for the others
-    lrs:float|slice|list|tuple|np.ndarray|HasPeak,
-    n_cycle:int=1,                       # Number of cycles
-    wds:float|list|None=None,            # The same as `wd`, under the name that 0.7 had for it
-    cycle_len:int|None=None,             # Epochs in a cycle. None: 1
-    use_clr_beta:tuple|CLRBeta=default_clr_beta, # (div, pct), (div, pct, mom_max, mom_min), or a `CLRBeta`
-    cycle_save_name:str|Path|None=None,  # Save after each cycle k, from 0, as `{cycle_save_name}_cyc_{k}`
-    best_save_name:str|Path|None=None,   # Name for the epoch with the best first metric, or the lowest loss
-    cbs:Callback|list|None=None,         # More callbacks
-    reset_opt:bool=False,                # Start with a new optimiser, as every `fit` of fastai 0.7 did
-    start_epoch:int=0,                   # The first epoch to train; those before it are skipped
-    checkpoint:str|Path|None=None,       # Save the run (see `no_trace`) as `{checkpoint}.ckpt` every epoch
-    every_iter:int|None=None,            # Save the checkpoint also after every so many steps
-    resume:bool=False,                   # Resume the run in `checkpoint`, or start it if there is none
-    # If it diverges: 'raise' an error, 'stop', or 'lengthen' the cycle and start over. `learn.diverged` then
-    # says where. None: train on
-    on_diverge:str|None=None,
-    lengthen:tuple=(1.5,3),              # For 'lengthen': the factor, and how many times at most
-    best_save_lower:bool|None=None,      # Is a low metric better? None: its name says, see `lower_is_better`
-    keep:dict|None=None,                 # More objects to save, by name: with `state_dict`, or a generator
-    wd:float|list|None=None,             # Weight decay, or one per group. None: that of Learner or optimiser
-):
-    """Train `n_cycle` cycles of `cycle_len` epochs with the schedule of fastai 0.7's `use_clr_beta`.
-    Raises `ValueError` if an argument is invalid, before anything is changed, and `FitDiverged` if the fit
-    diverges and `on_diverge` says so."""
-    # Plan: check everything, change nothing.
-    cbs,keep,wd = _check_callbacks(cbs),check_keep(keep),weight_decay_of(wd, wds)
-    names = dict(cycle_save_name=cycle_save_name, best_save_name=best_save_name, checkpoint=checkpoint)
-    _check_saving(self, names, best_save_lower, every_iter, resume, {} if on_diverge == 'lengthen' else keep)
-    lengthen = _checked_lengthen(on_diverge, lengthen)
-    if reset_opt not in (True, False): raise ValueError(f"reset_opt={reset_opt!r}: must be True or False.")
-    _check_learner(self, cbs, is_saved=checkpoint or lengthen)
-    if resume: lrs = _resumed_peak(self, lrs, checkpoint)
-    plan = _plan_fit(self, lrs, n_cycle, wd, cycle_len, use_clr_beta, start_epoch, reset_opt)
-    _warn_of_other_schedulers(self, cbs, plan.schedule)
-    _warn_of_momentum(self, plan)
-    if best_save_name: cbs.append(_SaveBest(best_save_name, best_save_lower, self))
-    guards = _guards_of(self, cbs, on_diverge)
-
-    with locked(self, checkpoint):
-        # Open the checkpoint, and note the beginning of a run that may start over.
-        saver = _open_checkpoint(self, checkpoint, every_iter, resume, plan, cbs, lengthen, keep)
-        longer = _LongerCycles(self, [plan.schedule, *cbs], keep, saver, lengthen) if lengthen else None
-        cycle_len = longer.next_len() if longer and longer.tried else plan.schedule.cycle_len
-
-        # Train, until an attempt does not diverge.
-        while True:
-            guard = _train(self, plan, cycle_len, cbs, guards, cycle_save_name, saver)
-            self.diverged = guard and guard.report
-            if guard is None or on_diverge is None: return
-            if on_diverge == 'raise': raise FitDiverged(f"{guard.report}.", guard.report)
-            if on_diverge == 'stop': return tell(f"Stopped: {guard.report}")
-            cycle_len = longer.start_over(guard, cycle_len)
 
 # %% ../nbs/13_fit.ipynb #1021883e
 @patch
@@ -347,13 +357,14 @@ def plot_clr_beta(self:Learner,
     # Peak learning rate, as for `fit_clr_beta`: a range test, a number, a `slice`, or one per group
     lrs:float|slice|list|tuple|np.ndarray|HasPeak,
     n_cycle:int=1,                       # Number of cycles
-    wds:float|list|None=None,            # The same as `wd`, under the name that 0.7 had for it
+    wds:float|list|None=None,            # The same as `wd`; its name in fastai 0.7
     cycle_len:int|None=None,             # Epochs in a cycle. None: 1
-    use_clr_beta:tuple|CLRBeta=default_clr_beta, # (div, pct), (div, pct, mom_max, mom_min), or a `CLRBeta`
-    axs=None,                            # Two axes to draw on, for learning rate and momentum
-    wd:float|list|None=None,             # Weight decay, for the title
+    # Shape of the cycle: (div, pct), (div, pct, mom_max, mom_min), or a `CLRBeta`
+    use_clr_beta:tuple|CLRBeta=default_clr_beta,
+    axs=None,                            # Two axes, for learning rate and momentum. None: a new figure
+    wd:float|list|None=None,             # Weight decay, for the title. None: left out
 ) -> np.ndarray: # The two axes
-    "Call `plot_clr_beta` for this Learner's batches and parameter groups, with the checks of `fit_clr_beta`."
+    "Plot the schedule for this Learner's batches and parameter groups, after the checks of `fit_clr_beta`."
     wd = weight_decay_of(wd, wds)
     schedule = _plan_fit(self, lrs, n_cycle, wd, cycle_len, use_clr_beta).schedule
     return plot_clr_beta(schedule.lrs, n_cycle, cycle_len=schedule.cycle_len, use_clr_beta=use_clr_beta,

@@ -187,7 +187,7 @@ bad_arguments = [
 
 bad_options = [
     (dict(cbs=42),                       'cbs: 42'),
-    (dict(cbs=[CLRBeta,'x']),            'is no Callback'),
+    (dict(cbs=[CLRBeta,'x']),            'is not a Callback'),
     (dict(best_save_name=3),             'best_save_name=3'),
     (dict(cycle_save_name='x/y'),        'there is no folder'),
     (dict(start_epoch=1),                'start_epoch=1'),
@@ -376,7 +376,7 @@ def test_a_metric_that_is_never_finite_is_warned_of(tmp_path, recwarn):
     quiet(learn, 0.05, 1, cycle_len=2, best_save_name='best', best_save_lower=False)
     assert not (tmp_path/'models').exists()
     assert [str(o.message) for o in recwarn if 'best_save_name' in str(o.message)] == [
-        'best_save_name: best was not saved: no epoch ended with a finite score from a whole validation.']
+        'best_save_name: best was not saved: no epoch ended with a finite score from a complete validation.']
 
 @pytest.mark.parametrize('names,kw', [
     (('lr','lr'), dict(train_metrics=True)), (('loss','loss'), dict(train_metrics=True)),
@@ -408,7 +408,7 @@ def test_an_epoch_without_validation_is_not_the_best(tmp_path):
         learn.save = lambda *args, **kwargs: saves.append(learn.epoch)
         quiet(learn, 0.05, 1, cycle_len=4, best_save_name='best', cbs=Seldom())
         assert saves and not {0,2} & set(saves)
-    with pytest.warns(UserWarning, match='no epoch ended with a finite accuracy from a whole validation'):
+    with pytest.warns(UserWarning, match='no epoch ended with a finite accuracy from a complete validation'):
         quiet(learner(path=tmp_path), 0.05, 1, best_save_name='best', cbs=ShortEpochCallback(0.5))
 
 def test_names_under_which_nothing_can_be_saved_are_refused_at_once(tmp_path):

@@ -53,7 +53,7 @@ def test_workers_that_outlive_an_epoch_are_told(tmp_path):
 def test_disk_full(tmp_path):
     res = fault('disk_full', tmp_path)
     assert res['epochs'] == 4 and res['same']
-    assert len(res['warned']) == 3 and 'the last one is kept' in res['warned'][0]
+    assert len(res['warned']) == 3 and 'The last one is kept' in res['warned'][0]
     assert res['left'] == ['run.ckpt','run.prev.ckpt']
 
 @needs_fork
@@ -287,10 +287,10 @@ def test_amp_accumulation_and_frozen_groups(tmp_path):
     (dict(checkpoint=None, resume=True, every_iter=None), "checkpoint='name'"),
     (dict(every_iter=0), 'every_iter=0'),
     (dict(checkpoint=None, every_iter=None, keep=dict(a=torch.Generator())),
-     "keep: give the checkpoint a name"),
+     "keep: no effect without a checkpoint"),
     (dict(resume='no'), "resume='no': must be True or False"),
     (dict(reset_opt='no'), "reset_opt='no': must be True or False"),
-    (dict(checkpoint='run.ckpt'), 'leave the ending .ckpt out'),
+    (dict(checkpoint='run.ckpt'), 'the ending .ckpt is added to the name'),
     (dict(checkpoint='no/folder'), 'there is no folder'),
     (dict(checkpoint='', every_iter=None), "checkpoint=''")])
 def test_bad_arguments(kwargs, msg, tmp_path):
@@ -361,7 +361,7 @@ def test_a_bad_file_is_refused_in_one_line_before_anything_changes(name, tmp_pat
     for o in checkpoint_paths(tmp_path/'models'/'run')[:2]: bad_files[name](o)
     learn = new_learner(tmp_path)
     before = [v.clone() for v in learn.model.state_dict().values()]
-    with pytest.raises(ValueError, match=reasons.get(name, 'damaged or no checkpoint')) as e:
+    with pytest.raises(ValueError, match=reasons.get(name, 'damaged or not a checkpoint')) as e:
         train(learn, resume=True)
     assert '\n' not in str(e.value) and learn.opt is None and learn.path == tmp_path
     assert all(map(torch.equal, before, learn.model.state_dict().values()))
