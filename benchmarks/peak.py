@@ -134,16 +134,21 @@ def is_telling(table, task):
     means = table.mean(axis=1)
     return means.max()-means.iloc[0] > 5 or means.max()-means.iloc[-1] > 5
 
+near = 0.5  # points: about the noise of one seed
+
 def coverage(scores):
-    "Return how often the band of each rule holds the best peak, and its median width in decades."
+    """Return how often the band of each rule holds the best peak, how often one that is `near` it in points,
+    and its median width in decades."""
     answers = pd.read_csv(cycles.answers_file).dropna(subset=['low'])
     answers = answers[answers.task.isin(scores)]
     best = answers.task.map({task:table.mean(axis=1).idxmax() for task,table in scores.items()})
     rounding = 1.02  # the grid's rates are rounded to two digits
     holds = (best >= answers.low/rounding) & (best <= answers.high*rounding)
+    in_band = [np.geomspace(low, high, 20) for low,high in zip(answers.low, answers.high)]
+    lost = [min(regret(scores[task], lr) for lr in lrs) for task,lrs in zip(answers.task, in_band)]
     width = np.log10(answers.high/answers.low)
-    by_rule = answers.assign(holds=holds, width=width).groupby('rule')
-    return by_rule.agg(holds=('holds','mean'), width=('width','median'))
+    by_rule = answers.assign(holds=holds, is_near=np.array(lost) <= near, width=width).groupby('rule')
+    return by_rule.agg(holds=('holds','mean'), is_near=('is_near','mean'), width=('width','median'))
 
 def judge(half, steps):
     "Return the summary of one half at one length of cycle, its rows, the noise of a seed, and its bands."
