@@ -15,13 +15,15 @@ from markdownify import markdownify
 from nbdev.config import nbpath2html
 from nbdev.doclinks import NbdevLookup
 from nbdev.serve import proc_nbs
-from links import addresses, colab, with_pip
 from fastai_clrbeta._modidx import d as syms
 from nbformat.v4 import new_markdown_cell, new_output
 from sphinx.cmd.build import build_main
 from sphinx.util.inspect import stringify_signature
 
 root = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(root/'docs'))
+from links import addresses, colab, with_pip
+
 urls = addresses(root)
 # quarto's words and myst-nb's
 tags = {'echo: false':'remove-input', 'output: false':'remove-output', 'code-fold: true':'hide-input'}
