@@ -1,10 +1,13 @@
 "Make README.md, and the figure in it, from nbs/index.ipynb: `python .ci/readme.py`"
 from pathlib import Path
-import re
+import re, sys
 import nbformat
 from nbconvert import MarkdownExporter
 
 root = Path(__file__).resolve().parent.parent
+sys.path.append(str(root/'docs'))
+from links import addresses, with_pip
+
 figures = 'nbs/index_files'
 
 def readme():
@@ -17,6 +20,7 @@ def readme():
     resources = {'output_files_dir':figures, 'unique_key':'index'}
     text,res = MarkdownExporter().from_notebook_node(nb, resources=resources)
     text = re.sub(r'!\[png\]', lambda _: f'![{next(alts)}]', text)
+    text = with_pip(addresses(root), text)
     return re.sub(r'\]\((\w+\.ipynb)', r'](nbs/\1', text).strip()+'\n', res['outputs']
 
 if __name__ == '__main__':

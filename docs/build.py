@@ -1,6 +1,6 @@
 """Build the site: `python docs/build.py [outdir]`. Every notebook is a page, and the index the front. This
 needs no network and no quarto."""
-import base64, re, shutil, sys, tempfile
+import re, shutil, sys, tempfile
 from dataclasses import is_dataclass
 from importlib import import_module
 from inspect import cleandoc, isclass, isfunction, signature, unwrap
@@ -21,6 +21,10 @@ from sphinx.cmd.build import build_main
 from sphinx.util.inspect import stringify_signature
 
 root = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(root/'docs'))
+from links import addresses, colab, with_pip
+
+urls = addresses(root)
 # quarto's words and myst-nb's
 tags = {'echo: false':'remove-input', 'output: false':'remove-output', 'code-fold: true':'hide-input'}
 # patched ones, which `show_doc` takes for methods
@@ -40,19 +44,6 @@ number = rf'[-−+]?[\d.,]+(e[-+]?\d+)?({spread})?[ %×]*|–'
 def aligned(html):
     "Align the numbers of a table to the right."
     return re.sub(rf'<td[^>]*>(?=({number})</td>)', '<td class="num">', html)
-
-def card(title, link, text, *options):
-    head = f':::{{grid-item-card}} [{title}]({link})', f':link: {link}'
-    return '\n'.join([*head, *options, f'\n{text}\n:::'])
-
-def cards(os):
-    "Return cards of (title, link, text, *options)."
-    return '\n'.join(['::::{grid} 1 2 2 3\n:gutter: 3\n', *(card(*o) for o in os), '::::'])
-
-def opened(text):
-    "Show doors, which are a list on their pages, as cards."
-    doors = re.findall(r'^- \[(.+)\]\((.+?)\) (.+)', text, re.M)
-    return text.split('- ')[0] + cards(doors) if doors else text
 
 def process(tmp):
     """Return what `nbdev-docs` hands to quarto, with Sphinx's directives as docs of names. All is in `tmp`,
@@ -134,97 +125,71 @@ def as_stream(output):
     "Return an output that is only text as one that is printed."
     return new_output('stream', text=output.data['text/plain']) if is_plain(output) else output
 
-class Bridge:
-    "From notebooks for quarto to notebooks for myst-nb"
-    def __init__(self, src, dest):
-        self.src,self.dest = src,dest
-        self.names,self.figures,self.pages = {},[],{}
+def front_matter(nb):
+    "Return title and description of a page: `nbdev-docs` leaves them in the first cell."
+    raw = next(o for o in nb.cells if o.cell_type == 'raw')
+    fm = yaml.safe_load(raw.source.strip().strip('-'))
+    return fm['title'],fm.get('description', '')
 
-    def cell(self, c, page, file):
-        "Return the cell as it is on the page, or None."
-        if c.cell_type == 'raw': return self.title(c, page, file)
-        if 'show_doc(' in c.source: return self.docs_of_name(c, page)
-        opts = re.findall(r'^#\| *(.+?) *$', c.source, re.M)
-        if c.source.startswith('<!-- WARNING') or 'include: false' in opts: return
-        c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M)
-        if c.cell_type == 'code': self.code(c, page, opts)
-        else: c.source = opened(linked(c.source, 'html'))
-        return c
+def head(page, file, title, description):
+    "Return the cell that a page begins with."
+    is_module = (root/f'fastai_clrbeta/{page}.py').exists()
+    module = f'```{{py:currentmodule}} fastai_clrbeta.{page}\n```\n\n' if is_module else ''
+    doors = [f'{{download}}`Download this notebook <../nbs/{file}>`']
+    if address := colab(urls, file): doors.append(f'[Open in Colab]({address})')
+    doors = ' · '.join(doors)
+    return new_markdown_cell(f'{module}# {title}\n\n{{.lead}}\n{description}\n\n{{.download}}\n{doors}')
 
-    def title(self, c, page, file):
-        fm = yaml.safe_load(c.source.strip().strip('-'))
-        self.pages[page] = fm['title'],fm.get('description', '')
-        is_module = (root/f'fastai_clrbeta/{page}.py').exists()
-        mod = f'```{{py:currentmodule}} fastai_clrbeta.{page}\n```\n\n' if is_module else ''
-        lead = f"{mod}# {fm['title']}\n\n{{.lead}}\n{self.pages[page][1]}"
-        download = f'{{.download}}\n{{download}}`Download this notebook <../nbs/{file}>`'
-        return new_markdown_cell(f'{lead}\n\n{download}')
+def shown(c):
+    "Return a cell as it is on the page, or None."
+    if 'show_doc(' in c.source: return new_markdown_cell(c.outputs[0].data['text/markdown'])
+    opts = re.findall(r'^#\| *(.+?) *$', c.source, re.M)
+    if c.cell_type == 'raw' or c.source.startswith('<!-- WARNING') or 'include: false' in opts: return
+    c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M)
+    if c.cell_type == 'code': translate(c, opts)
+    else: c.source = with_pip(urls, linked(c.source, 'html'))
+    return c
 
-    def docs_of_name(self, c, page):
-        md = c.outputs[0].data['text/markdown']
-        name,doc = re.match(r':+\{.+?\} ([\w.]+).*\n\n(.*(?:\n.+)*)', md).groups()
-        self.names.setdefault(page, []).append((name, doc.replace('\n', ' ').split('. ')[0].rstrip('.')))
-        return new_markdown_cell(md)
+def translate(c, opts):
+    "Say in myst-nb's words what `opts` say of a cell of code and its figure."
+    fig = yaml.safe_load('\n'.join(o for o in opts if o.startswith(('fig-','classes')))) or {}
+    c.metadata = dict(tags=[tags[o] for o in opts if o in tags])
+    if fig:
+        image = dict(alt=fig['fig-alt'], classes=fig.get('classes', 'chart'))
+        c.metadata['mystnb'] = dict(figure=dict(caption=fig['fig-cap']), image=image)
+    c.outputs = [as_stream(o) for o in c.outputs]  # or the text would have the caption, too
+    for o in (o.data for o in c.outputs if 'data' in o):
+        if 'text/html' in o: o['text/html'] = aligned(o['text/html'])
+        if 'text/markdown' in o: o['text/markdown'] = linked(o['text/markdown'], 'html')
 
-    def code(self, c, page, opts):
-        "Translate tags and figures of a cell, and collect its figures."
-        of_figure = yaml.safe_load('\n'.join(o for o in opts if o.startswith(('fig-','classes'))))
-        fig = {'classes':'chart'} | (of_figure or {})
-        c.metadata = dict(tags=[tags[o] for o in opts if o in tags])
-        if len(fig) > 1:
-            image = dict(alt=fig['fig-alt'], classes=fig['classes'])
-            c.metadata['mystnb'] = dict(figure=dict(caption=fig['fig-cap']), image=image)
-        c.outputs = [as_stream(o) for o in c.outputs]  # or the text would have the caption, too
-        for o in (o.data for o in c.outputs if 'data' in o):
-            if 'image/png' in o: self.figures.append((page, fig, o['image/png']))
-            if 'text/html' in o: o['text/html'] = aligned(o['text/html'])
-            if 'text/markdown' in o: o['text/markdown'] = linked(o['text/markdown'], 'html')
+def sections():
+    "Return the pages of each section, in the order of `nbs/sidebar.yml`."
+    sidebar = yaml.safe_load((root/'nbs/sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']
+    return {o['section']:[page_of(f) for f in o['contents']] for o in sidebar['contents']}
 
-    def write(self):
-        tree,files = self.toctree(),{page_of(o):o for o in self.src.glob('*.ipynb')}
-        order = tree.replace('Overview <self>', 'index').split('\n')
-        for page in sorted(files, key=order.index):
-            nb = nbformat.read(files[page], 4)
-            nb.cells = list(filter(None, (self.cell(c, page, files[page].name) for c in nb.cells)))
-            language = dict(name='python', pygments_lexer='python')
-            nb.metadata = dict(kernelspec=nb.metadata.kernelspec, language_info=language)
-            if page == 'index': nb.cells.append(new_markdown_cell(tree))
-            nbformat.write(nb, self.dest/f'{page}.ipynb')
-        self.write_names([p for p in order if p in self.names])
-        self.write_gallery()
-        shutil.copy(root/'CHANGELOG.md', self.dest/'changelog.md')
+def toctree():
+    "Return the sidebar: the pages, the changelog, and the addresses that there are."
+    tree = sections() | {'Start':['Overview <self>']}
+    tree['More'] += ['changelog.md', *(f'{k} <{v}>' for k,v in urls.items())]
+    parts = [[f'```{{toctree}}\n:hidden:\n:caption: {k}\n', *pages, '```\n'] for k,pages in tree.items()]
+    return '\n'.join(sum(parts, []))
 
-    def write_md(self, name, *parts): (self.dest/f'{name}.md').write_text('\n'.join(parts), encoding='utf-8')
-
-    def write_names(self, pages):
-        tables = ['# All names\n\nEvery public name, by the page that tells more of it.']
-        for p in pages:
-            head = f'\n## {self.pages[p][0]}\n\n{{.params}}\n| Name | What it is |\n|---|---|'
-            tables += [head, *(f'| [`{n}`]({p}.html#{n.lower()}) | {doc} |' for n,doc in self.names[p])]
-        self.write_md('names', *tables)
-
-    def write_gallery(self):
-        doors = []
-        for i,(page,fig,png) in enumerate(self.figures):
-            (self.dest/f'figure{i}.png').write_bytes(base64.b64decode(png))
-            alt,classes = f":img-alt: {fig['fig-alt']}",f":class-img-top: {fig['classes']}"
-            options = f':img-top: figure{i}.png',alt,classes
-            doors.append((self.pages[page][0], f'{page}.html', fig['fig-cap'], *options))
-        head = '# Gallery\n', 'Every figure of these pages, and where it is from.\n'
-        self.write_md('gallery', *head, cards(doors))
-
-    def toctree(self):
-        "Return the sidebar, in the order of `nbs/sidebar.yml`, and what only this site has."
-        extra,res = {'Reference':['names.md'], 'More':['gallery.md','changelog.md']},[]
-        sidebar = yaml.safe_load((root/'nbs/sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']
-        for o in sidebar['contents']:
-            pages = map(page_of, [*o['contents'], *extra.get(o['section'], [])])
-            pages = ['Overview <self>' if p == 'index' else p for p in pages]
-            res += [f"```{{toctree}}\n:hidden:\n:caption: {o['section']}\n", *pages, '```\n']
-        return '\n'.join(res)
+def write_pages(src, dest):
+    "Write the notebooks of `src` to `dest` for myst-nb. Return titles and descriptions of all pages."
+    pages = {}
+    for file in src.glob('*.ipynb'):
+        nb,page = nbformat.read(file, 4),page_of(file)
+        pages[page] = front_matter(nb)
+        nb.cells = [head(page, file.name, *pages[page]), *filter(None, map(shown, nb.cells))]
+        language = dict(name='python', pygments_lexer='python')
+        nb.metadata = dict(kernelspec=nb.metadata.kernelspec, language_info=language)
+        if page == 'index': nb.cells.append(new_markdown_cell(toctree()))
+        nbformat.write(nb, dest/f'{page}.ipynb')
+    shutil.copy(root/'CHANGELOG.md', dest/'changelog.md')
+    return pages
 
 # The site
-unread = '.headerlink, .viewcode-link, .download, .sd-stretched-link, summary, style, script'
+unread = '.headerlink, .viewcode-link, .download, summary, style, script'
 
 def twin(html):
     "Return a page as plain Markdown."
@@ -237,10 +202,18 @@ def twin(html):
     return markdownify(str(page), heading_style='ATX', code_language_callback=language, **as_is).strip()+'\n'
 
 def write_llms(out, pages):
-    "Write the list of the pages for language models: that of the modules, which is in `nbs`, and the others."
-    llms = linked((root/'nbs/llms.txt').read_text(encoding='utf-8'), 'html.md')
-    others = [f'- [{t}]({p}.html.md): {d}\n' for p,(t,d) in pages.items() if f'({p}.html.md)' not in llms]
-    (out/'llms.txt').write_text(''.join([llms, '\n## Pages\n\n', *others]), encoding='utf-8')
+    "Write the list of the pages for language models, after what `nbs/llms.txt` says of the package."
+    intro = linked((root/'nbs/llms.txt').read_text(encoding='utf-8').split('## Modules')[0], 'html.md')
+    lines = [re.sub('<!--.*-->', '', intro).strip()]
+    for section,names in sections().items():
+        lines.append(f'\n## {section}\n')
+        lines += [f'- [{pages[o][0]}]({o}.html.md): {pages[o][1]}' for o in names]
+    (out/'llms.txt').write_text('\n'.join(lines)+'\n', encoding='utf-8')
+
+def write_twins(out, pages):
+    for o in pages:
+        html = (out/f'{o}.html').read_text(encoding='utf-8')
+        (out/f'{o}.html.md').write_text(twin(html), encoding='utf-8')
 
 def main(out='_docs'):
     "Make the site in the folder `out`, and replace what it holds"
@@ -248,18 +221,14 @@ def main(out='_docs'):
     is_site = (out/'searchindex.js').exists()
     if out.exists() and any(out.iterdir()) and not is_site: return f'{out} holds something else than a site.'
     with tempfile.TemporaryDirectory() as tmp:
-        tmp = Path(tmp)
-        (src := tmp/'src').mkdir()
-        bridge = Bridge(process(tmp), src)
-        bridge.write()
+        src,html = Path(tmp)/'src',Path(tmp)/'html'
+        src.mkdir()
+        pages = write_pages(process(Path(tmp)), src)
         strict = ['-n', '-W', '--keep-going', '-q']
-        if res := build_main([*strict, '-c', str(root/'docs'), str(src), str(tmp/'html')]): return res
+        if res := build_main([*strict, '-c', str(root/'docs'), str(src), str(html)]): return res
         shutil.rmtree(out, ignore_errors=True)
-        unused = shutil.ignore_patterns('.doctrees', '.buildinfo', '_sources')
-        shutil.copytree(tmp/'html', out, ignore=unused)
-    for p in bridge.pages:
-        html = (out/f'{p}.html').read_text(encoding='utf-8')
-        (out/f'{p}.html.md').write_text(twin(html), encoding='utf-8')
-    write_llms(out, bridge.pages)
+        shutil.copytree(html, out, ignore=shutil.ignore_patterns('.doctrees', '.buildinfo', '_sources'))
+    write_twins(out, pages)
+    write_llms(out, pages)
 
 if __name__ == '__main__': sys.exit(main(*sys.argv[1:]))

@@ -9,7 +9,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 
 project = 'fastai_clrbeta'
 author = copyright = metadata(project)['Author']
-extensions = ['myst_nb', 'sphinx.ext.viewcode', 'sphinx_copybutton', 'sphinx_design']
+extensions = ['myst_nb', 'sphinx.ext.viewcode', 'sphinx_copybutton']
 nb_execution_mode,nb_merge_streams,nb_render_markdown_format = 'off',True,'myst'
 myst_enable_extensions = ['attrs_block', 'attrs_inline', 'colon_fence']
 myst_all_links_external = True # links are checked in the finished pages

@@ -113,7 +113,6 @@ def test_public_names_are_documented(pages, mod, name, obj):
     page,anchor = dt.select_one('a[href^="_modules/"]')['href'].split('#')
     code = pages[page].find(id=anchor).get_text().replace('[docs]', '')
     assert re.search(rf"^(def|class) {name.split('.')[-1]}\b", code, re.M)
-    assert pages['names.html'].find('a', href=f'{page_of(mod)}#{name.lower()}')
 
 def docs_of(soup, name):
     "What is said of `name`: its signature, and the rest"
@@ -219,29 +218,80 @@ def test_twins_and_notebooks(site, pages):
         untranslated = r'^:::.*|\{py:.*|<(?:IPython|pandas|Figure).*|^Show .*|\.html>'
         assert twin.startswith('# ') and not re.findall(untranslated, twin, re.M)
         article = pages[page].article
-        assert twin.count('\n```python\n') == len(article.select('div.highlight-python'))
+        n_code = len(re.findall('^ *```python$', twin, re.M))  # also in lists
+        assert n_code == len(article.select('div.highlight-python'))
         back = BeautifulSoup(MarkdownIt('commonmark').enable('table').render(twin), 'html.parser')
-        in_prose = article.select('p:not(.download) a:not(.sd-stretched-link, .headerlink), td a')
+        in_prose = article.select('p:not(.download) a:not(.headerlink), td a')
         assert {unquote(o['href']) for o in in_prose} <= {unquote(o['href']) for o in back('a')}
-        signatures = [o.text for o in back('h3') if o.contents[0].name == 'code']
+        headings = [o.contents[0].get_text() for o in article('h3')]
+        signatures = [o.text for o in back('h3') if o.contents[0].name == 'code' and o.text not in headings]
         names = [re.search(r'([\w.]+)\W*(\(|$)', o)[1].rpartition('.')[2] for o in signatures]
         assert [' '.join(o.text.split()) for o in article.select('.sig-name')] == names
         copy = re.search(r'href="(_downloads/[^"]+)"', (site/page).read_text(encoding='utf-8'))[1]
         assert (site/copy).name == nb.name and (site/copy).read_bytes() == nb.read_bytes()
 
-def test_llms_txt_tells_the_modules(site):
-    """The notebooks' own list, which nbdev has from the index, and the site's: each module, with the line
-    that its page begins with"""
-    ours,sites = ((o/'llms.txt').read_text(encoding='utf-8') for o in (root/'nbs',site))
-    for nb in reference:
+def test_llms_txt_tells_the_pages(site):
+    "Each page once, with the line that it begins with"
+    text = (site/'llms.txt').read_text(encoding='utf-8')
+    for nb in notebooks:
         line = re.search('^> (.+)', nbformat.read(nb, 4).cells[0].source, re.M)[1]
-        assert f'- [{nb.stem[3:]}]({nb.name}): {line}.\n' in ours
-        assert f'- [{nb.stem[3:]}]({nbpath2html(nb).name}.md): {line}.\n' in sites
-    for o in re.findall(r'\]\((?!https:)(.+?)\)', sites): assert (site/o).is_file(), o
+        told = re.findall(rf'^- \[.+\]\({nbpath2html(nb).name}\.md\): (.+)', text, re.M)
+        assert told == [line]
+    for o in re.findall(r'\]\((?!https:)(.+?)\)', text): assert (site/o).is_file(), o
 
-def test_doors_are_cards(pages):
-    doors = pages['index.html'].select('.sd-card a.sd-stretched-link')
-    assert len(doors) == 10 and all(o['href'] in pages for o in doors)
+def test_pages_are_a_path(pages):
+    "From the idea to the reference; what only developers read comes last"
+    def titles(caption):
+        head = pages['index.html'].find('span', class_='caption-text', string=caption)
+        return [o.get_text() for o in head.find_next('ul').find_all('a')]
+    assert titles('Learn') == ['What is 1cycle?', 'Recipes', 'Choose a learning rate', 'Runs that survive',
+        'Coming from fit_one_cycle', 'Super-convergence', 'Appendix: the runs of 2018',
+        'Coming from fastai 0.7', '1cycle and a range test in 40 lines']
+    assert titles('Reference')[0] == 'Troubleshooting'
+    assert titles('Internals')[-1] == 'Checks and figures'
+
+short = ['tutorial_what_is_1cycle','tutorial_in_40_lines','troubleshooting']
+
+@pytest.mark.parametrize('name', short)
+def test_a_page_is_read_in_ten_minutes(name):
+    cells = nbformat.read(root/f'nbs/{name}.ipynb', 4).cells
+    assert sum(len(o.source.split()) for o in cells if o.cell_type == 'markdown') <= 1500
+
+addresses = '''
+[project.urls]
+Repository = "https://github.com/someone/fastai_clrbeta"
+Issues = "https://github.com/someone/fastai_clrbeta/issues"
+PyPI = "https://pypi.org/project/fastai_clrbeta/"
+'''
+
+def places(soup):
+    "Return where a page leads outside, and the commands that it shows."
+    links = [o['href'] for o in soup.select('.sidebar-tree a, .download a')]
+    return [o for o in links if '//' in o],[o.get_text() for o in soup.select('.highlight-sh pre')]
+
+def test_no_address_no_link(pages):
+    for o in ('index.html','fit.html'):
+        links,commands = places(pages[o])
+        assert not links and not any('pip install fastai_clrbeta' in c for c in commands)
+
+@pytest.mark.slow
+def test_an_address_is_told_once_and_shown_everywhere(tmp_path):
+    "In `[project.urls]` of pyproject.toml, and then on the site and in README"
+    for o in ('docs','nbs','fastai_clrbeta','.ci'): shutil.copytree(root/o, tmp_path/o)
+    shutil.copy(root/'CHANGELOG.md', tmp_path)
+    settings = (root/'pyproject.toml').read_text(encoding='utf-8')
+    settings = re.sub(r'^\[project\.urls\]\n(.+\n)*', '', settings, flags=re.M)
+    settings = settings.replace('[tool.nbdev]', f'{addresses}\n[tool.nbdev]')
+    (tmp_path/'pyproject.toml').write_text(settings, encoding='utf-8')
+    code,told = run(run_script, 'docs/build.py', tmp_path/'site', folder=tmp_path)
+    assert code == 0, told
+    def page(name): return BeautifulSoup((tmp_path/'site'/name).read_text(encoding='utf-8'), 'html.parser')
+    known = re.findall('"(.+)"', addresses)
+    colab = 'https://colab.research.google.com/github/someone/fastai_clrbeta/blob/main/nbs/13_fit.ipynb'
+    assert places(page('fit.html'))[0] == [*known, colab]
+    assert places(page('index.html'))[1][0] == 'pip install fastai_clrbeta\n'
+    run(run_script, '.ci/readme.py', folder=tmp_path)
+    assert '```sh\npip install fastai_clrbeta\n```' in (tmp_path/'README.md').read_text(encoding='utf-8')
 
 @pytest.fixture(scope='session')
 def url(site):
@@ -327,6 +377,17 @@ def test_pages_in_a_browser(browser, pages, url, width):
     assert not bad
 
 @pytest.mark.slow
+def test_contents_of_a_page_are_in_sight(browser, url):
+    "On a small desktop, beside the text; a phone has them behind a button"
+    seen = """const box = document.querySelector('.toc-tree').getBoundingClientRect();
+        return box.width > 100 && box.left >= 0 && box.right <= innerWidth"""
+    for width in (1280,1440,1920):
+        show(browser, url+'fit.html', width)
+        assert browser.execute_script(seen), width
+    show(browser, url+'fit.html', 390)
+    assert not browser.execute_script(seen)
+
+@pytest.mark.slow
 def test_search(browser, url):
     from selenium.webdriver.support.ui import WebDriverWait
     assert not show(browser, url+'search.html?q=range+test', 1280)
@@ -346,13 +407,13 @@ def test_dark_mode(browser, url, pages, dark):
     "Paper and figures are dark, and all can still be read"
     ground = 'return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).every(o => o < 64)'
     figures = '[...document.querySelectorAll("article img")]'
-    for o in ('tutorial_super_convergence.html','gallery.html','schedule.html'):
+    for o in ('tutorial_super_convergence.html','data.html','schedule.html'):
         show(browser, url+o, 1280)
         assert browser.execute_script(ground)
         inverted = 'getComputedStyle(o).filter.startsWith("invert(0.9")'
         photos = browser.execute_script(f'return {figures}.filter(o => !{inverted}).map(o => o.className)')
         # photographs stay as they are
-        assert len(photos) == o.startswith('gallery') and all('photo' in c for c in photos), (o, photos)
+        assert len(photos) == o.startswith('data') and all('photo' in c for c in photos), (o, photos)
     assert not unfit(browser)
     img = browser.execute_script(f'const o = {figures}[0]; o.scrollIntoView(); return o')
     corner = Image.open(io.BytesIO(img.screenshot_as_png)).convert('L').getpixel((3,3))
