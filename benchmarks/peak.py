@@ -127,7 +127,16 @@ def compare_shapes():
     table = pd.DataFrame(rows).T.drop(columns=cycles.default)
     drawn = {shape:np.quantile(_bootstrap(table[shape]), [0.025,0.975]) for shape in table}
     return pd.DataFrame({shape:dict(mean=table[shape].mean(), low=drawn[shape][0], high=drawn[shape][1],
-                                    tasks=len(table)) for shape in table}).T, table
+                                    tasks=len(table)) for shape in table}).T
+
+def lengths():
+    "Return for each task the best peaks of short and long cycles, and what the first loses in the second."
+    short,long = scores_of(300),scores_of(1500)
+    rows = {}
+    for task,table in long.items():
+        best = [scores.mean(axis=1).idxmax() for scores in (short[task],table)]
+        rows[task] = dict(short=best[0], long=best[1], lost=regret(table, best[0]))
+    return pd.DataFrame(rows).T
 
 def is_telling(table, task):
     "Return False if the best peak is within 5 points of the lowest rate, so that any rate would do."
@@ -171,20 +180,25 @@ def smoke():
     cycles.finders.clear()  # other packages need not be installed
     cycles.answers([task])
 
+def save(table, name, **kwargs): table.to_csv(cycles.results/f'{name}.csv', float_format='%.4g', **kwargs)
+
 @call_parse
 def main(
     smoke_test:store_true=False, # Measure one small task first, in a new folder, and judge only that
 ):
     "Print the tables of points lost, and write them beside the measurements."
     if smoke_test: smoke()
-    tables,all_rows = [],[]
+    tables,all_rows,bands = [],[],[]
     for half,steps in itertools.product([design,judging], [300,1500]):
         if not any(tasks[task].half == half for task in scores_of(steps)): continue
-        table,rows,of_seed,bands = judge(half, steps)
+        table,rows,of_seed,band = judge(half, steps)
         print(f'\n{half}, {steps} steps, {rows.task.nunique()} tasks, noise of one seed {of_seed:.2f}')
         print(table.drop(columns=['half','steps']).to_string(index=False, float_format='{:.2f}'.format))
-        print(bands.to_string(float_format='{:.2f}'.format))
+        print(band.to_string(float_format='{:.2f}'.format))
         tables.append(table)
         all_rows.append(rows.assign(half=half, length=steps))
-    pd.concat(tables).to_csv(cycles.results/'regret.csv', index=False, float_format='%.3g')
-    pd.concat(all_rows).to_csv(cycles.results/'rows.csv', index=False, float_format='%.4g')
+        bands.append(band.assign(half=half, length=steps))
+    save(pd.concat(tables), 'regret', index=False)
+    save(pd.concat(all_rows), 'rows', index=False)
+    save(pd.concat(bands), 'bands')
+    if not smoke_test: save(compare_shapes(), 'shapes'), save(lengths(), 'lengths')

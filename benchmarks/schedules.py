@@ -5,7 +5,7 @@
 
 Eight everyday tasks, each trained for 300 steps with both schedules at two peaks, that of `lr_find_val` and
 stock `lr_find`'s valley, with 5 seeds; and for 75 and 150 steps at the first peak. The log is
-`benchmarks/results/schedules.csv`.
+`benchmarks/results/schedules.csv`; the tables beside it are made from it.
 """
 from cycles import *
 from scipy.stats import t as student
@@ -100,6 +100,8 @@ def main(
     if train: train_all()
     df = pd.read_csv(log)
     df['score'] = df.score.clip(lower=df.groupby('task').score.transform('max')-100)  # a run that diverged
-    print(differences(df).pivot(index='task', columns='what', values='points').round(1).to_string())
-    print(overall(df).round(2).to_string())
-    print(steps_needed(df).round(0).to_string())
+    by_task = differences(df).pivot(index='task', columns='what', values='points').join(steps_needed(df))
+    tables = dict(by_task=by_task, overall=overall(df))
+    for name,table in tables.items():
+        print(table.round(2).to_string())
+        table.to_csv(log.with_name(f'schedules_{name}.csv'), float_format='%.4g')
