@@ -602,6 +602,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fastai_clrbeta.peak._start_level': ('peak.html#_start_level', 'fastai_clrbeta/peak.py'),
                                      'fastai_clrbeta.peak._undo_smoothing': ('peak.html#_undo_smoothing', 'fastai_clrbeta/peak.py'),
                                      'fastai_clrbeta.peak._why': ('peak.html#_why', 'fastai_clrbeta/peak.py'),
+                                     'fastai_clrbeta.peak._why_this_trial': ('peak.html#_why_this_trial', 'fastai_clrbeta/peak.py'),
                                      'fastai_clrbeta.peak.candidates': ('peak.html#candidates', 'fastai_clrbeta/peak.py'),
                                      'fastai_clrbeta.peak.centred': ('peak.html#centred', 'fastai_clrbeta/peak.py'),
                                      'fastai_clrbeta.peak.decide': ('peak.html#decide', 'fastai_clrbeta/peak.py'),

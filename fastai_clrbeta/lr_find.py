@@ -310,6 +310,8 @@ def _lrs_of_trials(found, trials):
 def _peak_of(found): return Peak(found.peak, found.why, found.band, found.rival)
 
 # %% ../nbs/11_lr_find.ipynb #126b1d7f
+_margin = 0.05 # Between only two trials, a difference of 5 % may be chance
+
 def _run_trials(learn, plan, found, bar):
     "Run the trials that `plan` asks for, and let them decide about the peak of `found`."
     lrs = _lrs_of_trials(found, plan.trials)
@@ -321,7 +323,7 @@ def _run_trials(learn, plan, found, bar):
     cycles = [cycle_of(plan.steps, lr, trial_steps, plan.moves_mom) for lr in lrs]
     rows = [run_trial(learn, cycle, plan.measure, plan.keep, bar.show_row) for cycle in cycles]
     found.trials = pd.DataFrame(rows, columns=trial_columns)
-    best = decide(_peak_of(found), found.trials)
+    best = decide(_peak_of(found), found.trials, margin=_margin if plan.trials is True else 0)
     found.peak,found.why,found.band = best.lr,best.why,best.band
     if 'peak' in found.found: found.found['peak'] = best.lr
 

@@ -220,6 +220,7 @@ def decide(
     best:Peak,            # From `find_peak`
     # A row per trial: `lr`, `train_loss`, `valid_loss`. Losses are infinite if it diverged, NaN if it was cut
     trials:pd.DataFrame,
+    margin:float=0, # `best.lr` stays the peak if no loss is lower than its own by more than this share
 ) -> Peak:
     "Return the rate whose trial has the lowest final validation loss, or training loss without validation."
     trials = trials[trials.train_loss.notna()]
@@ -232,14 +233,22 @@ def decide(
         lr = trials.lr.min()/10
         why = f"all {n} trials diverged, so the peak is a tenth of the lowest, {10*lr:.2g}."
     else:
-        lr = float(trials.lr[losses.idxmin()])
-        others = ', '.join(_outcome(o, loss) for o,loss in zip(trials.lr, losses) if o != lr)
-        kind = 'validation loss' if name == 'valid_loss' else 'training loss'
-        why = f"a short cycle there ends with a {kind} of {losses.min():.3g}"
-        why += f", the lowest of {n} ({others})." if others else '.'
+        is_close = (trials.lr == best.lr) & (losses-losses.min() <= margin*abs(losses.min()))
+        chosen = is_close.idxmax() if is_close.any() else losses.idxmin()
+        lr,why = float(trials.lr[chosen]),_why_this_trial(trials.lr, losses, chosen, margin)
         if lr == best.lr: why += f" {_sentence(best.why)}"
     factor = lr/best.lr
     return best._replace(lr=lr, why=why, band=tuple(o*factor for o in best.band))
+
+def _why_this_trial(lrs, losses, chosen, margin):
+    "Return a sentence that compares the chosen trial with the others."
+    kind = 'validation loss' if losses.name == 'valid_loss' else 'training loss'
+    why = f"a short cycle there ends with a {kind} of {losses[chosen]:.3g}"
+    if len(losses) == 1: return f'{why}.'
+    others = ', '.join(_outcome(o, loss) for o,loss in zip(lrs, losses) if o != lrs[chosen])
+    is_lowest = losses[chosen] == losses.min()
+    rank = f"the lowest of {len(losses)}" if is_lowest else f"at most {margin:.0%} above the lowest"
+    return f'{why}, {rank} ({others}).'
 
 def _outcome(lr, loss): return f"{loss:.3g} at {lr:.2g}" if math.isfinite(loss) else f"{lr:.2g} diverged"
 

@@ -355,3 +355,11 @@ def test_suggestions_for_many_steps_are_fast():
     start = time.time()
     suggest((valley,minimum,steep,slide), np.logspace(-5, 1, 5000), losses, 5000)
     assert time.time()-start < 5  # the requirement is one second on an idle machine
+
+@pytest.mark.parametrize('other,peak', [(0.49, 0.1), (0.477, 0.1), (0.47, 0.01), (0.1, 0.01)])
+def test_a_rival_that_is_hardly_better_does_not_move_the_peak(other, peak):
+    trials = pd.DataFrame(dict(lr=[0.1,0.01], train_loss=[1.,1.], valid_loss=[0.5,other]))
+    best = decide(Peak(0.1, 'the usual 0.1.', (0.03,0.3), 0.01), trials, margin=0.05)
+    assert best.lr == peak and best.band == pytest.approx((0.3*peak, 3*peak))
+    assert ('at most 5% above the lowest (' in best.why) == (peak == 0.1)
+    assert decide(Peak(0.1, 'the usual 0.1.', (0.03,0.3), 0.01), trials).lr == 0.01
