@@ -12,7 +12,6 @@ from fastai.basics import *
 from fastai.callback.core import *
 from fastai.callback.progress import CSVLogger
 from contextlib import contextmanager, suppress
-from filelock import FileLock, Timeout
 from torch.distributions import Distribution
 from .core import *
 from .learner import *
@@ -655,12 +654,14 @@ _patience = 10  # Seconds to wait: workers of a killed process may hold its lock
 
 def _lock(file):
     "Lock `file`, and return the lock in a list. Return an empty list if the file system cannot lock files."
+    from filelock import FileLock, Timeout  # here, so that importing the package stays fast
     lock = FileLock(file, timeout=_patience)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise ValueError(f"checkpoint={file.stem!r}: another process is training with this checkpoint. "
+        name = file.name.removesuffix('.ckpt.lock')
+        raise ValueError(f"checkpoint={name!r}: another process is training with this checkpoint. "
                          "Wait until it ends, or choose another name.") from None
     except (OSError, NotImplementedError): return []
     return [lock]
@@ -668,7 +669,7 @@ def _lock(file):
 @contextmanager
 def locked(learn, name):
     "Lock the checkpoint `name` inside the block. Raises `ValueError` if another process holds the lock."
-    file,held = learn.path/learn.model_dir/f'{name}.lock',[]
+    file,held = learn.path/learn.model_dir/f'{name}.ckpt.lock',[]
     if name: on_first(lambda: held.extend(_lock(file)))
     try: yield
     finally:

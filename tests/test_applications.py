@@ -93,4 +93,4 @@ def test_all_fits_take_the_peak(make, tmp_path, monkeypatch):
     trains(learn, lambda: learn.fit_one_cycle(1, found.peak), found.peak)
     # which trains the head first, and then all groups at half the rate
     trains(learn, lambda: learn.fine_tune(1, found.peak), found.peak/2)
-    assert max(learn.plot_clr_beta(found)[0].lines[0].get_ydata()) == pytest.approx(found.peak, rel=0.15)
+    assert max(learn.plot_clr_beta(found)[0].lines[-1].get_ydata()) == pytest.approx(found.peak, rel=0.15)

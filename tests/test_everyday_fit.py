@@ -205,7 +205,7 @@ def test_momentum_by_another_name(tmp_path):
 
 def test_the_hint_of_a_splitter_works(tmp_path):
     text = untouched(learner(tmp_path), ValueError, [0.01, 0.1])
-    splitter = re.search(r'splitter=(lambda model: \[.*\])\)', text)[1]
+    splitter = re.search(r'splitter=(lambda model: \[.*\])', text)[1]
     learn = in_silence(learner(tmp_path, splitter=eval(splitter)), [0.01, 0.1])
     assert len(learn.opt.hypers) == 2
     slices = in_silence(learner(tmp_path, splitter=eval(splitter)), slice(0.1))
@@ -368,7 +368,7 @@ def test_plot_overfit_with_epochs_that_were_skipped_or_cut(tmp_path):
         order = 90
         def after_epoch(self):
             if self.epoch == 0: self.learn.validate()
-    causes = {Validates():'a callback has ended', ShortEpochCallback(0.5):'no epoch with both losses'}
+    causes = {Validates():'a callback ended them early', ShortEpochCallback(0.5):'no epoch with both losses'}
     for cb,cause in causes.items():
         with pytest.raises(ValueError, match=cause): fit(learner(tmp_path, cb)).plot_overfit()
     no_validation = learner(tmp_path)

@@ -529,7 +529,7 @@ def test_two_runs_cannot_write_one_checkpoint(tmp_path, monkeypatch):
         def after_epoch(self): refused(new_learner(tmp_path), "checkpoint='run': another process is training")
     train(new_learner(tmp_path, Second()))
     train(new_learner(tmp_path), resume=True)
-    assert not (tmp_path/'models'/'run.lock').exists()
+    assert not (tmp_path/'models'/'run.ckpt.lock').exists()
 
 def test_a_run_that_is_complete_prints_no_table(tmp_path, capsys):
     new_learner(tmp_path).fit_clr_beta(0.1, checkpoint='run')
