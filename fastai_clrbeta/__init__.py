@@ -12,4 +12,4 @@ found = learn.lr_find_val()          # the range test: it leaves no trace on `le
 learn.fit_clr_beta(found, cycle_len=15)
 ```"""
 
-__version__ = "0.3.0.dev0"
+__version__ = "0.3.0"

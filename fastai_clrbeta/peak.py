@@ -207,7 +207,7 @@ def candidates(
     if best.is_certain and not thorough: return []
     lrs = [best.lr, best.rival]
     if thorough:
-        may_be_higher = best.lr == usual == usual_rates['sgd']  # Adam's long cycles break there
+        may_be_higher = best.lr == usual == usual_rates['sgd']  # long cycles with Adam fail above it
         lrs += [best.lr/_half_decade, best.lr/10]
         lrs += [usual*_half_decade if may_be_higher else best.rival/_half_decade]
     different = []

@@ -1,0 +1,35 @@
+"The benchmark of the peak runs on one small task, and its committed tables follow from its logs"
+import subprocess, sys
+import pandas as pd, pytest
+from conftest import root
+
+folder = root/'benchmarks'
+
+@pytest.mark.slow
+def test_one_small_task(tmp_path):
+    "It is measured and judged in a folder of its own, without the other packages"
+    args = [sys.executable, '-W', 'ignore', folder/'peak.py', '--smoke_test']
+    res = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, encoding='utf-8', timeout=600)
+    assert res.returncode == 0, res.stderr[-3000:]
+    assert 'design, 300 steps, 1 tasks' in res.stdout and 'the usual rate' in res.stdout
+
+@pytest.fixture(scope='module')
+def benchmark():
+    with pytest.MonkeyPatch.context() as m:
+        m.syspath_prepend(folder)
+        import peak, schedules
+        yield peak,schedules
+
+def test_committed_tables_of_the_peak(benchmark):
+    peak,_ = benchmark
+    committed = pd.read_csv(folder/'results/peak/regret.csv').query('half == "judging" and steps == 300')
+    table,*_ = peak.judge('judging', 300)
+    again = table.set_index('rule')['mean']
+    for row in committed.itertuples(): assert row.mean == pytest.approx(again[row.rule], rel=1e-2), row.rule
+
+def test_committed_tables_of_the_schedules(benchmark):
+    _,schedules = benchmark
+    df = pd.read_csv(schedules.log)
+    df['score'] = df.score.clip(lower=df.groupby('task').score.transform('max')-100)
+    committed = pd.read_csv(folder/'results/schedules_overall.csv', index_col='what')['mean']
+    assert schedules.overall(df)['mean'].to_dict() == pytest.approx(committed.to_dict(), abs=1e-3)
