@@ -1,7 +1,7 @@
 """How many points each rule for the learning rate loses on real tasks, from the tables of `cycles.py`.
 
     python benchmarks/peak.py            # print the tables, and write them to benchmarks/results/peak
-    python benchmarks/peak.py --smoke_test    # measure one small task in a new folder, and judge it
+    python benchmarks/peak.py --smoke-test    # measure one small task in a new folder, and judge it
 
 A point is one percent of accuracy, or 0.01 of the standardised squared error; at most 100 are counted. The
 reference is the best mean of the grid of peaks; between two of its rates, scores are interpolated.

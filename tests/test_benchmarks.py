@@ -8,7 +8,7 @@ folder = root/'benchmarks'
 @pytest.mark.slow
 def test_one_small_task(tmp_path):
     "It is measured and judged in a folder of its own, without the other packages"
-    args = [sys.executable, '-W', 'ignore', folder/'peak.py', '--smoke_test']
+    args = [sys.executable, '-W', 'ignore', folder/'peak.py', '--smoke-test']
     res = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, encoding='utf-8', timeout=600)
     assert res.returncode == 0, res.stderr[-3000:]
     assert 'design, 300 steps, 1 tasks' in res.stdout and 'the usual rate' in res.stdout
