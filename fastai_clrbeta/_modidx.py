@@ -672,6 +672,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'fastai_clrbeta/results.py'),
                                         'fastai_clrbeta.results.LRFind._describe_steps': ( 'results.html#lrfind._describe_steps',
                                                                                            'fastai_clrbeta/results.py'),
+                                        'fastai_clrbeta.results.LRFind._no_number': ( 'results.html#lrfind._no_number',
+                                                                                      'fastai_clrbeta/results.py'),
                                         'fastai_clrbeta.results.LRFind._repr_html_': ( 'results.html#lrfind._repr_html_',
                                                                                        'fastai_clrbeta/results.py'),
                                         'fastai_clrbeta.results.LRFind.names': ('results.html#lrfind.names', 'fastai_clrbeta/results.py'),

@@ -144,6 +144,9 @@ class LRFind:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute or suggestion {name!r}",
                              name=name, obj=self)
 
+    def _no_number(self, *_): raise TypeError("The result of a range test is no number. Use found.peak.")
+    __truediv__ = __mul__ = __rmul__ = __neg__ = _no_number
+
     def __dir__(self): return sorted({*super().__dir__(), *self.__dict__.get('found', {})})
 
     def to_csv(self, fname):

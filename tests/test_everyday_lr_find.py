@@ -510,3 +510,8 @@ def test_an_empty_result_is_drawn_as_such():
     axs = LRFind().plot()
     assert axs[0].get_title() == 'no peak: nothing was measured' and '<pre' in LRFind()._repr_html_()
     with pytest.raises(ValueError, match='no range tests'): LRSweep().plot()
+
+def test_a_result_that_is_taken_for_a_number_names_its_peak():
+    found = LRFind(peak=0.1)
+    for f in (lambda: found/100), (lambda: 2*found), (lambda: found*2), (lambda: -found):
+        with pytest.raises(TypeError, match='found.peak'): f()
