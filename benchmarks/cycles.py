@@ -47,16 +47,23 @@ shapes = {'pct13.68 mom0.95-0.8': (10, 13.68, 0.95, 0.8),
           'pct13.68 mom0.9':      (10, 13.68, 0.9, 0.9)}
 default = 'pct13.68 mom0.95-0.8'
 
+def run_cycle(task, seed, cycle):
+    "Train `cycle` on a new Learner of `task`, and return the Learner."
+    learn = tasks[task].learner(seed)
+    n_epoch = math.ceil(cycle.n_steps/len(learn.dls.train))
+    with learn.no_bar(), learn.no_logging(): learn.fit(n_epoch, cbs=[cycle, NoValidation()])
+    return learn
+
+def score_of(learn, cycle): return -math.inf if cycle.diverged else points(learn)
+
 def train(task, peak, n_steps, seed, shape):
     "Return a row of the table: what a cycle scored, and its training loss over the last tenth."
-    t,t0 = tasks[task],time.perf_counter()
-    learn = t.learner(seed)
-    cycle = Cycle(n_steps, t.lrs(peak), shapes[shape])
-    n_epoch = math.ceil(n_steps/len(learn.dls.train))
-    with learn.no_bar(), learn.no_logging(): learn.fit(n_epoch, cbs=[cycle, NoValidation()])
+    t0 = time.perf_counter()
+    cycle = Cycle(n_steps, tasks[task].lrs(peak), shapes[shape])
+    learn = run_cycle(task, seed, cycle)
     last = np.mean(cycle.losses[-max(1, n_steps//10):])
     return dict(task=task, seed=seed, steps=n_steps, shape=shape, peak=peak,
-                score=-math.inf if cycle.diverged else points(learn),
+                score=score_of(learn, cycle),
                 valid_loss=math.inf if cycle.diverged else learn.final_record[0],
                 last_loss=math.inf if cycle.diverged else last, seconds=time.perf_counter()-t0)
 

@@ -24,11 +24,8 @@ class OneCycle(Cycle):
 
 def score(task, seed, schedule, steps, peak):
     "Train one cycle, and return the points that it scores."
-    learn = tasks[task].learner(seed)
     cycle = {ours:Cycle, stock:OneCycle}[schedule](steps, peak, shapes[default])
-    n_epoch = math.ceil(steps/len(learn.dls.train))
-    with learn.no_bar(), learn.no_logging(): learn.fit(n_epoch, cbs=[cycle, NoValidation()])
-    return -math.inf if cycle.diverged else points(learn)
+    return score_of(run_cycle(task, seed, cycle), cycle)
 
 def peaks(task, seed):
     "Return the peak that each rule finds, with the steps of its test."
@@ -59,6 +56,11 @@ def train_all():
             rows.to_csv(f, index=False, header=f.tell() == 0, float_format='%.5g')
 
 # Tables
+
+def logged():
+    "Return the log. A run that diverged counts 100 points below the best of its task."
+    df = pd.read_csv(log)
+    return df.assign(score=df.score.clip(lower=df.groupby('task').score.transform('max')-100))
 
 def paired(a, b):
     "Return the mean of `a-b`, paired by seed, and the half width of its 95% interval."
@@ -98,8 +100,7 @@ def main(
     "Compare the two schedules at two peaks."
     warnings.simplefilter('ignore')
     if train: train_all()
-    df = pd.read_csv(log)
-    df['score'] = df.score.clip(lower=df.groupby('task').score.transform('max')-100)  # a run that diverged
+    df = logged()
     by_task = differences(df).pivot(index='task', columns='what', values='points').join(steps_needed(df))
     tables = dict(by_task=by_task, overall=overall(df))
     for name,table in tables.items():

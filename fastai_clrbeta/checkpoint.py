@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['checkpoint_paths', 'write_checkpoint', 'OlderVersion', 'read_checkpoint', 'load_checkpoint', 'peaks_in', 'put_aside',
            'hash_of', 'gather_others', 'of_process', 'contents', 'describe_run', 'differences', 'state_of',
-           'restore_state', 'same_value', 'Checkpoint', 'Resume', 'resuming', 'locked', 'checkpointing']
+           'restore_state', 'same_value', 'Checkpoint', 'Resume', 'resuming', 'take_lock', 'release_lock', 'locked',
+           'checkpointing']
 
 # %% ../nbs/12_checkpoint.ipynb #ck000002
 from fastai.basics import *
@@ -650,32 +651,38 @@ def resuming(learn, cb, cbs=()):
         for o in loggers: vars(o).pop('before_fit', None)
 
 # %% ../nbs/12_checkpoint.ipynb #ck000028
+def take_lock(file, timeout=0):
+    """Lock `file` and return the lock. Make its folder if it is missing. Raises `TimeoutError` if another
+    process holds it for `timeout` seconds, and `OSError` or `NotImplementedError` if locking fails."""
+    from filelock import FileLock  # here, so that importing the package stays fast
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file, timeout=timeout)
+    lock.acquire()
+    return lock
+
+def release_lock(lock):
+    "Delete the file of `lock`, and release it."
+    with suppress(OSError): os.unlink(lock.lock_file)  # before the release: then no other process holds it
+    lock.release()
+
 _patience = 10  # Seconds to wait: workers of a killed process may hold its lock a little longer
 
-def _lock(file):
-    "Lock `file`, and return the lock in a list. Return an empty list if the file system cannot lock files."
-    from filelock import FileLock, Timeout  # here, so that importing the package stays fast
-    lock = FileLock(file, timeout=_patience)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        name = file.name.removesuffix('.ckpt.lock')
-        raise ValueError(f"checkpoint={name!r}: another process is training with this checkpoint. "
+def _lock_checkpoint(file, name):
+    "Return the lock of the checkpoint `name` in a list, which is empty if the file system cannot lock files."
+    try: return [take_lock(file, _patience)]
+    except TimeoutError:
+        raise ValueError(f"checkpoint={str(name)!r}: another process is training with this checkpoint. "
                          "Wait until it ends, or choose another name.") from None
     except (OSError, NotImplementedError): return []
-    return [lock]
 
 @contextmanager
 def locked(learn, name):
     "Lock the checkpoint `name` inside the block. Raises `ValueError` if another process holds the lock."
     file,held = learn.path/learn.model_dir/f'{name}.ckpt.lock',[]
-    if name: on_first(lambda: held.extend(_lock(file)))
+    if name: on_first(lambda: held.extend(_lock_checkpoint(file, name)))
     try: yield
     finally:
-        for lock in held:
-            with suppress(OSError): file.unlink()  # before the release: then no other process holds it
-            lock.release()
+        for lock in held: release_lock(lock)
 
 # %% ../nbs/12_checkpoint.ipynb #ck000058
 def checkpointing(

@@ -25,11 +25,10 @@ from .results import unique_names
 from .trials import trial_steps
 from .lr_find import *
 from .divergence import *
-from .checkpoint import checkpoint_paths
+from .checkpoint import checkpoint_paths, release_lock, take_lock
 from .fit import *
 from .precision import *
 from contextlib import ExitStack, nullcontext, redirect_stdout, suppress
-from filelock import FileLock, Timeout
 from importlib.metadata import version
 import fastprogress.fastprogress, json, platform, signal, threading, traceback
 
@@ -230,20 +229,15 @@ _may_differ = 'out force find checkpoint resume compile'.split()  # options that
 def _locked(out):
     "Lock the folder `out` for this run. Remove it at the end if nothing was written."
     new_folders = [o for o in (out, *out.parents) if not os.path.exists(o)]  # accepts too long names
-    lock = out/'.clrbeta.lock'
     try:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            held = FileLock(lock, timeout=0).acquire()
-        except Timeout:
+        try: lock = take_lock(out/'.clrbeta.lock')
+        except TimeoutError:
             raise ValueError(f"another clrbeta is at work in {out}: "
                              "wait until it ends, or choose another --out.") from None
         except (OSError, NotImplementedError) as e:
             raise ValueError(f"can't write in {out}: {getattr(e, 'strerror', None) or e}.") from e
-        with held:
-            try: yield
-            finally:
-                with suppress(OSError): lock.unlink()  # before the release: then no other process holds it
+        try: yield
+        finally: release_lock(lock)
     finally:
         for folder in new_folders:
             with suppress(OSError): folder.rmdir()  # only an empty one

@@ -58,7 +58,7 @@ def fit_clr_beta(self:Learner,
     names = dict(cycle_save_name=cycle_save_name, best_save_name=best_save_name, checkpoint=checkpoint)
     _check_saving(self, names, best_save_lower, every_iter, resume, {} if on_diverge == 'lengthen' else keep)
     lengthen = _checked_lengthen(on_diverge, lengthen)
-    if reset_opt not in (True, False): raise ValueError(f"reset_opt={reset_opt!r}: must be True or False.")
+    check_choice('reset_opt', reset_opt, (True, False))
     _check_learner(self, cbs, is_saved=checkpoint or lengthen)
     if resume: lrs = _resumed_peak(self, lrs, checkpoint)
     plan = _plan_fit(self, lrs, n_cycle, wd, cycle_len, use_clr_beta, start_epoch, reset_opt)
@@ -149,7 +149,7 @@ def _check_saving(learn, names, best_save_lower, every_iter, resume, keep):
     if names['best_save_name'] and not hasattr(learn, 'recorder'):
         raise ValueError("best_save_name needs a Recorder, but this Learner has none. Leave it out.")
     if every_iter is not None: check_integer('every_iter', every_iter)
-    if resume not in (True, False): raise ValueError(f"resume={resume!r}: must be True or False.")
+    check_choice('resume', resume, (True, False))
     _check_checkpoint(names['checkpoint'], dict(resume=resume, every_iter=every_iter, keep=keep))
 
 # %% ../nbs/13_fit.ipynb #114c0c62
