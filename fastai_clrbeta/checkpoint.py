@@ -361,7 +361,7 @@ def _look_at_first_item(dl):
     if hasattr(dl, '_one_pass') and not getattr(dl, '_types', None): dl._one_pass()
 
 def restore_state(learn, state, parts, known, removes):
-    """Put `state` into the run that consists of `parts`. Return the names of parts that this run lacks.
+    """Put `state` into the run that consists of `parts`. Return the names of saved parts that this run lacks.
     Raises `ValueError` if the state belongs to another run."""
     here = {*_names(learn)}
     if lacking := [o for o in state['names'] if o not in here]:
@@ -546,9 +546,8 @@ def _continue_file(learn, logger, epoch):
     file,cls = learn.path/logger.fname,type(logger)
     if not file.exists(): return
     if (cls.before_fit,cls._write_line) != (CSVLogger.before_fit,CSVLogger._write_line):
-        if epoch: warn(f"{cls.__name__} overrides methods of CSVLogger, so its file {file.name} is not "
-                       f"continued and may begin with epoch {epoch}. To keep all rows, use EpochCSV of "
-                       "fastai_clrbeta.cli.")
+        if epoch: warn(f"{cls.__name__} overrides methods of CSVLogger, so {file.name} may lose its rows "
+                       f"before epoch {epoch}. In later runs, EpochCSV of fastai_clrbeta.cli keeps all rows.")
         return
     data = file.read_bytes()
     kept = _rows_before(data, epoch)
@@ -602,7 +601,8 @@ class Resume:
     def _restore(self):
         try: return self.cb.restore(self.learn, self.content['state'])
         except ValueError as e:
-            raise ValueError(f"{checkpoint_paths(self.cb.file)[0]} does not fit this run: {e}") from e
+            raise ValueError(f"{checkpoint_paths(self.cb.file)[0]} does not fit this run: {e} "
+                             "To start over, leave resume out.") from e
 
     def call_one(self, event):
         "Begin the epoch again for callbacks of fastai and of this package, and for no others."
@@ -727,7 +727,7 @@ def _check_names(there, here):
         raise ValueError(f"The checkpoint holds {names}. To resume it, pass keep=dict({lacking[0]}=…).")
     if new:
         names = ', '.join(new)
-        raise ValueError(f"keep: the checkpoint does not hold {names}. Leave this out to resume.")
+        raise ValueError(f"keep: the checkpoint does not hold {names}. To resume, leave {names} out of keep.")
 
 def _plain_numbers(o):
     "Return `o` with NumPy's numbers as plain numbers, and tuples as lists."

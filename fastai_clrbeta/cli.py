@@ -79,10 +79,10 @@ def clrbeta(
 
 # %% ../nbs/15_cli.ipynb #94f0a791
 class EpochCSV(FitCallback):
-    "Write losses, metrics and seconds of each epoch to a CSV file, also in a resumed fit."
+    "Write losses, metrics and seconds of each epoch to a CSV file. A resumed fit keeps the earlier rows."
     order,observes = Recorder.order+1,True
     def __init__(self,
-        fname:str|Path, # Path of the file, which is written again after every epoch
+        fname:str|Path, # Path of the file, which is rewritten after every epoch
     ): self.fname,self.rows = Path(fname),[]
 
     def before_fit(self):
@@ -103,7 +103,7 @@ class EpochCSV(FitCallback):
 
     def before_train(self):  # not called in a `validate` or a range test
         if not hasattr(self.learn, 'recorder'):
-            raise ValueError("EpochCSV needs a Recorder, but this Learner has none. Leave it out.")
+            raise ValueError("This Learner has no Recorder, so leave out EpochCSV.")
         if self.new: self.rows = []
         self.new = False
         self.trained = True
@@ -399,7 +399,7 @@ def _first_interrupt_ends_it(stack):
 
 # %% ../nbs/15_cli.ipynb #b604010d
 def versions():
-    "Return the versions of the packages that affect a result, and the machine."
+    "Return the versions of Python and of packages that affect a result, and the type of processor."
     packages = 'fastai_clrbeta fastai torch torchvision numpy pillow'.split()
     here = dict(python=platform.python_version(), machine=platform.machine())
     return {o:version(o) for o in packages} | here

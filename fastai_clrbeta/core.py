@@ -86,7 +86,8 @@ def peak_of(lrs):
 def _peak_alone(lr):
     "Return the peak of a range test, or else `lr` itself."
     if not isinstance(lr, HasPeak): return lr
-    if lr.peak is None: raise ValueError(f"lrs: this range test has no peak: {lr.why}")
+    if lr.peak is None:
+        raise ValueError(f"lrs is a range test without a peak: {lr.why} Or pass a learning rate as lrs.")
     return lr.peak
 
 # %% ../nbs/00_core.ipynb #wd000002
@@ -119,7 +120,7 @@ def explain_names(**meanings):
 
 # %% ../nbs/00_core.ipynb #27443932
 def opt_name(opt):
-    "Return the name of the class of `opt`, or of the torch optimiser inside it."
+    "Return the class name of `opt`, or of the torch optimiser that it wraps."
     return type(getattr(opt, 'opt', opt)).__name__
 
 def _uses_mom(opt):

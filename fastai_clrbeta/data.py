@@ -51,14 +51,14 @@ def cifar10_dls(
     valid:str|float='test',  # Folder to validate on, or the fraction of the training images to hold out
     augment:bool=False,      # True: train with `FlipCrop`. False: train on the images as they are
     device:torch.device|str|None=None, # None: fastai's default device
-    seed:int|None=None,      # Seed of the order and the choice of images, not of `augment`. None: random
-    n_train:int|None=None,   # Number of training images, drawn evenly from the classes. None: all
+    seed:int|None=None,      # Seed of the training order, `n_train` and held-out images. None: random
+    n_train:int|None=None,   # Number of training images, the same fraction of each class. None: all
 ) -> DataLoaders: # Batches of (bs,3,32,32) normalised images and (bs,) classes
     """Load CIFAR-10, or another folder of small images of one size, as `DataLoaders` over images in memory.
 
     The first call decodes the images into one file beside the folder, `{path}.clrbeta.npz`.
     If the folder changes, the images are decoded again. Grey images of 16 bits are scaled to 8 bits.
-    Validation images have a mixed order, which is always the same.
+    The images of a validation folder have one fixed random order.
     Raises `FileNotFoundError` if a folder is missing, and `ValueError` if a class is empty,
     an image is broken or an argument is invalid."""
     path = _cifar10_path() if path is None else Path(path)

@@ -162,7 +162,7 @@ def plot_overfit(
     lrs:list|tuple=(), # Learning rate of each step of these epochs. Empty: it is not drawn
     axs=None,          # Two axes to draw on. None: new axes
 ) -> np.ndarray: # The two axes
-    "Draw training and validation loss by epoch, their gap below, and the learning rate behind both."
+    "Draw both losses by epoch, validation minus training loss below, and the learning rate behind both."
     axs = panels(2, axs=axs)
     df = df.set_axis(range(1, len(df)+1))
     losses = df[['train_loss', 'valid_loss']].astype(float)

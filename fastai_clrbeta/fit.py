@@ -78,7 +78,8 @@ def fit_clr_beta(self:Learner,
             guard = _train(self, plan, cycle_len, cbs, guards, cycle_save_name, saver)
             self.diverged = guard and guard.report
             if guard is None or on_diverge is None: return
-            if on_diverge == 'raise': raise FitDiverged(f"{guard.report}.", guard.report)
+            if on_diverge == 'raise':
+                raise FitDiverged(f"{guard.report}. A lower learning rate may help.", guard.report)
             if on_diverge == 'stop': return tell(f"Stopped: {guard.report}")
             cycle_len = longer.start_over(guard, cycle_len)
 
@@ -147,7 +148,7 @@ def _check_saving(learn, names, best_save_lower, every_iter, resume, keep):
     if best_save_lower not in (None, True, False):
         raise ValueError(f"best_save_lower={best_save_lower!r}: must be True, False or None.")
     if names['best_save_name'] and not hasattr(learn, 'recorder'):
-        raise ValueError("best_save_name needs a Recorder, but this Learner has none. Leave it out.")
+        raise ValueError("This Learner has no Recorder, so leave out best_save_name.")
     if every_iter is not None: check_integer('every_iter', every_iter)
     check_choice('resume', resume, (True, False))
     _check_checkpoint(names['checkpoint'], dict(resume=resume, every_iter=every_iter, keep=keep))
@@ -169,8 +170,8 @@ def _checked_lengthen(on_diverge, lengthen):
         raise ValueError(f"on_diverge={on_diverge!r}: must be 'raise', 'stop', 'lengthen' or None.")
     if not is_listy(lengthen) or len(lengthen) != 2:
         raise ValueError(f"lengthen={lengthen!r}: must be (factor, number of times), such as (1.5, 3).")
-    check_number('lengthen', lengthen[0], lambda o: o>1, 'a factor above 1, and a number of times')
-    check_integer('lengthen', lengthen[1])
+    check_number('lengthen[0]', lengthen[0], lambda o: o>1, 'a factor above 1')
+    check_integer('lengthen[1]', lengthen[1])
     if on_diverge == 'lengthen': return lengthen
 
 def _check_learner(learn, cbs, is_saved):

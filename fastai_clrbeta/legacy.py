@@ -62,8 +62,8 @@ class Sched:
         lrs:list,          # Learning rate of the last parameter group at each step
         momentums:list,    # Momentum of that group; empty if the optimiser has none
         losses:list,       # Training loss after each step, smoothed
-        epochs:list,       # Number of steps at the end of each epoch
-        records:list,      # Validation loss and metrics: a list per epoch, or per step
+        epochs:list,       # Total number of steps after each epoch
+        records:list,      # Validation loss and metrics: a list per epoch, or per step of `lr_find2`
     ):
         store_attr()
         self.iterations = list(range(1, len(lrs)+1))

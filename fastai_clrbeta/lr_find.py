@@ -29,7 +29,7 @@ def lr_find_val(self:Learner,
     end_lr:float|slice|list=10,     # Learning rate at the end of the test (the last step stays just below it)
     num_it:int=100,                 # Number of optimiser steps, 10 or more
     linear:bool=False,              # True: the rate grows linearly, from 0 or more. False: by a factor
-    wd:float|list|None=None,        # Weight decay, one number or one per group. None: that of the Learner
+    wd:float|list|None=None,        # Weight decay, one number or one per group. None: as in a fit
     # Stop when the training loss stays above this multiple of its best smoothed value. True means 4; False
     # stops only if the loss is NaN or infinite
     stop_div:bool|float=True,
@@ -77,7 +77,7 @@ def lr_find_val(self:Learner,
 @patch
 @delegates(Learner.lr_find_val, but='wd,wds,show_plot,trials')
 def lr_find_sweep(self:Learner,
-    wd:list|None=None,   # Weight decays to compare. None: that of the Learner
+    wd:list|None=None,   # Weight decays to compare. None: only that of a fit
     mom:list|None=None,  # Momenta to compare. None: that of the optimiser
     bs:list|None=None,   # Training batch sizes to compare, for fastai's loaders. None: that of the loader
     show_plot:bool=True, # True: plot the result

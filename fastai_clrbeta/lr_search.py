@@ -19,11 +19,11 @@ from torch.utils.data import BatchSampler,IterableDataset,RandomSampler,Sequenti
 # %% ../nbs/11_lr_search.ipynb #se000006
 @dataclass
 class Steps:
-    "What each step of a search trains with."
+    "Settings of the training steps of a search."
     lrs:list            # Learning rate of each step
     ratios:list         # Learning rate of each parameter group, as a multiple of the step's
-    wd:list|None        # Weight decay of each parameter group. None: that of the Learner
-    n_batches:int       # Most training batches that the steps may need
+    wd:list|None        # Weight decay of each parameter group. None: as in a fit
+    n_batches:int       # Maximum number of training batches for all steps
     moms:list|None=None # Momentum of each step. None: that of the optimiser
 
 @dataclass
@@ -121,8 +121,8 @@ def _is_made_by_torch(dl):
 
 # %% ../nbs/11_lr_search.ipynb #694de172
 def validation_batches(dl, is_seeded=False):
-    """Return an endless iterator over the batches of `dl`. If `is_seeded`, random numbers are seeded before
-    each pass. Raises `ValueError` if there is no batch."""
+    """Return an endless iterator over the batches of `dl`. If `is_seeded`, each pass has its own fixed
+    seed. Raises `ValueError` if there is no batch."""
     for n_pass in itertools.count():
         if is_seeded: set_seed(_order_seed+n_pass)  # some loaders draw their order from NumPy
         batch = None
@@ -191,7 +191,7 @@ class _Probe:
             return False
         if not len(self.learn.yb):
             raise ValueError("the validation loader gives inputs without labels, so no loss can be measured. "
-                             "Give the Learner a validation set with labels, or none.")
+                             "Add labels, or remove the validation set.")
         has_loss = self.learn.loss is not loss_before
         if not has_loss:
             self._warn('left out', "a callback leaves out validation mini-batches: loss and metrics are NaN "

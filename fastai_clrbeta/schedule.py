@@ -251,8 +251,9 @@ def check_cycles(n_cycle, cycle_len, lrs=None):
              f"{n_cycle} epochs pass cycle_len={n_cycle}. If you want {n_cycle} cycles, cycle_len=1 turns "
              "this warning off.")
     if cycle_len is None and n_cycle == 1 and isinstance(lrs, int) and lrs >= 1:
-        warn(f"{lrs} is the learning rate here, and one epoch is trained. For {lrs} epochs write "
-             f"learn.fit_clr_beta(found, cycle_len={lrs}), where found is a range test or a learning rate.")
+        warn(f"{lrs} is the learning rate here, and one epoch is trained. To train for {lrs} epochs, write "
+             f"learn.fit_clr_beta(found, cycle_len={lrs}), where found is the result of a range test or a "
+             "learning rate.")
     return n_cycle, check_integer('cycle_len', ifnone(cycle_len, 1))
 
 # %% ../nbs/02_schedule.ipynb #49d6aa57

@@ -150,7 +150,7 @@ class Objects(Kind):
 
 # %% ../nbs/06_values.ipynb #568fd145
 class Optimisers(Objects):
-    "Optimisers. Their parameter groups are read first, because their state refers to the parameters."
+    "Read and fill optimisers: parameter groups first, because the state refers to the parameters."
     def shown(self, o, attrs):
         attrs = {k:v for k,v in super().shown(o, attrs).items() if not k.endswith('_hooks')}
         return dict(sorted(attrs.items(), key=lambda kv: kv[0][:6] != 'param_'))
@@ -273,7 +273,7 @@ class Arrays(Kind):
 
 # %% ../nbs/06_values.ipynb #752c3f14
 def memory_of(o):
-    "Return the address of the memory of a tensor or array, or 0 if it is not known."
+    "Return the address of the storage behind a tensor or array, or 0 if it is not known."
     if isinstance(o, Tensor):
         return o.untyped_storage().data_ptr() if o.layout == torch.strided and not o.is_meta else 0
     while isinstance(o.base, np.ndarray): o = o.base
@@ -288,14 +288,14 @@ def extent(o):
     return start + sum(min(0, r) for r in reach), start + sum(max(0, r) for r in reach) + last
 
 def overlaps(t):
-    "Return True if several items of the tensor `t` have the same place in memory."
+    "Return True if the tensor `t` is expanded: several items along a dimension share one place in memory."
     return t.layout == torch.strided and any(n > 1 and s == 0 for n,s in zip(t.shape, t.stride()))
 
 # %% ../nbs/06_values.ipynb #fb76abf7
 def _form(t): return t.shape,t.dtype,t.layout
 
 class Tensors(Kind):
-    "Tensors: numbers and attributes, and for leaf tensors also gradient and `requires_grad`."
+    "Read and fill tensors: numbers, attributes and, for leaf tensors, gradient and `requires_grad`."
     def read(self, t, reader):
         data = dict(numbers=reader.numbers(t), attrs=_attrs(t, reader), device=t.device.type, leaf=t.is_leaf)
         if reader.file: data['place'] = reader.place(t)
@@ -433,7 +433,7 @@ _code = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, partia
 
 @functools.lru_cache(maxsize=None)
 def kind_of(cls):
-    "Return the kind of objects of `cls`, or None if such objects are not read."
+    "Return the `Kind` that reads and fills objects of `cls`, or None if there is none."
     if issubclass(cls, _not_read + _code): return None
     kind = first(kind for types,kind in _kinds if issubclass(cls, types))
     has_attributes = cls.__dictoffset__ or any('__slots__' in vars(c) for c in cls.__mro__)
@@ -840,7 +840,7 @@ def _kept(self:Writing, old):
 def _member(self:Writing, old, name, member):
     cls = find_class(name, self.known)
     if cls is not None and issubclass(cls, enum.Enum): return cls.__members__[member]
-    raise Refused(f'it holds {name}.{member}, which is unknown here.')
+    raise Refused(f'the checkpoint holds {name}.{member}, which is not defined here.')
 
 @patch
 def _class(self:Writing, old, name): raise Refused(f'it holds the class {name} where it might be called.')
@@ -850,7 +850,8 @@ def key(self:Writing, code, old=missing):
     "Return a key of a dictionary or an item of a set, which may be a class."
     if type(code) is not tuple or code[0] != 'class': return self(code, old)
     cls = find_class(code[1], self.known)
-    if cls is None: raise Refused(f'it holds the class {code[1]}, which is unknown here.')
+    if cls is None:
+        raise Refused(f'the checkpoint holds the class {code[1]}. Import or define it before you resume.')
     return cls
 
 # %% ../nbs/06_values.ipynb #9d2b14c2
@@ -877,7 +878,7 @@ _tags = dict(ref=Writing._ref, kept=Writing._kept, enum=Writing._member, live=Wr
 
 # %% ../nbs/06_values.ipynb #va000052
 def check_nodes(nodes):
-    "Raise `ValueError` if `nodes` has another form than a `Reading` gives it."
+    "Raise `ValueError` if `nodes` is not what a `Reading` makes for a file."
     tags = {*_tags, *_texts, 'packed'} - {'ref'}
     def check(o):
         if type(o) in plain_types or isinstance(o, Tensor): return
