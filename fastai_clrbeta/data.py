@@ -23,7 +23,7 @@ import hashlib
 # %% ../nbs/04_data.ipynb #383a9c82
 def digits_dls(
     bs:int=64,                # Number of images in a batch
-    size:int=32,              # Height and width in pixels. The originals have 8
+    size:int=16,              # Height and width in pixels. The originals have 8
     device:torch.device|str|None=None, # None: fastai's default device
     seed:int|None=None,       # Seed of the order of the batches. None: random
 ) -> DataLoaders: # Batches of (bs,3,size,size) normalised images and (bs,) classes

@@ -10,7 +10,7 @@ root = Path(__file__).parent.parent
 needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs os.fork, which Windows does not have')
 
 def recipe_of_readme(epochs, more=''):
-    """Return the first script of README with digits of 8×8 pixels in place of 32×32, and with so many epochs.
+    """Return the first script of README with digits of 8×8 pixels in place of 16×16, and with so many epochs.
     The notebook of the index runs it as it is."""
     text = (root/'README.md').read_text(encoding='utf-8')
     script = re.search('```python\n(from fastai_clrbeta.*?)```', text, re.S)[1]
