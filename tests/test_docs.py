@@ -19,12 +19,30 @@ from processes import run, run_script
 
 notebooks = sorted((root/'nbs').glob('[!_]*.ipynb'))
 
+addresses = '''
+[project.urls]
+Repository = "https://github.com/someone/fastai_clrbeta"
+Issues = "https://github.com/someone/fastai_clrbeta/issues"
+PyPI = "https://pypi.org/project/fastai_clrbeta/"
+'''
+
 @pytest.fixture(scope='session')
-def build(tmp_path_factory):
+def project(tmp_path_factory):
+    "Copy the project, and give it addresses on the web."
+    folder = tmp_path_factory.mktemp('project')
+    for o in ('docs','nbs','fastai_clrbeta','.ci'): shutil.copytree(root/o, folder/o)
+    shutil.copy(root/'CHANGELOG.md', folder)
+    settings = (root/'pyproject.toml').read_text(encoding='utf-8')
+    settings = re.sub(r'^\[project\.urls\]\n(.+\n)*', '', settings, flags=re.M)
+    settings = settings.replace('[tool.nbdev]', f'{addresses}\n[tool.nbdev]')
+    (folder/'pyproject.toml').write_text(settings, encoding='utf-8')
+    return folder
+
+@pytest.fixture(scope='session')
+def build(project):
     """The folder of the site, and exit code and words of its building, in another process: what nbdev runs
     must not reach this one"""
-    out = tmp_path_factory.mktemp('docs')/'site'
-    return out,*run(run_script, 'docs/build.py', out, folder=root)
+    return project/'site',*run(run_script, 'docs/build.py', project/'site', folder=project)
 
 @pytest.fixture(scope='session')
 def site(build):
@@ -257,41 +275,26 @@ def test_a_page_is_read_in_ten_minutes(name):
     cells = nbformat.read(root/f'nbs/{name}.ipynb', 4).cells
     assert sum(len(o.source.split()) for o in cells if o.cell_type == 'markdown') <= 1500
 
-addresses = '''
-[project.urls]
-Repository = "https://github.com/someone/fastai_clrbeta"
-Issues = "https://github.com/someone/fastai_clrbeta/issues"
-PyPI = "https://pypi.org/project/fastai_clrbeta/"
-'''
-
 def places(soup):
     "Return where a page leads outside, and the commands that it shows."
     links = [o['href'] for o in soup.select('.sidebar-tree a, .download a')]
     return [o for o in links if '//' in o],[o.get_text() for o in soup.select('.highlight-sh pre')]
 
-def test_no_address_no_link(pages):
-    for o in ('index.html','fit.html'):
-        links,commands = places(pages[o])
-        assert not links and not any('pip install fastai_clrbeta' in c for c in commands)
-
-@pytest.mark.slow
-def test_an_address_is_told_once_and_shown_everywhere(tmp_path):
+def test_an_address_is_told_once_and_shown_everywhere(pages, project):
     "In `[project.urls]` of pyproject.toml, and then on the site and in README"
-    for o in ('docs','nbs','fastai_clrbeta','.ci'): shutil.copytree(root/o, tmp_path/o)
-    shutil.copy(root/'CHANGELOG.md', tmp_path)
-    settings = (root/'pyproject.toml').read_text(encoding='utf-8')
-    settings = re.sub(r'^\[project\.urls\]\n(.+\n)*', '', settings, flags=re.M)
-    settings = settings.replace('[tool.nbdev]', f'{addresses}\n[tool.nbdev]')
-    (tmp_path/'pyproject.toml').write_text(settings, encoding='utf-8')
-    code,told = run(run_script, 'docs/build.py', tmp_path/'site', folder=tmp_path)
-    assert code == 0, told
-    def page(name): return BeautifulSoup((tmp_path/'site'/name).read_text(encoding='utf-8'), 'html.parser')
     known = re.findall('"(.+)"', addresses)
     colab = 'https://colab.research.google.com/github/someone/fastai_clrbeta/blob/main/nbs/13_fit.ipynb'
-    assert places(page('fit.html'))[0] == [*known, colab]
-    assert places(page('index.html'))[1][0] == 'pip install fastai_clrbeta\n'
-    run(run_script, '.ci/readme.py', folder=tmp_path)
-    assert '```sh\npip install fastai_clrbeta\n```' in (tmp_path/'README.md').read_text(encoding='utf-8')
+    assert places(pages['fit.html'])[0] == [*known, colab]
+    assert places(pages['index.html'])[1][0] == 'pip install fastai_clrbeta\n'
+    run(run_script, '.ci/readme.py', folder=project)
+    assert '```sh\npip install fastai_clrbeta\n```' in (project/'README.md').read_text(encoding='utf-8')
+
+def test_no_address_no_link(monkeypatch):
+    monkeypatch.syspath_prepend(root/'docs')
+    from links import colab, with_pip
+    install = '## Install and run\n\nFrom a clone'
+    assert with_pip({}, install) == install
+    assert colab({}, '13_fit.ipynb') is None
 
 @pytest.fixture(scope='session')
 def url(site):
@@ -342,10 +345,14 @@ for (const o of onDesktop ? document.querySelectorAll('article pre') : []) {
 }
 return bad'''
 
-def show(browser, url, width):
-    "The page as `width` pixels show it; a window can't be as narrow as a phone"
+def resize(browser, width):
+    "Make the page `width` pixels wide. A window can't be as narrow as a phone."
     size = dict(width=width, height=900, deviceScaleFactor=1, mobile=False)
     browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', size)
+
+def show(browser, url, width):
+    "Load the page with a width of `width` pixels. Return the errors of the browser."
+    resize(browser, width)
     browser.get(url)
     return [o['message'] for o in browser.get_log('browser') if o['level'] == 'SEVERE']
 
@@ -365,15 +372,18 @@ def unfit(browser, contrast=True):
     return browser.execute_async_script(axe, contrast)
 
 @pytest.mark.slow
-@pytest.mark.parametrize('width', [390,1280])
-def test_pages_in_a_browser(browser, pages, url, width):
+def test_pages_in_a_browser(browser, pages, url):
+    "On a desktop and on a phone"
     bad = {}
     for o in pages:
-        errors = show(browser, url+o, width)
-        assert browser.execute_script('return innerWidth') == width
-        if width > 1000 and not o.startswith('_modules'):
+        errors = show(browser, url+o, 1280)
+        if not o.startswith('_modules'):
             errors += unfit(browser, contrast=o in ('index.html','schedule.html'))  # contrast takes seconds
-        if res := errors + browser.execute_script(check): bad[o] = res
+        for width in (1280,390):
+            resize(browser, width)
+            assert browser.execute_script('return innerWidth') == width
+            errors += browser.execute_script(check)
+        if errors: bad[o] = errors
     assert not bad
 
 @pytest.mark.slow
