@@ -69,6 +69,7 @@ def set_order(o, order):
     if isinstance(o, list): o[:] = order.tolist()
     else: o[:] = order.to(o) if isinstance(o, Tensor) else order.numpy()
 
+# %% ../nbs/07_run.ipynb #75ccbc45
 def is_loader(o):
     "Return True for a loader of fastai or torch."
     return isinstance(o, (DataLoader, torch.utils.data.DataLoader))
