@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['checkpoint_paths', 'write_checkpoint', 'OlderVersion', 'read_checkpoint', 'load_checkpoint', 'peaks_in', 'put_aside',
-           'hash_of', 'gather_others', 'of_process', 'contents', 'describe_run', 'differences', 'state_of',
+           'hash_of', 'of_process', 'gather_others', 'contents', 'describe_run', 'differences', 'state_of',
            'restore_state', 'same_value', 'Checkpoint', 'Resume', 'resuming', 'take_lock', 'release_lock', 'locked',
            'checkpointing']
 
@@ -21,17 +21,12 @@ from .values import *
 from .run import *
 import hashlib, io, zipfile
 
-# %% ../nbs/12_checkpoint.ipynb #ck000009
+# %% ../nbs/12_checkpoint.ipynb #6f92c3f9
 def checkpoint_paths(f):
     "Return the files of the checkpoint `f`: the newest, the one before it, and the temporary one."
     return [f.with_name(f.name+o) for o in ('.ckpt','.prev.ckpt','.tmp.ckpt')]
 
-_format = 'fastai_clrbeta 4'
-_older = {'fastai_clrbeta 2':'0.1.0', 'fastai_clrbeta 3':'0.2.0'}  # formats that earlier versions wrote
-_of_process = 'state','epoch_start','begin'  # what each process has for itself
-_forms = dict(run=dict, epoch=int, n_epoch=int, iter=int, tried=list, changed=dict, others=list, keep=list,
-              state=dict, epoch_start=dict, begin=dict)
-
+# %% ../nbs/12_checkpoint.ipynb #ck000009
 def write_checkpoint(f, content):
     "Write `content` as the newest checkpoint `f`. The old one stays until the new one has been read back."
     path,prev,tmp = checkpoint_paths(f)
@@ -57,10 +52,17 @@ def _sync_folder(d):
     try: os.fsync(d)
     finally: os.close(d)
 
-# %% ../nbs/12_checkpoint.ipynb #ck000035
+# %% ../nbs/12_checkpoint.ipynb #71c32ce2
+_format = 'fastai_clrbeta 4'
+_older = {'fastai_clrbeta 2':'0.1.0', 'fastai_clrbeta 3':'0.2.0'}  # formats that earlier versions wrote
+_of_process = 'state','epoch_start','begin'  # what each process has for itself
+_forms = dict(run=dict, epoch=int, n_epoch=int, iter=int, tried=list, changed=dict, others=list, keep=list,
+              state=dict, epoch_start=dict, begin=dict)
+
 class OlderVersion(ValueError):
     "A checkpoint was written by an earlier version of this package."
 
+# %% ../nbs/12_checkpoint.ipynb #ck000035
 def read_checkpoint(path):
     "Return the content of the checkpoint `path`. Raises `ValueError` if it is damaged or not a checkpoint."
     try:
@@ -84,6 +86,7 @@ def read_checkpoint(path):
         raise ValueError(f"{path} is damaged or not a checkpoint of fit_clr_beta ({why}).") from e
     return content
 
+# %% ../nbs/12_checkpoint.ipynb #711f7aa6
 def _check_state(content):
     "Raise `ValueError` if a state in `content` is malformed."
     for k in _of_process:
@@ -112,36 +115,11 @@ def load_checkpoint(f, run):
         return content
     if errors: raise ValueError(f'{errors[0]} To start over, leave resume out.')
 
-def _check_run(content, run, path, name):
-    "Raise `ValueError` if the checkpoint `name` in `path` has another run or another number of processes."
-    n,here = len(content['others'])+1,max(1, num_distrib())
-    if n != here:
-        raise ValueError(f"{path} is of a run in {n} process{'es'*(n>1)}, and this one has {here}. "
-                         f"To resume it, start {n}.")
-    if found := differences(content['run'], run):
-        advice = _advice(found, content['run'], run, name)
-        raise ValueError(f"{path} is of another run: {'; '.join(found.values())}.{advice}")
-
+# %% ../nbs/12_checkpoint.ipynb #eb5d7470
 def peaks_in(f):
     "Return the peak of each parameter group in the checkpoint `f`, or None if it cannot be read."
     for path in checkpoint_paths(f)[:2]:
         with suppress(ValueError, KeyError, TypeError): return read_checkpoint(path)['run']['schedule']['lrs']
-
-# %% ../nbs/12_checkpoint.ipynb #ck000038
-def _advice(found, there, here, name):
-    "Return advice about the differences in `found` between a checkpoint and this run."
-    if _n_trained in found:
-        return (" A run always trains the same parameters. If this is a new stage, after freeze or unfreeze, "
-                f"give it another checkpoint: checkpoint='{Path(name).stem}_2'.")
-    if 'lrs' in found:
-        return (" A resumed run needs the peak that it began with. Pass the whole result of a range test, "
-                "learn.fit_clr_beta(found, …), and the peak is taken from the checkpoint.")
-    if not {'n_cycle','cycle_len'} & found.keys(): return ''
-    length = ', '.join(f"{k}={there['schedule'].get(k)}" for k in ('n_cycle','cycle_len'))
-    return (f" The length of a run can't be changed. Resume it with {length} until it is complete. Then "
-            "train on from its final weights, with a new cycle in another checkpoint: "
-            f"learn.fit_clr_beta(lrs, cycle_len={here['schedule']['cycle_len']}, checkpoint='{name}_2', "
-            "resume=True).")
 
 # %% ../nbs/12_checkpoint.ipynb #ck000039
 def put_aside(f):
@@ -189,6 +167,20 @@ def _pieces(states):
             else: pieces |= {f'{name} nodes{i}':node for i,node in enumerate(items)}
     return pieces
 
+def of_process(rank, content):
+    "Return `content` with the state of process `rank`."
+    if rank == 0: return content
+    firsts = {name:content[name] for name in _of_process}
+    other = content['others'][rank-1]
+    pieces = _pieces(firsts) | other['differs']
+    states = {}
+    for name,state in firsts.items():
+        nodes = [pieces[f'{name} nodes{i}'] for i in range(other['lengths'][name])]
+        parts = {part:pieces[f'{name} {part}'] for part in state if part != 'nodes'}
+        states[name] = parts | dict(nodes=nodes) if nodes else {}
+    return content | states
+
+# %% ../nbs/12_checkpoint.ipynb #e1e406d6
 def gather_others(own):
     "Return, in the first process, the parts of each other process that differ from its own."
     if num_distrib() < 2: return []
@@ -204,19 +196,6 @@ def gather_others(own):
     torch.distributed.gather_object(sent.getvalue(), received)
     return [torch.load(io.BytesIO(o), map_location='cpu', weights_only=True) for o in L(received)[1:]]
 
-def of_process(rank, content):
-    "Return `content` with the state of process `rank`."
-    if rank == 0: return content
-    firsts = {name:content[name] for name in _of_process}
-    other = content['others'][rank-1]
-    pieces = _pieces(firsts) | other['differs']
-    states = {}
-    for name,state in firsts.items():
-        nodes = [pieces[f'{name} nodes{i}'] for i in range(other['lengths'][name])]
-        parts = {part:pieces[f'{name} {part}'] for part in state if part != 'nodes'}
-        states[name] = parts | dict(nodes=nodes) if nodes else {}
-    return content | states
-
 # %% ../nbs/12_checkpoint.ipynb #ck000016
 def _look(ds):
     "Return a hash of the first, the middle and the last item of `ds`."
@@ -230,6 +209,7 @@ def contents(ds):
         first_look = _look(ds)
         if all(_look(ds) == first_look for _ in range(_n_looks-1)): return first_look
 
+# %% ../nbs/12_checkpoint.ipynb #4690883b
 def _is_shuffled(dl):
     "Return True if a loader of fastai or torch draws its items at random, or None if that is unknown."
     if hasattr(dl, 'shuffle'): return bool(dl.shuffle)
@@ -266,12 +246,7 @@ def _describe_loss(f):
     inner = getattr(f, 'func', None)
     return {'settings of the loss function': _settings_of(f) + ([] if inner is None else _settings_of(inner))}
 
-def _is_acting(cb):
-    "Return True for a callback of fastai that changes training."
-    cls = type(cb)
-    if cls in defaults.callbacks or not cls.__module__.startswith('fastai.callback.'): return False
-    return not observes(cb)
-
+# %% ../nbs/12_checkpoint.ipynb #8e69827a
 def _describe_network(learn):
     loss = {'loss':learn.loss_func} if isinstance(learn.loss_func, nn.Module) else {}
     model = nn.ModuleDict({'model':learn.model} | loss)
@@ -292,6 +267,13 @@ def _describe_optimiser(learn, opt, cbs):
             'settings of the optimiser': [f'{k}={v}' for k,v in settings]}
 
 def _in_brief(numbers): return ', '.join(map(str, numbers))
+
+# %% ../nbs/12_checkpoint.ipynb #6e54bac7
+def _is_acting(cb):
+    "Return True for a callback of fastai that changes training."
+    cls = type(cb)
+    if cls in defaults.callbacks or not cls.__module__.startswith('fastai.callback.'): return False
+    return not observes(cb)
 
 def _describe_callbacks(cbs):
     acting = [cb for cb in cbs if _is_acting(cb)]
@@ -343,6 +325,32 @@ def _short(v, digits=6):
     if v in (None, ''): return 'none'
     return f'{v:.{digits}g}' if isinstance(v, float) else str(v).strip()
 
+# %% ../nbs/12_checkpoint.ipynb #ck000038
+def _check_run(content, run, path, name):
+    "Raise `ValueError` if the checkpoint `name` in `path` has another run or another number of processes."
+    n,here = len(content['others'])+1,max(1, num_distrib())
+    if n != here:
+        raise ValueError(f"{path} is of a run in {n} process{'es'*(n>1)}, and this one has {here}. "
+                         f"To resume it, start {n}.")
+    if found := differences(content['run'], run):
+        advice = _advice(found, content['run'], run, name)
+        raise ValueError(f"{path} is of another run: {'; '.join(found.values())}.{advice}")
+
+def _advice(found, there, here, name):
+    "Return advice about the differences in `found` between a checkpoint and this run."
+    if _n_trained in found:
+        return (" A run always trains the same parameters. If this is a new stage, after freeze or unfreeze, "
+                f"give it another checkpoint: checkpoint='{Path(name).stem}_2'.")
+    if 'lrs' in found:
+        return (" A resumed run needs the peak that it began with. Pass the whole result of a range test, "
+                "learn.fit_clr_beta(found, …), and the peak is taken from the checkpoint.")
+    if not {'n_cycle','cycle_len'} & found.keys(): return ''
+    length = ', '.join(f"{k}={there['schedule'].get(k)}" for k in ('n_cycle','cycle_len'))
+    return (f" The length of a run can't be changed. Resume it with {length} until it is complete. Then "
+            "train on from its final weights, with a new cycle in another checkpoint: "
+            f"learn.fit_clr_beta(lrs, cycle_len={here['schedule']['cycle_len']}, checkpoint='{name}_2', "
+            "resume=True).")
+
 # %% ../nbs/12_checkpoint.ipynb #ck000020
 def _names(learn):
     "Return the names of the parameters and buffers of model and loss."
@@ -384,17 +392,14 @@ def _structure(learn):
             'the loss function':[learn.loss_func], 'the callbacks':[*saved_callbacks(learn).values()],
             'modules':modules, 'parameters or buffers':_names(learn), 'hooks':[sum(hooks)]}
 
-def same_value(a, b): return a is b or type(a) is type(b) and is_plain(a) and is_plain(b) and a == b
+def same_value(a, b):
+    "Return True if `a` and `b` are one object, or equal plain values of one type."
+    return a is b or type(a) is type(b) and is_plain(a) and is_plain(b) and a == b
 
 def _changed_structure(old, new):
     return [k for k in old if len(old[k]) != len(new[k]) or not all(map(same_value, old[k], new[k]))]
 
 # %% ../nbs/12_checkpoint.ipynb #ck000023
-_lost = ("{} cannot be saved, so a resumed run starts with a new one. To save it, give its class "
-         "`state_dict` and `load_state_dict`, or pass it in `keep=`.")
-_replaced_text = ("The run has replaced {} since it began. A checkpoint does not hold this, so a resumed run "
-                  "starts with what your script makes.")
-
 class Checkpoint(FitCallback):
     "Save the run before it starts, after every epoch and every `every_iter` steps."
     order,run_valid = 1000,False  # late, so that what other callbacks do is saved, too
@@ -447,17 +452,6 @@ class Checkpoint(FitCallback):
         self._save(self.now+1, 0)
         self.now = None
 
-    def restore(self, learn, state, others=(), only_data=False):
-        "Put `state` into `learn`. Return the names of parts that it lacks."
-        parts = data_parts(learn) if only_data else self._parts(learn, others)
-        return restore_state(learn, state, parts, self.known or {}, removes=self.used)
-
-    def start_over(self, learn, others, tried):
-        """Start the run of `learn` over, after cycles of the lengths in `tried` have diverged. A resumed run
-        gets its beginning from the file."""
-        if self.resumed: self.restore(learn, self.begin, others)
-        self.content,self.tried = None,[*tried]
-
 # %% ../nbs/12_checkpoint.ipynb #8ffca45d
 @patch
 def _unchanged(self:Checkpoint, learn):
@@ -495,6 +489,12 @@ def _save(self:Checkpoint, epoch, i, reading=None):
     names = dict(changed=self.changed, keep=[*self.keep])
     head = dict(format=_format, run=self.described, others=others)
     write_checkpoint(self.file, head | place | names | own)
+
+# %% ../nbs/12_checkpoint.ipynb #5aaaaeee
+_lost = ("{} cannot be saved, so a resumed run starts with a new one. To save it, give its class "
+         "`state_dict` and `load_state_dict`, or pass it in `keep=`.")
+_replaced_text = ("The run has replaced {} since it began. A checkpoint does not hold this, so a resumed run "
+                  "starts with what your script makes.")
 
 @patch
 def _name_lost(self:Checkpoint, reading):
@@ -555,6 +555,20 @@ def _continue_file(learn, logger, epoch):
     if kept != data and not rank_distrib(): _replace(file, kept)
     vars(logger)['before_fit'] = partial(_reopen, logger)
 
+# %% ../nbs/12_checkpoint.ipynb #3bf2bdf1
+@patch
+def restore(self:Checkpoint, learn, state, others=(), only_data=False):
+    "Put `state` into `learn`. Return the names of parts that it lacks."
+    parts = data_parts(learn) if only_data else self._parts(learn, others)
+    return restore_state(learn, state, parts, self.known or {}, removes=self.used)
+
+@patch
+def start_over(self:Checkpoint, learn, others, tried):
+    """Start the run of `learn` over, after cycles of the lengths in `tried` have diverged. A resumed run
+    gets its beginning from the file."""
+    if self.resumed: self.restore(learn, self.begin, others)
+    self.content,self.tried = None,[*tried]
+
 # %% ../nbs/12_checkpoint.ipynb #ck000027
 def _sum_once(learn):
     """Pass one batch forward and backward through a model in DDP. Its first pass sums gradients in another
@@ -566,11 +580,6 @@ def _sum_once(learn):
         apply(add, learn.model.train()(*learn.xb))
         return sum(sums).backward()
 
-def _is_handled_by_library(cb, event):
-    "Return True if `cb` handles `event` by a method of fastai or of this package."
-    f = vars(cb).get(event, getattr(type(cb), event, None))
-    return (getattr(f, '__module__', None) or '').startswith(('fastai.', 'fastai_clrbeta.'))
-
 # %% ../nbs/12_checkpoint.ipynb #ck000056
 class Resume:
     "Replace parts of the training loop until the run has reached the step of its checkpoint."
@@ -579,6 +588,7 @@ class Resume:
         self.put_back = snapshot(learn, cbs, cb.keep)  # for a checkpoint that does not fit
 
     def do_fit(self):
+        "Restore the run, and train the epochs that are left."
         learn,content = self.learn,self.content
         del learn._do_fit
         for o in self._restore():
@@ -604,28 +614,6 @@ class Resume:
             raise ValueError(f"{checkpoint_paths(self.cb.file)[0]} does not fit this run: {e} "
                              "To start over, leave resume out.") from e
 
-    def call_one(self, event):
-        "Begin the epoch again for callbacks of fastai and of this package, and for no others."
-        for cb in self.learn.cbs.sorted('order'):
-            if _is_handled_by_library(cb, event): cb(event)
-
-    def all_batches(self):
-        "Read the batches that were trained on, then restore the run and train on the others."
-        learn,content = self.learn,self.content
-        del learn.all_batches,learn._call_one
-        learn.n_iter = len(learn.dl)
-        self.cb.epoch_start = content['epoch_start']
-        self.cb.restore(learn, content['epoch_start'], only_data=True)
-        if content['iter'] > learn.n_iter:
-            raise ValueError(f"The checkpoint was written after step {content['iter']} of an epoch, but here "
-                             f"an epoch has only {learn.n_iter} steps. Resume it with the same data.")
-        batches = enumerate(learn.dl)
-        for _ in range(content['iter']): next(batches)
-        self._restore()
-        del content
-        self._forget()
-        for o in batches: learn.one_batch(*o)
-
     def _forget(self): self.content = self.cb.content = self.put_back = None  # they may be large
 
 # %% ../nbs/12_checkpoint.ipynb #ck000057
@@ -650,6 +638,37 @@ def resuming(learn, cb, cbs=()):
         for o in ('_do_fit', '_call_one', 'all_batches'): vars(learn).pop(o, None)
         for o in loggers: vars(o).pop('before_fit', None)
 
+# %% ../nbs/12_checkpoint.ipynb #0fce01f9
+def _is_handled_by_library(cb, event):
+    "Return True if `cb` handles `event` by a method of fastai or of this package."
+    f = vars(cb).get(event, getattr(type(cb), event, None))
+    return (getattr(f, '__module__', None) or '').startswith(('fastai.', 'fastai_clrbeta.'))
+
+# %% ../nbs/12_checkpoint.ipynb #1d60fd09
+@patch
+def call_one(self:Resume, event):
+    "Begin the epoch again for callbacks of fastai and of this package, and for no others."
+    for cb in self.learn.cbs.sorted('order'):
+        if _is_handled_by_library(cb, event): cb(event)
+
+@patch
+def all_batches(self:Resume):
+    "Read the batches that were trained on, then restore the run and train on the others."
+    learn,content = self.learn,self.content
+    del learn.all_batches,learn._call_one
+    learn.n_iter = len(learn.dl)
+    self.cb.epoch_start = content['epoch_start']
+    self.cb.restore(learn, content['epoch_start'], only_data=True)
+    if content['iter'] > learn.n_iter:
+        raise ValueError(f"The checkpoint was written after step {content['iter']} of an epoch, but here "
+                         f"an epoch has only {learn.n_iter} steps. Resume it with the same data.")
+    batches = enumerate(learn.dl)
+    for _ in range(content['iter']): next(batches)
+    self._restore()
+    del content
+    self._forget()
+    for o in batches: learn.one_batch(*o)
+
 # %% ../nbs/12_checkpoint.ipynb #ck000028
 def take_lock(file, timeout=0):
     """Lock `file` and return the lock. Make its folder if it is missing. Raises `TimeoutError` if another
@@ -665,6 +684,7 @@ def release_lock(lock):
     with suppress(OSError): os.unlink(lock.lock_file)  # before the release: then no other process holds it
     lock.release()
 
+# %% ../nbs/12_checkpoint.ipynb #82ac14cb
 _patience = 10  # Seconds to wait: workers of a killed process may hold its lock a little longer
 
 def _lock_checkpoint(file, name):

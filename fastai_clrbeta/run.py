@@ -69,7 +69,11 @@ def set_order(o, order):
     if isinstance(o, list): o[:] = order.tolist()
     else: o[:] = order.to(o) if isinstance(o, Tensor) else order.numpy()
 
-def is_loader(o): return isinstance(o, (DataLoader, torch.utils.data.DataLoader))
+# %% ../nbs/07_run.ipynb #75ccbc45
+def is_loader(o):
+    "Return True for a loader of fastai or torch."
+    return isinstance(o, (DataLoader, torch.utils.data.DataLoader))
+
 def is_sampler(o):
     "Return True for a sampler of torch, and for the texts of a language model's loader, which have an order."
     return isinstance(o, Sampler) or type(o).__name__ == 'ReindexCollection'

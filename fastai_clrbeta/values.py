@@ -83,6 +83,7 @@ def is_open(cls):
     if module.startswith('torch.'): return module.startswith(tuple(f'torch.{o}.' for o in _open_torch))
     return module.partition('.')[0] not in _closed
 
+# %% ../nbs/06_values.ipynb #8f5f0552
 _packages = 'torch','fastai','fastcore','fasttransform','fastai_clrbeta'
 
 def is_of_library(cls):
@@ -110,7 +111,9 @@ def can_make(cls, known=()):
     acts = any(_acting & vars(c).keys() for c in cls.__mro__)
     return is_open(cls) and not acts and (class_name(cls) in known or not is_installed(cls))
 
-def is_stateful(cls): return hasattr(cls, 'state_dict') and hasattr(cls, 'load_state_dict')
+def is_stateful(cls):
+    "Return True if `cls` has both `state_dict` and `load_state_dict`."
+    return hasattr(cls, 'state_dict') and hasattr(cls, 'load_state_dict')
 
 # %% ../nbs/06_values.ipynb #va000017
 class Kind:
@@ -171,6 +174,7 @@ def _attrs(o, reader): return {k:reader(v) for k,v in getattr(o, '__dict__', {})
 def _fill_attrs(o, data, writer): writer.attributes(o, getattr(o, '__dict__', {}), data['attrs'])
 
 class Lists(Kind):
+    "Lists: items and, in a subclass, attributes."
     base = list
     def read(self, o, reader):
         items = [*list.__iter__(o)]
@@ -183,6 +187,7 @@ class Lists(Kind):
 _factories = list,dict,set,tuple,int,float,bool,str,deque,Counter,OrderedDict,defaultdict
 
 class Dicts(Kind):
+    "Dictionaries: items in their order, attributes, and the factory of a `defaultdict`."
     def _base(self, cls): return first(c for c in (OrderedDict, defaultdict, dict) if issubclass(cls, c))
     def make(self, cls, data): return self._base(cls).__new__(cls)
 
@@ -211,6 +216,7 @@ class Dicts(Kind):
 
 # %% ../nbs/06_values.ipynb #77a6be45
 class Deques(Kind):
+    "Deques: items, `maxlen` and attributes."
     def read(self, o, reader):
         return dict(items=[reader(v) for v in o], maxlen=o.maxlen, attrs=_attrs(o, reader))
     def make(self, cls, data):
@@ -226,6 +232,7 @@ class Deques(Kind):
 
 # %% ../nbs/06_values.ipynb #dc651f0c
 class Sets(Kind):
+    "Sets: items and attributes."
     base = set
     def read(self, o, reader): return dict(items=[reader.key(v) for v in o], attrs=_attrs(o, reader))
     def fill(self, o, data, writer):
@@ -245,6 +252,7 @@ class Frozen(Kind):
 
 # %% ../nbs/06_values.ipynb #va000021
 class Arrays(Kind):
+    "Arrays: numbers, or the objects in an array of objects."
     def read(self, o, reader):
         if o.dtype.hasobject: return dict(items=[reader(v) for v in o.ravel()], shape=list(o.shape))
         if not reader.file: return o.copy()
@@ -334,6 +342,7 @@ _plumbing = vars(nn.Module()).keys() - {'training'} | {'_compiled_call_impl'}
 _tables = '_parameters','_buffers','_modules'
 
 class Modules(Kind):
+    "Modules: parameters, buffers, submodules, training mode and the attributes that you set."
     def _given(self, m): return {k:v for k,v in vars(m).items() if k not in _plumbing}
     def _hidden_buffers(self, m): return [k for k in m._buffers if k in m._non_persistent_buffers_set]
 
@@ -389,6 +398,7 @@ world = World()
 
 # %% ../nbs/06_values.ipynb #eeb96c84
 class Generators(Kind):
+    "Random number generators, and the `World`: their state."
     def _bits(self, o):
         "Return the class of NumPy's bit generator, or the device of torch's generator."
         if isinstance(o, torch.Generator): return o.device.type
@@ -504,6 +514,7 @@ class Table(Same):
         return self.o
 
 class Originals(Parts):
+    "Turn what was read in memory into the same objects again."
     def __init__(self, objects):
         super().__init__()
         self.objects = objects
@@ -543,37 +554,43 @@ class Reading:
             for (kind,_,data),o in reversed([*zip(self.nodes, self.objects)]): originals.fill(kind, o, data)
         if originals.errors: raise originals.errors[0]
 
-    def _node(self, o):
-        "Return the number of the node of `o`."
-        if id(o) not in self.index:
-            self.index[id(o)] = len(self.nodes)
-            self.objects.append(o)  # it stays alive, so no other object gets its `id`
-            name = class_name(type(o))
-            self.classes[name] = type(o)
-            self.nodes.append([self.kinds.get(id(o)) or kind_of(type(o)), name, None])
-        return self.index[id(o)]
+# %% ../nbs/06_values.ipynb #a4652dd3
+@patch
+def _node(self:Reading, o):
+    "Return the number of the node of `o`."
+    if id(o) not in self.index:
+        self.index[id(o)] = len(self.nodes)
+        self.objects.append(o)  # it stays alive, so no other object gets its `id`
+        name = class_name(type(o))
+        self.classes[name] = type(o)
+        self.nodes.append([self.kinds.get(id(o)) or kind_of(type(o)), name, None])
+    return self.index[id(o)]
 
-    def _read(self, i):
-        node = self.nodes[i]
-        node[2] = node[0].read(self.objects[i], self)
-        if self.file: node[0] = type(node[0]).__name__
+@patch
+def _read(self:Reading, i):
+    node = self.nodes[i]
+    node[2] = node[0].read(self.objects[i], self)
+    if self.file: node[0] = type(node[0]).__name__
 
-    def __call__(self, o):
-        "Return `o` if it is plain, or else a tuple that stands for it. In memory, this may also be a `Same`."
-        cls = type(o)
-        if cls in plain_types: return o
-        if not self.file and is_plain(o): return Same(o)
-        if id(o) in self.index: return 'ref',self.index[id(o)]
-        if id(o) in self.live: return ('live', self.live[id(o)]) if self.file else Same(o)
-        if self.owned(o): return ('kept',) if self.file else Same(o)
-        kind = self.kinds.get(id(o)) or kind_of(cls)
-        if not kind: return self._leaf(o) if self.file else self._same(o)
-        if self._is_strange(cls) or self._is_late(o, kind): return self._lose(o)
-        i = self._node(o)
-        self._read(i)
-        return 'ref',i
+# %% ../nbs/06_values.ipynb #e3a65836
+@patch
+def __call__(self:Reading, o):
+    "Return `o` if it is plain, or else a tuple that stands for it. In memory, this may also be a `Same`."
+    cls = type(o)
+    if cls in plain_types: return o
+    if not self.file and is_plain(o): return Same(o)
+    if id(o) in self.index: return 'ref',self.index[id(o)]
+    if id(o) in self.live: return ('live', self.live[id(o)]) if self.file else Same(o)
+    if self.owned(o): return ('kept',) if self.file else Same(o)
+    kind = self.kinds.get(id(o)) or kind_of(cls)
+    if not kind: return self._leaf(o) if self.file else self._same(o)
+    if self._is_strange(cls) or self._is_late(o, kind): return self._lose(o)
+    i = self._node(o)
+    self._read(i)
+    return 'ref',i
 
-    def _same(self, o): return Table(o) if isinstance(o, _frames) else Same(o)
+@patch
+def _same(self:Reading, o): return Table(o) if isinstance(o, _frames) else Same(o)
 
 # %% ../nbs/06_values.ipynb #va000038
 @patch
@@ -677,6 +694,7 @@ def _as_tensor(items):
     if any(o.ndim or o.requires_grad or o.__dict__ or (o.dtype,o.device) != like for o in items): return None
     return torch.stack([o if type(o) is Tensor else o.as_subclass(Tensor) for o in items])
 
+# %% ../nbs/06_values.ipynb #7237097f
 def pack(
     items:list, # Numbers
     old=(),     # The same list at an earlier call
@@ -732,8 +750,6 @@ def read_frame(data):
     return df.iloc[:,0] if data['series'] else df
 
 # %% ../nbs/06_values.ipynb #va000049
-_kinds_by_name = {type(o).__name__:o for o in (*(kind for _,kind in _kinds), Objects(), Stateful())}
-
 class Writing(Parts):
     """Put the `nodes` of a `Reading` for a file into the objects of this process.
 
@@ -775,6 +791,8 @@ class Writing(Parts):
         return _tags[tag](self, old, *args)
 
 # %% ../nbs/06_values.ipynb #va000050
+_kinds_by_name = {type(o).__name__:o for o in (*(kind for _,kind in _kinds), Objects(), Stateful())}
+
 @patch
 def _ref(self:Writing, old, i):
     "Return the object of node `i`, which is `old` if that fits, or else a new one."
@@ -816,6 +834,7 @@ def collides(self:Writing, o, data):
     shifts = {shift for (a, b),shift in others if a < end and start < b}
     return bool(shifts - {_shift(o, data)})
 
+# %% ../nbs/06_values.ipynb #2db33fab
 @patch
 def _made(self:Writing, kind, cls, cls_name, data):
     "Return a new, empty object on the device of this run."
