@@ -927,6 +927,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fastai_clrbeta.values.Reading.__init__': ( 'values.html#reading.__init__',
                                                                                    'fastai_clrbeta/values.py'),
                                        'fastai_clrbeta.values.Reading._begin': ('values.html#reading._begin', 'fastai_clrbeta/values.py'),
+                                       'fastai_clrbeta.values.Reading._code': ('values.html#reading._code', 'fastai_clrbeta/values.py'),
                                        'fastai_clrbeta.values.Reading._is_late': ( 'values.html#reading._is_late',
                                                                                    'fastai_clrbeta/values.py'),
                                        'fastai_clrbeta.values.Reading._is_strange': ( 'values.html#reading._is_strange',

@@ -547,6 +547,8 @@ class Reading:
             self._begin(name, self.objects[i])
             self._read(i)
 
+    def __call__(self, o): return self._code(o)
+
     def put_back(self):
         "Restore all objects in place, and raise the first error at the end. It may be called again."
         originals = Originals(self.objects)
@@ -574,7 +576,7 @@ def _read(self:Reading, i):
 
 # %% ../nbs/06_values.ipynb #e3a65836
 @patch
-def __call__(self:Reading, o):
+def _code(self:Reading, o):
     "Return `o` if it is plain, or else a tuple that stands for it. In memory, this may also be a `Same`."
     cls = type(o)
     if cls in plain_types: return o
