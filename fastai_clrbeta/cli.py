@@ -134,6 +134,7 @@ def _row(names, values):
     texts = [f'{o:.4f}' if isinstance(o, float) else str(o) for o in values]
     return '  '.join(text.rjust(max(len(name), 6)) for name,text in zip(names, texts))
 
+# %% ../nbs/15_cli.ipynb #61f6e992
 class _RowLogger:
     "Print a row for each epoch and a header above the first, in place of `learn.logger`."
     def __init__(self, learn): self.learn,self.header = learn,True
@@ -143,6 +144,7 @@ class _RowLogger:
         self.header = False
         tell(_row(names, values))
 
+# %% ../nbs/15_cli.ipynb #8c3661ab
 _seconds_between_lines = 60  # at most a few hundred lines in a night
 
 class _StepLines(FitCallback):
@@ -258,6 +260,7 @@ def _write_summary(out, **summary):
     text = json.dumps(summary, indent=2, allow_nan=False, default=str)
     (out/'summary.json').write_text(text, encoding='utf-8')
 
+# %% ../nbs/15_cli.ipynb #ccbe05f1
 def _check_free(out, resume):
     "Raise `ValueError` if the folder holds files that must not be replaced."
     there = [o for o in _results+_other_files if (out/o).exists()]
@@ -298,6 +301,7 @@ def _run_to_resume(out, options):
     if not may_replace: _check_free(out, options.resume)
     return None
 
+# %% ../nbs/15_cli.ipynb #fd9da42d
 def _is_complete(out, summary, cycle_len):
     "Return True if all epochs were trained and all results were written."
     result = summary.get('result') or {}
@@ -404,6 +408,7 @@ def versions():
     here = dict(python=platform.python_version(), machine=platform.machine())
     return {o:version(o) for o in packages} | here
 
+# %% ../nbs/15_cli.ipynb #bcc14270
 def _save_figure(axs, file):
     axs[0].figure.savefig(file, dpi=120)
     plt.close(axs[0].figure)
@@ -491,6 +496,7 @@ def _result(learn, options, peak, rows):
     finite = {k:v if math.isfinite(v) else None for k,v in last.items()}
     return result | dict(diverged=None in finite.values()) | finite
 
+# %% ../nbs/15_cli.ipynb #2cfabcc4
 def _report(learn, options, schedule, peak, history):
     "Write the results into the folder. Return True if the training was interrupted."
     out = learn.path

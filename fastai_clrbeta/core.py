@@ -123,6 +123,7 @@ def opt_name(opt):
     "Return the class name of `opt`, or of the torch optimiser that it wraps."
     return type(getattr(opt, 'opt', opt)).__name__
 
+# %% ../nbs/00_core.ipynb #ae8658dc
 def _uses_mom(opt):
     "Return False if `opt` is an optimiser of fastai whose steps do not read the momentum."
     if not isinstance(opt, Optimizer): return True

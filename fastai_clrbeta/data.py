@@ -104,6 +104,21 @@ class FlipCrop(DisplayedTransform):
         last = size-1
         return last - (last - at.abs()).abs()
 
+# %% ../nbs/04_data.ipynb #da000002
+def _room(device):
+    "Return the number of free bytes of the GPU `device`, or 0 if it is no GPU."
+    if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0]
+    if device.type == 'mps':  return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return 0
+
+def _near(mem, device):
+    "Return the tensors `mem` on `device` if they fit, otherwise on the CPU."
+    if device is None: return mem
+    n_bytes = sum(o.nbytes for o in mem if o.device != device)
+    there = device if n_bytes <= _room(device)/2 else torch.device('cpu')
+    if all(o.device == there for o in mem): return mem
+    return tuple(o.to(there) for o in mem)
+
 # %% ../nbs/04_data.ipynb #93d92e27
 class MemoryDL(TfmdDL):
     "Serve batches that are rows of tensors in memory, or those of a plain `TfmdDL` if `mem` is None."
@@ -140,21 +155,6 @@ class MemoryDL(TfmdDL):
     def new(self, dataset=None, cls=None, **kwargs):
         if dataset is None: kwargs = {'mem':self.mem, **kwargs}
         return super().new(dataset, cls, **kwargs)
-
-# %% ../nbs/04_data.ipynb #da000002
-def _room(device):
-    "Return the number of free bytes of the GPU `device`, or 0 if it is no GPU."
-    if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0]
-    if device.type == 'mps':  return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return 0
-
-def _near(mem, device):
-    "Return the tensors `mem` on `device` if they fit, otherwise on the CPU."
-    if device is None: return mem
-    n_bytes = sum(o.nbytes for o in mem if o.device != device)
-    there = device if n_bytes <= _room(device)/2 else torch.device('cpu')
-    if all(o.device == there for o in mem): return mem
-    return tuple(o.to(there) for o in mem)
 
 # %% ../nbs/04_data.ipynb #0e01bb58
 def _scan(folder):

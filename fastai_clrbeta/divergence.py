@@ -12,9 +12,16 @@ from .core import *
 from .learner import *
 from typing import NamedTuple
 
-# %% ../nbs/10_divergence.ipynb #0c0e0003
+# %% ../nbs/10_divergence.ipynb #64fc8fa8
 _explosion = 100  # Losses of one network on different batches hardly ever differ a hundredfold
 
+def _explodes(losses, smooth):
+    "Return True if `losses` rise and differ more than the losses of batches do."
+    lowest,second,*_,highest = sorted(losses)
+    low = min(second, _explosion*lowest)  # the lowest may be a lucky batch
+    return 0 < losses[0] < smooth and highest > _explosion*low
+
+# %% ../nbs/10_divergence.ipynb #0c0e0003
 class LossLimit:
     """Compute how high a smoothed loss may rise: to `factor` × its best, or, once a loss has been below 0, to
     `factor`-1 typical losses above its best. There is no limit in the first `warm_up` steps."""
@@ -56,12 +63,6 @@ class LossLimit:
         self.best,self.typical = smooth,self.mean_size
         if self.n_losses == self.warm_up and not self.below and _explodes(self.first_losses, smooth):
             self.best = self.typical = self.first_losses[0]
-
-def _explodes(losses, smooth):
-    "Return True if `losses` rise and differ more than the losses of batches do."
-    lowest,second,*_,highest = sorted(losses)
-    low = min(second, _explosion*lowest)  # the lowest may be a lucky batch
-    return 0 < losses[0] < smooth and highest > _explosion*low
 
 # %% ../nbs/10_divergence.ipynb #dv000001
 def smoothed(avg, loss):

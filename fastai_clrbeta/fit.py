@@ -83,6 +83,26 @@ def fit_clr_beta(self:Learner,
             if on_diverge == 'stop': return tell(f"Stopped: {guard.report}")
             cycle_len = longer.start_over(guard, cycle_len)
 
+# %% ../nbs/13_fit.ipynb #1021883e
+@patch
+@explain_names(**other_names)
+def plot_clr_beta(self:Learner,
+    # Peak learning rate, as for `fit_clr_beta`: a range test, a number, a `slice`, or one per group
+    lrs:float|slice|list|tuple|np.ndarray|HasPeak,
+    n_cycle:int=1,                       # Number of cycles
+    wds:float|list|None=None,            # The same as `wd`; its name in fastai 0.7
+    cycle_len:int|None=None,             # Epochs in a cycle. None: 1
+    # Shape of the cycle: (div, pct), (div, pct, mom_max, mom_min), or a `CLRBeta`
+    use_clr_beta:tuple|CLRBeta=default_clr_beta,
+    axs=None,                            # Two axes, for learning rate and momentum. None: a new figure
+    wd:float|list|None=None,             # Weight decay, for the title. None: left out
+) -> np.ndarray: # The two axes
+    "Plot the schedule for this Learner's batches and parameter groups, after the checks of `fit_clr_beta`."
+    wd = weight_decay_of(wd, wds)
+    schedule = _plan_fit(self, lrs, n_cycle, wd, cycle_len, use_clr_beta).schedule
+    return plot_clr_beta(schedule.lrs, n_cycle, cycle_len=schedule.cycle_len, use_clr_beta=use_clr_beta,
+                         n_iter=len(self.dls.train), wd=wd, axs=axs)
+
 # %% ../nbs/13_fit.ipynb #cafc524b
 @dataclass
 class _Plan:
@@ -326,6 +346,7 @@ def _guards_of(learn, cbs, on_diverge):
         cbs += guards
     return guards
 
+# %% ../nbs/13_fit.ipynb #cbcde84b
 def _open_checkpoint(learn, name, every_iter, resume, plan, cbs, lengthen, keep):
     "Return the callback that saves the run as `name` and can resume it, or None without a name."
     if not name: return
@@ -350,23 +371,3 @@ def _train(learn, plan, cycle_len, cbs, guards, cycle_save_name, saver):
                        reset_opt=plan.reset_opt, start_epoch=plan.start_epoch)
         finally: remember_fit(learn)
     return first(guard for guard in guards if guard.report)
-
-# %% ../nbs/13_fit.ipynb #1021883e
-@patch
-@explain_names(**other_names)
-def plot_clr_beta(self:Learner,
-    # Peak learning rate, as for `fit_clr_beta`: a range test, a number, a `slice`, or one per group
-    lrs:float|slice|list|tuple|np.ndarray|HasPeak,
-    n_cycle:int=1,                       # Number of cycles
-    wds:float|list|None=None,            # The same as `wd`; its name in fastai 0.7
-    cycle_len:int|None=None,             # Epochs in a cycle. None: 1
-    # Shape of the cycle: (div, pct), (div, pct, mom_max, mom_min), or a `CLRBeta`
-    use_clr_beta:tuple|CLRBeta=default_clr_beta,
-    axs=None,                            # Two axes, for learning rate and momentum. None: a new figure
-    wd:float|list|None=None,             # Weight decay, for the title. None: left out
-) -> np.ndarray: # The two axes
-    "Plot the schedule for this Learner's batches and parameter groups, after the checks of `fit_clr_beta`."
-    wd = weight_decay_of(wd, wds)
-    schedule = _plan_fit(self, lrs, n_cycle, wd, cycle_len, use_clr_beta).schedule
-    return plot_clr_beta(schedule.lrs, n_cycle, cycle_len=schedule.cycle_len, use_clr_beta=use_clr_beta,
-                         n_iter=len(self.dls.train), wd=wd, axs=axs)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fresh_opt', 'follows_momentum', 'kind_of_optimiser', 'has_batches', 'count_batches', 'has_valid', 'valid_or_empty',
            'FitCallback', 'observes', 'tell', 'can_show_bar', 'on_first', 'without_cuda', 'averaged', 'remember_fit',
-           'fit_rows', 'without_trace', 'check_batches', 'check_labels']
+           'fit_rows', 'without_trace', 'check_labels', 'check_batches']
 
 # %% ../nbs/01_learner.ipynb #le000002
 from fastai.basics import *
@@ -284,23 +284,6 @@ def _without_files(learn):
         del learn.save,learn.export
         vars(learn).update(before)
 
-# %% ../nbs/01_learner.ipynb #le000025
-def check_batches(learn, n_batches=math.inf):
-    """Raise `ValueError` if there are no training batches, or if BatchNorm fails because one of the first
-    `n_batches` has a single item."""
-    sizes = _sizes(learn.dls.train)
-    if not has_batches(learn.dls.train): raise ValueError(_why_no_batches(sizes))
-    has_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in learn.model.modules())
-    if sizes is None or not has_norm: return
-    if not _has_single_item(learn.dls.train, *sizes, n_batches): return
-    try:
-        with without_trace(learn): learn.fit(1, cbs=_OneItem())
-    except Exception as e:
-        if 'more than 1 value' not in str(e): return  # training will raise the same error
-        bs,n_items = sizes
-        raise ValueError(f"a training batch of one item can't go through BatchNorm (batch size {bs}, "
-                         f"{n_items} items): use another batch size, or drop_last=True.") from e
-
 # %% ../nbs/01_learner.ipynb #3f8f8d1e
 def check_labels(yb):
     "Raise `ValueError` if `yb`, the targets of a training batch, is empty."
@@ -308,6 +291,7 @@ def check_labels(yb):
     raise ValueError("the training batches have no labels, so fastai computes no loss: give the data set "
                      "labels, or set dls.n_inp, the number of inputs in a batch.")
 
+# %% ../nbs/01_learner.ipynb #cf81bb2f
 def _why_no_batches(sizes):
     "Return why a loader with these `sizes`, which may be None, has no batches, and what to do."
     if sizes and sizes[1] == 0:
@@ -326,6 +310,7 @@ def _sizes(dl):
         except (AttributeError,TypeError): return None
     return (bs,n_items) if bs else None
 
+# %% ../nbs/01_learner.ipynb #411b0210
 def _has_single_item(dl, bs, n_items, n_batches):
     "Return True if one of the first `n_batches` of `dl` has one item."
     if bs == 1: return True
@@ -338,3 +323,20 @@ class _OneItem(Callback):
     def before_batch(self):
         self.learn.xb,self.learn.yb = apply(lambda o: o[:1], (self.xb,self.yb))
     def after_pred(self): raise CancelFitException()
+
+# %% ../nbs/01_learner.ipynb #le000025
+def check_batches(learn, n_batches=math.inf):
+    """Raise `ValueError` if there are no training batches, or if BatchNorm fails because one of the first
+    `n_batches` has a single item."""
+    sizes = _sizes(learn.dls.train)
+    if not has_batches(learn.dls.train): raise ValueError(_why_no_batches(sizes))
+    has_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in learn.model.modules())
+    if sizes is None or not has_norm: return
+    if not _has_single_item(learn.dls.train, *sizes, n_batches): return
+    try:
+        with without_trace(learn): learn.fit(1, cbs=_OneItem())
+    except Exception as e:
+        if 'more than 1 value' not in str(e): return  # training will raise the same error
+        bs,n_items = sizes
+        raise ValueError(f"a training batch of one item can't go through BatchNorm (batch size {bs}, "
+                         f"{n_items} items): use another batch size, or drop_last=True.") from e

@@ -142,10 +142,6 @@ def lr_find2(self:Learner,
         if found is not before: self.sched = FindSched(found, n_iter)
 
 # %% ../nbs/14_legacy.ipynb #28b688af
-class _Constant(CLRBeta):
-    "A constant learning rate, for a `fit` without a schedule."
-    def lr_at(self, i, nb): return 1.
-
 # Arguments of 0.7 that are not supported, and what to do
 _gone = dict(
     use_wd_sched   = 'set wds',
@@ -215,6 +211,11 @@ def _sched_of(rec):
     moms = getattr(rec, 'hps', {}).get('mom', [])
     return Sched(rec.lrs, moms, list(map(float, rec.losses)), rec.iters, records)
 
+# %% ../nbs/14_legacy.ipynb #e4c0e2b4
+class _Constant(CLRBeta):
+    "A constant learning rate, for a `fit` without a schedule."
+    def lr_at(self, i, nb): return 1.
+
 # %% ../nbs/14_legacy.ipynb #le700025
 def _fit07(self, lrs, n_cycle, wds=None, cycle_len=None, cycle_mult=1, use_clr=None, use_clr_beta=None,
            metrics=None, callbacks=None, cbs=None, reset_opt=True, **kwargs):
@@ -251,6 +252,7 @@ def unpatch():
     if Learner.fit is patched: Learner.fit = patched.__wrapped__
     del Learner._clrbeta_fit,Learner.lr_find2,Learner.sched
 
+# %% ../nbs/14_legacy.ipynb #ae15ee8a
 def repatch():
     "Patch `Learner` again, as importing this module did."
     unpatch()

@@ -62,6 +62,27 @@ def _triangle(i, c):
 sgd = partial(OptimWrapper, opt=torch.optim.SGD, momentum=0.9, foreach=True, fused=False)
 sgd.__doc__ = "Make fastai 0.7's optimiser: torch's SGD with momentum, and L2 on all parameters."
 
+# %% ../nbs/02_schedule.ipynb #1339a310
+def _check_shape(div, pct):
+    "Return `div` and `pct` as floats, and warn if they look like a mistake."
+    div = check_number('div', div, lambda o: o>0, 'a number above 0')
+    pct = check_number('pct', pct, lambda o: 0<=o<100, 'a percentage in [0,100)')
+    if div < 1:
+        warn(f"div={div:g} is below 1, so the cycle begins at {1/div:g} times its peak, and is lowest in the "
+             f"middle. Was div={1/div:g} meant?")
+    if 0 < pct < 1: warn(f"pct={pct:g} is {pct:g} % of the cycle. Was pct={100*pct:g} meant?")
+    return div,pct
+
+def _check_momenta(mom_max, mom_min):
+    "Return both momenta as floats, or None and None."
+    if (mom_max is None) != (mom_min is None):
+        raise ValueError(f"mom_max={mom_max}, mom_min={mom_min}: give both, or leave out both to leave "
+                         "momentum unchanged.")
+    if mom_max is None: return None,None
+    mom_max = check_number('mom_max', mom_max, lambda o: 0<=o<1, 'in [0,1)')
+    mom_min = check_number('mom_min', mom_min, lambda o: 0<=o<=mom_max, f'in [0,mom_max], here [0,{mom_max}]')
+    return mom_max,mom_min
+
 # %% ../nbs/02_schedule.ipynb #3c5df1eb
 class CLRBeta(FitCallback):
     """Run fastai 0.7's `use_clr_beta` schedule in any `fit`: `learn.fit(n, lr, cbs=CLRBeta(10, 13.68))`.
@@ -132,27 +153,6 @@ class CLRBeta(FitCallback):
         if not hasattr(self.learn, 'recorder'): return
         # keep what another scheduler has recorded
         self.recorder.hps = {**getattr(self.recorder, 'hps', {}), **self.hps}
-
-# %% ../nbs/02_schedule.ipynb #1339a310
-def _check_shape(div, pct):
-    "Return `div` and `pct` as floats, and warn if they look like a mistake."
-    div = check_number('div', div, lambda o: o>0, 'a number above 0')
-    pct = check_number('pct', pct, lambda o: 0<=o<100, 'a percentage in [0,100)')
-    if div < 1:
-        warn(f"div={div:g} is below 1, so the cycle begins at {1/div:g} times its peak, and is lowest in the "
-             f"middle. Was div={1/div:g} meant?")
-    if 0 < pct < 1: warn(f"pct={pct:g} is {pct:g} % of the cycle. Was pct={100*pct:g} meant?")
-    return div,pct
-
-def _check_momenta(mom_max, mom_min):
-    "Return both momenta as floats, or None and None."
-    if (mom_max is None) != (mom_min is None):
-        raise ValueError(f"mom_max={mom_max}, mom_min={mom_min}: give both, or leave out both to leave "
-                         "momentum unchanged.")
-    if mom_max is None: return None,None
-    mom_max = check_number('mom_max', mom_max, lambda o: 0<=o<1, 'in [0,1)')
-    mom_min = check_number('mom_min', mom_min, lambda o: 0<=o<=mom_max, f'in [0,mom_max], here [0,{mom_max}]')
-    return mom_max,mom_min
 
 # %% ../nbs/02_schedule.ipynb #0cfaed12
 default_clr_beta = (10, 13.68, 0.95, 0.8) # div, pct, mom_max, mom_min: the cycle of 2018
