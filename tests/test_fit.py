@@ -174,7 +174,7 @@ bad_arguments = [
     (dict(n_cycle=0.1),                  'The learning rate comes first'),
     (dict(lrs=None),                     'lrs=None'),
     (dict(lrs=None),                     'says why it has no peak'),
-    (dict(lrs=SimpleNamespace(peak=None, why='it never turned')), 'no peak: it never turned'),
+    (dict(lrs=SimpleNamespace(peak=None, why='it never turned')), 'without a peak: it never turned'),
     (dict(lrs=-1),                       'lrs=-1'),
     (dict(lrs=nan),                      'lrs=nan'),
     (dict(lrs='0.1'),                    "lrs='0.1'"),
