@@ -260,10 +260,10 @@ class StopRule:
         if not (math.isfinite(loss) and math.isfinite(smooth_loss)):
             return f"the training loss was {loss} at step {n_steps} of {self.num_it}"
         if self.limit(smooth_loss, loss) == _n_above_to_stop:
-            unit = ', counted from there in typical losses' if self.limit.below else ''
-            return (f"diverged at step {n_steps} of {self.num_it}: the training loss stayed above "
-                    f"{self.stop_div:g} times its best value, which was {self.limit.best:.4g}{unit} "
-                    "(stop_div=False trains on)")
+            above = f"above {self.stop_div:g} ×"
+            if self.limit.below: above = f"more than {self.stop_div-1:g} typical losses above"
+            return (f"diverged at step {n_steps} of {self.num_it}: the training loss stayed {above} "
+                    f"{self.limit.best:.4g}, its best value (stop_div=False trains on)")
         if n_steps == self.num_it: return f"finished: {n_steps} steps"
 
 # %% ../nbs/11_lr_search.ipynb #7294eb6f
