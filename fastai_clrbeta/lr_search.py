@@ -225,6 +225,7 @@ def _values(self:_Probe):
 def _no_values(self:_Probe):
     return {name:tensor(math.nan) for name in ('valid_loss', *self.what.metric_names)}
 
+# %% ../nbs/11_lr_search.ipynb #e8fb8f23
 @patch
 def _value_of(self:_Probe, name, metric):
     "Return the value of `metric`, or NaN if it can't be computed on a mini-batch."
@@ -360,6 +361,7 @@ def _finish_step(self:Search):
     self.stopped = self.stop_rule.reason(len(self.rows), row['train_loss'], row['train_loss_smooth'])
     if self.stopped: raise CancelFitException()
 
+# %% ../nbs/11_lr_search.ipynb #bac3bfdd
 @patch
 def _with_smoothed(self:Search, values):
     "Return `values` as averages over all processes, and smoothed. A NaN in validation is not smoothed."
