@@ -161,6 +161,18 @@ class _Plan:
     funcs:tuple          # Suggestion functions
     keep:dict|None       # More objects to restore, by name. None: none
 
+# %% ../nbs/11_lr_find.ipynb #d1ca237c
+def _is_per_group(lr):
+    if hasattr(lr, 'tolist'): lr = lr.tolist()  # a tensor or array, and a scalar of one
+    return isinstance(lr, slice) or len(L(lr, use_list=None)) > 1
+
+def _ratios(lrs): return [lr/lrs[-1] for lr in lrs]
+
+def _lrs(start, end, num_it, linear):
+    "Return `num_it` learning rates from `start` to just below `end`."
+    if linear: return [start + (end-start)*i/num_it for i in range(num_it)]
+    return [start*(end/start)**(i/num_it) for i in range(num_it)]
+
 # %% ../nbs/11_lr_find.ipynb #410212f4
 def _planned_lrs(start_lr, end_lr, num_it, linear, n_groups, learner_lr):
     "Return the learning rate of each step, and the multiple of it for each parameter group."
@@ -180,18 +192,6 @@ def _planned_lrs(start_lr, end_lr, num_it, linear, n_groups, learner_lr):
         raise ValueError(f"start_lr={start_lr}, end_lr={end_lr}: the ratios of the parameter groups must be "
                          "the same at the start and at the end. Give end_lr as one number.")
     return _lrs(start, end, num_it, linear),ratios[0]
-
-# %% ../nbs/11_lr_find.ipynb #d1ca237c
-def _is_per_group(lr):
-    if hasattr(lr, 'tolist'): lr = lr.tolist()  # a tensor or array, and a scalar of one
-    return isinstance(lr, slice) or len(L(lr, use_list=None)) > 1
-
-def _ratios(lrs): return [lr/lrs[-1] for lr in lrs]
-
-def _lrs(start, end, num_it, linear):
-    "Return `num_it` learning rates from `start` to just below `end`."
-    if linear: return [start + (end-start)*i/num_it for i in range(num_it)]
-    return [start*(end/start)**(i/num_it) for i in range(num_it)]
 
 # %% ../nbs/11_lr_find.ipynb #lf000011
 def _checked_optimiser(learn):
@@ -332,6 +332,7 @@ def _tells_progress(learn):
     "Return True outside of `no_bar` and `no_mbar`."
     return hasattr(learn, 'progress') and learn.create_mbar
 
+# %% ../nbs/11_lr_find.ipynb #ef32af40
 class _Bar:
     "One progress bar over the steps of all runs and trials."
     def __init__(self, num_it, n_runs, is_shown):

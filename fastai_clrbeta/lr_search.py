@@ -166,72 +166,83 @@ class _Probe:
             columns.update({name+ending:value for name,value in values.items()})
         return columns
 
-    def _evaluate(self, batch, own_statistics):
-        "Return loss and metrics of `batch`, or NaN for each if it can't be evaluated."
-        learn = self.learn
-        # a frozen layer, which is in eval mode during training too, keeps its averages
-        norms = [m for m in learn.model.modules() if own_statistics and has_averages(m) and m.training]
-        learn.model.eval()
-        for norm in norms: _drop_averages(norm)
-        if hasattr(learn.model, 'reset'): learn.model.reset()
-        learn.training,learn.dl = False,self.dl
-        with torch.no_grad():
-            return self._values() if self._forward(batch) else self._no_values()
-
-    def _forward(self, batch):
-        "Send `batch` through the model. Return True if a loss was computed."
-        loss_before = self.learn.loss
-        try: self.learn.one_batch(self.n_measured, batch)
-        except CancelValidException: pass  # `ShortEpochCallback` raises it after the batch
-        except ValueError as e:
-            if 'more than 1 value' not in str(e): raise
-            self._warn('one item', "a validation mini-batch has only one item, and BatchNorm can't compute "
-                                   "its statistics: loss and metrics are NaN there. Use a larger "
-                                   "batch size for validation, or bn='running'.")
-            return False
-        if not len(self.learn.yb):
-            raise ValueError("the validation loader gives inputs without labels, so no loss can be measured. "
-                             "Add labels, or remove the validation set.")
-        has_loss = self.learn.loss is not loss_before
-        if not has_loss:
-            self._warn('left out', "a callback leaves out validation mini-batches: loss and metrics are NaN "
-                                   "there. Remove the callback with learn.removed_cbs to measure them.")
-        return has_loss
-
-    def _values(self):
-        if self.n_measured == 0 and self.keeps_order and _has_one_class(self.learn.yb):
-            is_asked = self.what.valid_order == 'loader'
-            remedy = "shuffle the validation set"
-            if is_asked: remedy = "use valid_order='shuffled'"
-            self._warn('one class', "all items of the first validation mini-batch are of one class, so "
-                                    f"its loss and metrics say little: {remedy}.")
-        values = dict(valid_loss=self.learn.loss.mean())
-        for name,metric in zip(self.what.metric_names, self.what.metrics):
-            values[name] = self._value_of(name, metric)
-        return values
-
-    def _no_values(self): return {name:tensor(math.nan) for name in ('valid_loss', *self.what.metric_names)}
-
-    def _value_of(self, name, metric):
-        "Return the value of `metric`, or NaN if it can't be computed on a mini-batch."
-        try:
-            metric.reset()
-            metric.accumulate(self._on_device() if type(metric) is AvgMetric else self.learn)
-            value = metric.value
-            return value if isinstance(value, Tensor) and value.numel() == 1 else tensor(float(value))
-        except (ValueError, ArithmeticError, LookupError, TypeError, AssertionError) as e:
-            self._warn(name, f"metric {name} can't be computed on a mini-batch, so it is NaN there: {e}")
-            return tensor(math.nan)
-
-    def _on_device(self):
-        "Return what an `AvgMetric` needs, on the device: a move to the CPU would wait for the device."
-        learn = self.learn
-        return SimpleNamespace(pred=learn.pred, yb=learn.yb, to_detach=partial(learn.to_detach, cpu=False))
-
     def _warn(self, subject, msg):
         "Warn once about `subject`."
         if subject not in self.warned_about: warn(msg)
         self.warned_about.add(subject)
+
+# %% ../nbs/11_lr_search.ipynb #dd78f756
+@patch
+def _evaluate(self:_Probe, batch, own_statistics):
+    "Return loss and metrics of `batch`, or NaN for each if it can't be evaluated."
+    learn = self.learn
+    # a frozen layer, which is in eval mode during training too, keeps its averages
+    norms = [m for m in learn.model.modules() if own_statistics and has_averages(m) and m.training]
+    learn.model.eval()
+    for norm in norms: _drop_averages(norm)
+    if hasattr(learn.model, 'reset'): learn.model.reset()
+    learn.training,learn.dl = False,self.dl
+    with torch.no_grad():
+        return self._values() if self._forward(batch) else self._no_values()
+
+# %% ../nbs/11_lr_search.ipynb #4838ea23
+@patch
+def _forward(self:_Probe, batch):
+    "Send `batch` through the model. Return True if a loss was computed."
+    loss_before = self.learn.loss
+    try: self.learn.one_batch(self.n_measured, batch)
+    except CancelValidException: pass  # `ShortEpochCallback` raises it after the batch
+    except ValueError as e:
+        if 'more than 1 value' not in str(e): raise
+        self._warn('one item', "a validation mini-batch has only one item, and BatchNorm can't compute "
+                               "its statistics: loss and metrics are NaN there. Use a larger "
+                               "batch size for validation, or bn='running'.")
+        return False
+    if not len(self.learn.yb):
+        raise ValueError("the validation loader gives inputs without labels, so no loss can be measured. "
+                         "Add labels, or remove the validation set.")
+    has_loss = self.learn.loss is not loss_before
+    if not has_loss:
+        self._warn('left out', "a callback leaves out validation mini-batches: loss and metrics are NaN "
+                               "there. Remove the callback with learn.removed_cbs to measure them.")
+    return has_loss
+
+# %% ../nbs/11_lr_search.ipynb #480e5171
+@patch
+def _values(self:_Probe):
+    if self.n_measured == 0 and self.keeps_order and _has_one_class(self.learn.yb):
+        is_asked = self.what.valid_order == 'loader'
+        remedy = "shuffle the validation set"
+        if is_asked: remedy = "use valid_order='shuffled'"
+        self._warn('one class', "all items of the first validation mini-batch are of one class, so "
+                                f"its loss and metrics say little: {remedy}.")
+    values = dict(valid_loss=self.learn.loss.mean())
+    for name,metric in zip(self.what.metric_names, self.what.metrics):
+        values[name] = self._value_of(name, metric)
+    return values
+
+@patch
+def _no_values(self:_Probe):
+    return {name:tensor(math.nan) for name in ('valid_loss', *self.what.metric_names)}
+
+# %% ../nbs/11_lr_search.ipynb #e8fb8f23
+@patch
+def _value_of(self:_Probe, name, metric):
+    "Return the value of `metric`, or NaN if it can't be computed on a mini-batch."
+    try:
+        metric.reset()
+        metric.accumulate(self._on_device() if type(metric) is AvgMetric else self.learn)
+        value = metric.value
+        return value if isinstance(value, Tensor) and value.numel() == 1 else tensor(float(value))
+    except (ValueError, ArithmeticError, LookupError, TypeError, AssertionError) as e:
+        self._warn(name, f"metric {name} can't be computed on a mini-batch, so it is NaN there: {e}")
+        return tensor(math.nan)
+
+@patch
+def _on_device(self:_Probe):
+    "Return what an `AvgMetric` needs, on the device: a move to the CPU would wait for the device."
+    learn = self.learn
+    return SimpleNamespace(pred=learn.pred, yb=learn.yb, to_detach=partial(learn.to_detach, cpu=False))
 
 # %% ../nbs/11_lr_search.ipynb #lf000006
 _n_above_to_stop = 5  # five bad mini-batches in a row hardly happen by chance
@@ -250,9 +261,10 @@ class StopRule:
         if not (math.isfinite(loss) and math.isfinite(smooth_loss)):
             return f"the training loss was {loss} at step {n_steps} of {self.num_it}"
         if self.limit(smooth_loss, loss) == _n_above_to_stop:
-            unit = ', counted from there in typical losses' if self.limit.below else ''
-            return (f"diverged at step {n_steps} of {self.num_it}: the training loss stayed above "
-                    f"{self.stop_div:g} × its best, {self.limit.best:.4g}{unit} (stop_div=False goes on)")
+            above = f"above {self.stop_div:g} ×"
+            if self.limit.below: above = f"more than {self.stop_div-1:g} typical losses above"
+            return (f"diverged at step {n_steps} of {self.num_it}: the training loss stayed {above} "
+                    f"{self.limit.best:.4g}, its best value (stop_div=False trains on)")
         if n_steps == self.num_it: return f"finished: {n_steps} steps"
 
 # %% ../nbs/11_lr_search.ipynb #7294eb6f
@@ -331,59 +343,46 @@ class Search(Callback):
                              "callbacks that skip batches.")
         raise CancelValidException()
 
-    def _finish_step(self):
-        "Measure, add a row to the table, and end the fit if the test is over."
-        n_micro = len(self.micro_losses)
-        loss = self.micro_losses[0] if n_micro == 1 else torch.stack(self.micro_losses).mean()
-        self.micro_losses,self.has_stepped = [],False
-        row = dict(lr=self._lr_of_step())
-        self.rows.append(row)
-        values = dict(train_loss=loss)
-        is_measured = self.probe and len(self.rows) > self.measure.first
-        try: values |= self.probe.measure() if is_measured else {}
-        finally: row.update(self._with_smoothed(values))  # the training loss counts, even if measuring fails
+# %% ../nbs/11_lr_search.ipynb #b3699b05
+@patch
+def _finish_step(self:Search):
+    "Measure, add a row to the table, and end the fit if the test is over."
+    n_micro = len(self.micro_losses)
+    loss = self.micro_losses[0] if n_micro == 1 else torch.stack(self.micro_losses).mean()
+    self.micro_losses,self.has_stepped = [],False
+    row = dict(lr=self._lr_of_step())
+    self.rows.append(row)
+    values = dict(train_loss=loss)
+    is_measured = self.probe and len(self.rows) > self.measure.first
+    try: values |= self.probe.measure() if is_measured else {}
+    finally: row.update(self._with_smoothed(values))  # the training loss counts, even if measuring fails
 
-        self.show_row(row)
-        self.stopped = self.stop_rule.reason(len(self.rows), row['train_loss'], row['train_loss_smooth'])
-        if self.stopped: raise CancelFitException()
+    self.show_row(row)
+    self.stopped = self.stop_rule.reason(len(self.rows), row['train_loss'], row['train_loss_smooth'])
+    if self.stopped: raise CancelFitException()
 
-    def _with_smoothed(self, values):
-        "Return `values` as averages over all processes, and smoothed. A NaN in validation is not smoothed."
-        row = {}
-        for name,value in zip(values, averaged(*values.values())):
-            is_missing = value.isnan() and name != 'train_loss'
-            row[name] = value.item()
-            row[f'{name}_smooth'] = math.nan if is_missing else smoothed(self.averages[name], value)
-        return row
+# %% ../nbs/11_lr_search.ipynb #bac3bfdd
+@patch
+def _with_smoothed(self:Search, values):
+    "Return `values` as averages over all processes, and smoothed. A NaN in validation is not smoothed."
+    row = {}
+    for name,value in zip(values, averaged(*values.values())):
+        is_missing = value.isnan() and name != 'train_loss'
+        row[name] = value.item()
+        row[f'{name}_smooth'] = math.nan if is_missing else smoothed(self.averages[name], value)
+    return row
 
-    def _lr_of_step(self):
-        "Return the learning rate that the optimiser used. Warn if it was not the planned rate."
-        lr = ifnone(self.used_lr.value, float(self.opt.hypers[-1]['lr']))
-        if math.isclose(lr, self.planned_lr, rel_tol=1e-6): return self.planned_lr
-        if not self.has_warned:
-            warn("a callback replaces the learning rates of the search "
-                 f"({lr:.3g} instead of {self.planned_lr:.3g}): `df.lr` has the rates that were used, and "
-                 "the suggestions mean little. Remove the callback with `learn.removed_cbs`.")
-        self.has_warned = True
-        return lr
-
-# %% ../nbs/11_lr_search.ipynb #9829f77f
-def run_search(
-    learn:Learner,       # It is restored after the search
-    search:Search,       # Its `rows` get what it measures
-    run:int=0,           # Number of the run. 0: with the random numbers that training would have
-    keep:dict|None=None, # More objects to restore, by name, see `no_trace`. None: none
-):
-    "Train and measure with `search`, and restore `learn`."
-    steps = search.steps
-    with without_trace(learn, keep):
-        if run > 0: _reseed_all(learn, run)
-        try: len(learn.dls.train)
-        except TypeError: learn.dls.loaders[0] = _Sized(learn.dls.train, len(steps.lrs))
-        n_epoch = steps.n_batches//len(learn.dls.train) + 1  # as fastai's `lr_find` plans
-        epochs = _Epochs(n_epoch, most=steps.n_batches+1)  # more than are needed: `search` ends the fit
-        learn.fit(n_epoch, wd=steps.wd, cbs=[search, search.used_lr, epochs])
-    search.stopped = search.stopped or f"stopped by a callback after {len(search.rows)} steps"
+@patch
+def _lr_of_step(self:Search):
+    "Return the learning rate that the optimiser used. Warn if it was not the planned rate."
+    lr = ifnone(self.used_lr.value, float(self.opt.hypers[-1]['lr']))
+    if math.isclose(lr, self.planned_lr, rel_tol=1e-6): return self.planned_lr
+    if not self.has_warned:
+        warn("a callback replaces the learning rates of the search "
+             f"({lr:.3g} instead of {self.planned_lr:.3g}): `df.lr` has the rates that were used, and "
+             "the suggestions mean little. Remove the callback with `learn.removed_cbs`.")
+    self.has_warned = True
+    return lr
 
 # %% ../nbs/11_lr_search.ipynb #f528fdcd
 def _reseed_all(learn, run):
@@ -404,3 +403,21 @@ class _Sized(GetAttr):
     def __init__(self, dl, length): self.dl,self.length = dl,length
     def __len__(self): return self.length
     def __iter__(self): return iter(self.dl)
+
+# %% ../nbs/11_lr_search.ipynb #9829f77f
+def run_search(
+    learn:Learner,       # It is restored after the search
+    search:Search,       # Its `rows` get what it measures
+    run:int=0,           # Number of the run. 0: with the random numbers that training would have
+    keep:dict|None=None, # More objects to restore, by name, see `no_trace`. None: none
+):
+    "Train and measure with `search`, and restore `learn`."
+    steps = search.steps
+    with without_trace(learn, keep):
+        if run > 0: _reseed_all(learn, run)
+        try: len(learn.dls.train)
+        except TypeError: learn.dls.loaders[0] = _Sized(learn.dls.train, len(steps.lrs))
+        n_epoch = steps.n_batches//len(learn.dls.train) + 1  # as fastai's `lr_find` plans
+        epochs = _Epochs(n_epoch, most=steps.n_batches+1)  # more than are needed: `search` ends the fit
+        learn.fit(n_epoch, wd=steps.wd, cbs=[search, search.used_lr, epochs])
+    search.stopped = search.stopped or f"stopped by a callback after {len(search.rows)} steps"

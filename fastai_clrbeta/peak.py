@@ -11,9 +11,6 @@ from .divergence import LossLimit
 from typing import NamedTuple
 
 # %% ../nbs/08_peak.ipynb #39effde0
-_smooth_share = 50  # The width of the smoothing is a 50th of the test: a turn takes several times as long
-_window_ends = 3    # The Gaussian window ends at three standard deviations, where its weight is 1%
-
 def centred(
     y,                     # Values, one per step
     num_it:int|None=None,  # Steps of the whole test. None: the length of `y`
@@ -26,6 +23,10 @@ def centred(
     line = pd.Series(math.nan, index=range(len(y)))
     line[is_finite] = _centred(pd.Series(y[is_finite]), num_it, is_loss)
     return line
+
+# %% ../nbs/08_peak.ipynb #eaa27f1c
+_smooth_share = 50  # The width of the smoothing is a 50th of the test: a turn takes several times as long
+_window_ends = 3    # The Gaussian window ends at three standard deviations, where its weight is 1%
 
 def _centred(y, num_it, is_loss):
     "Return the line through `y`, which has only finite values."
@@ -74,13 +75,33 @@ def _start_level(y, num_it):
     return y[:max(_start_least, num_it//_start_share)].median()
 
 # %% ../nbs/08_peak.ipynb #pk100002
-_clear_times = 3  # Three times the noise is clear: it is two standard deviations of a normal noise
-_rounding = 1e-3  # Changes below a thousandth of the start don't count, even if there is no noise
-
 class Curve(NamedTuple):
     "What the training losses of a range test show."
     half:float|None     # Learning rate at which half of the fall is done. None: there is no clear fall
     explodes:float|None # Learning rate from which the loss stays above its start. None: it does not explode
+
+# %% ../nbs/08_peak.ipynb #ab12256d
+_new_weight = 0.02 # Weight of a new loss in fastai's smoothed loss, `Recorder(beta=0.98)`
+_times_best = 4    # As in `lr_find_val`, a test has diverged if the loss stays above 4 times its best …
+_n_above = 5       # … for five steps
+
+def _diverged_after(losses):
+    "Return after how many steps a test with these `losses` diverges, or their number if it does not."
+    losses = pd.Series(np.asarray(losses, dtype=float))
+    limit = LossLimit(_times_best)
+    n_above = [limit(smooth, loss) for smooth,loss in zip(losses.ewm(alpha=_new_weight).mean(), losses)]
+    return n_above.index(_n_above)+1 if _n_above in n_above else len(losses)
+
+def _lowest_step(losses, line, num_it):
+    "Return the step with the lowest loss before the explosion, or None if there is no step before it."
+    is_rising = line > line.cummin()  # a high first loss that falls is no explosion
+    exploded = _exploded(losses, line, num_it, is_loss=True) & is_rising
+    before = line[:exploded.idxmax()] if exploded.any() else line
+    return before.idxmin() if before.notna().any() else None
+
+# %% ../nbs/08_peak.ipynb #fbe8f66a
+_clear_times = 3  # Three times the noise is clear: it is two standard deviations of a normal noise
+_rounding = 1e-3  # Changes below a thousandth of the start don't count, even if there is no noise
 
 def read_curve(
     lrs,                 # Learning rate of each step
@@ -105,25 +126,6 @@ def read_curve(
     is_over = (line[lowest:] > start+clear) | ~np.isfinite(losses[lowest:])
     is_over.iloc[-1] |= diverged
     return Curve(half, float(lrs[is_over.idxmax()]) if is_over.any() else None)
-
-# %% ../nbs/08_peak.ipynb #ab12256d
-_new_weight = 0.02 # Weight of a new loss in fastai's smoothed loss, `Recorder(beta=0.98)`
-_times_best = 4    # As in `lr_find_val`, a test has diverged if the loss stays above 4 times its best …
-_n_above = 5       # … for five steps
-
-def _diverged_after(losses):
-    "Return after how many steps a test with these `losses` diverges, or their number if it does not."
-    losses = pd.Series(np.asarray(losses, dtype=float))
-    limit = LossLimit(_times_best)
-    n_above = [limit(smooth, loss) for smooth,loss in zip(losses.ewm(alpha=_new_weight).mean(), losses)]
-    return n_above.index(_n_above)+1 if _n_above in n_above else len(losses)
-
-def _lowest_step(losses, line, num_it):
-    "Return the step with the lowest loss before the explosion, or None if there is no step before it."
-    is_rising = line > line.cummin()  # a high first loss that falls is no explosion
-    exploded = _exploded(losses, line, num_it, is_loss=True) & is_rising
-    before = line[:exploded.idxmax()] if exploded.any() else line
-    return before.idxmin() if before.notna().any() else None
 
 # %% ../nbs/08_peak.ipynb #pk100005
 usual_rates = dict(sgd=0.1, adaptive=0.03) # For each kind of optimiser: the best on the design tasks
@@ -178,6 +180,7 @@ def _problem(lrs, losses):
         return (f"the training loss is {losses[0]:.4g} in every step. Check that the parameters are not "
                 "frozen, that the loss depends on them, and that the inputs differ.")
 
+# %% ../nbs/08_peak.ipynb #735fe489
 def _hint(lr, lrs, num_it):
     "Return a hint if the peak `lr` is outside the rates that were tried."
     if lrs[0] <= lr <= lrs[-1]: return ''
@@ -185,6 +188,7 @@ def _hint(lr, lrs, num_it):
     remedy = f": pass end_lr={lr*10:.1g} to see more" if len(lrs) == num_it else ''  # not ended early
     return f" It is above all rates that were tried{remedy}."
 
+# %% ../nbs/08_peak.ipynb #16640409
 def _why(lr, usual, curve):
     "Return a sentence that says how the peak `lr` was found."
     explosion = f"this loss explodes from {curve.explodes:.2g} on" if curve.explodes else \
@@ -240,6 +244,7 @@ def decide(
     factor = lr/best.lr
     return best._replace(lr=lr, why=why, band=tuple(o*factor for o in best.band))
 
+# %% ../nbs/08_peak.ipynb #45d25a45
 def _why_this_trial(lrs, losses, chosen, margin):
     "Return a sentence that compares the chosen trial with the others."
     kind = 'validation loss' if losses.name == 'valid_loss' else 'training loss'

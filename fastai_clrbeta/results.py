@@ -167,9 +167,9 @@ class LRFind:
         return axs
 
     def __repr__(self):
-        lines = [f"LRFind: {self._describe_steps()}; {self.stopped}", self.verdict]
+        lines = [f"LRFind: {_describe_steps(self)}; {self.stopped}", self.verdict]
         if len(self.trials): lines.append(f"trials: {len(self.trials)}, {self.trials.steps.sum()} steps")
-        rules = [self._describe(name) for name in self.found if name != 'peak']
+        rules = [_describe(self, name) for name in self.found if name != 'peak']
         if rules: lines.append(f"suggestions: {', '.join(rules)}")
         return '\n  '.join(lines)
 
@@ -185,21 +185,22 @@ class LRFind:
         band = f" (band {self.band[0]:.2g} to {self.band[1]:.2g})" if self.band else ''
         return f"peak {self.peak:.2g}{band}: {self.why}"
 
-    def _describe(self, name):
-        "Return the suggestion of this name as text."
-        if self.found[name] is None: return f"{name}: no suggestion"
-        text = f"{name}: {self.found[name]:.3g}"
-        if name not in self.spread: return text
-        lowest,highest = self.spread[name]
-        return f"{text} ({lowest:.2g} to {highest:.2g})"
+# %% ../nbs/09_results.ipynb #50dbd725
+def _describe(test, name):
+    "Return the suggestion of this name as text."
+    if test.found[name] is None: return f"{name}: no suggestion"
+    text = f"{name}: {test.found[name]:.3g}"
+    if name not in test.spread: return text
+    lowest,highest = test.spread[name]
+    return f"{text} ({lowest:.2g} to {highest:.2g})"
 
-    def _describe_steps(self):
-        "Return the numbers of runs and steps, and the learning rates, as text."
-        n_runs,lr = len(self.runs),self.df.lr
-        parts = [f"{n_runs} runs"] if n_runs > 1 else []
-        parts.append(f"{len(lr)} steps")
-        if len(lr): parts.append(f"lr {lr.iloc[0]:.2g} to {lr.max():.2g}")
-        return ', '.join(parts)
+def _describe_steps(test):
+    "Return the numbers of runs and steps, and the learning rates, as text."
+    n_runs,lr = len(test.runs),test.df.lr
+    parts = [f"{n_runs} runs"] if n_runs > 1 else []
+    parts.append(f"{len(lr)} steps")
+    if len(lr): parts.append(f"lr {lr.iloc[0]:.2g} to {lr.max():.2g}")
+    return ', '.join(parts)
 
 # %% ../nbs/09_results.ipynb #2ef5e20d
 @dataclass(repr=False, eq=False)
@@ -221,8 +222,10 @@ class LRSweep:
 
     @property
     def table(self):
-        "Return a row per setting: its peak, the rate at which it diverged, and its lowest loss, smoothed."
-        columns = [*self.names, 'peak', 'diverged_at', 'min_loss', 'lr_at_min', 'stopped']
+        """Return a row per setting: its peak, the rate at which it diverged, and its lowest loss, smoothed.
+        This is the validation loss, or the training loss if there is no validation."""
+        lowest = f'min_{_loss_of_table(self.runs.values())}'
+        columns = [*self.names, 'peak', 'diverged_at', lowest, 'lr_at_min', 'stopped']
         rows = [(*settings, *_sweep_row(test)) for settings,test in self.runs.items()]
         return pd.DataFrame(rows, columns=columns)
 
@@ -241,26 +244,18 @@ class LRSweep:
         columns = _loss_columns(longest)
         axs = panels(len(columns), 3, axs, sharex=True)
         for ax,column in zip(axs, columns):
-            self._draw_column(ax, column, skip_start, skip_end)
+            _draw_column(ax, self, column, skip_start, skip_end)
             if not longest.linear: ax.set_xscale('log')
         axs[-1].set_xlabel('learning rate')
-        if len(longest.df): axs[0].legend(fontsize='small')
+        if len(longest.df): axs[0].legend(fontsize=_text_size)
         return axs
-
-    def _draw_column(self, ax, column, skip_start, skip_end):
-        "Draw `column` of each test that has steps."
-        name = column.removesuffix('_centred')
-        lines,starts = [],[]
-        for i,(settings,test) in enumerate((k,o) for k,o in self.runs.items() if len(o.df)):
-            runs = [_trimmed(run, skip_start, skip_end) for run in test.runs]
-            label = ', '.join(f'{setting} {value:g}' for setting,value in zip(self.names, settings))
-            lines.append(_draw_line(ax, runs, name, '_centred', palette[i%7], label))
-            starts.append(test.df[name][:10].median())
-        if lines: _fit_loss(ax, pd.concat(lines), pd.concat(lines), np.median(starts))
-        ax.set_ylabel(name.replace('_',' ')+' (smoothed)')
 
 # %% ../nbs/09_results.ipynb #d970f376
 def _loss_columns(test): return [o for o in ('train_loss_centred','valid_loss_centred') if o in test.df]
+
+def _loss_of_table(tests):
+    "Return the name of the loss whose lowest point `LRSweep.table` shows."
+    return 'valid_loss' if any('valid_loss_centred' in test.df for test in tests) else 'train_loss'
 
 def _diverged_at(test):
     "Return the learning rate at which `test` diverged or met NaN, as a median over such runs, or NaN."
@@ -331,6 +326,7 @@ def _add_centred(df, num_it):
     names = [o for o in df.columns if f'{o}_smooth' in df]
     return df.assign(**{f'{o}_centred':centred(df[o], num_it, _is_loss(o)).to_numpy() for o in names})
 
+# %% ../nbs/09_results.ipynb #e801670e
 def _peak_options(funcs):
     "Return the keywords of a `partial(peak, …)` in `funcs`, or an empty dict."
     return next((func.keywords for func in funcs if getattr(func, 'func', None) is peak), {})
@@ -341,6 +337,7 @@ def _peak_of_run(df, num_it, usual, stop):
 
 def _has_diverged(stop): return stop.startswith('diverged')
 
+# %% ../nbs/09_results.ipynb #3a987368
 def _as_far_as_stock(df):
     "Return the steps that fastai's `lr_find` would make before it stops because of the final divergence."
     smooth = df.train_loss_smooth
@@ -372,6 +369,7 @@ def _peak_of_runs(peaks):
     band = tuple(_log_median(list(o)).median for o in ends)
     return Peak(median, why, band, _log_median([run.rival for run in with_peak]).median)
 
+# %% ../nbs/09_results.ipynb #5cac5ac3
 def _one_table(tables):
     "Return the steps of all runs, with a column `run` if there are several."
     if len(tables) == 1: return tables[0]
@@ -395,7 +393,6 @@ def _plot_test(test, axs, skip_start, skip_end, smooth, suggestions):
     batch_columns = [f'{o}_batch' for o in test.names if f'{o}_batch' in test.names]
     names = [o for o in test.names if o not in batch_columns]
     axs = panels(len(names)+(len(test.trials) > 0), axs=axs, least=len(names), sharex=True)
-    for ax,name in zip(axs, names): ax.set_ylabel(name.replace('_', ' '))
     if len(test.df):
         runs = [_trimmed(run, skip_start, skip_end) for run in test.runs]
         turn = _turn(test, runs)
@@ -406,14 +403,35 @@ def _plot_test(test, axs, skip_start, skip_end, smooth, suggestions):
 
     if len(test.trials) and len(axs) > len(names): _draw_trials(axs[len(names)], test.trials)
     _mark_peak(axs, test, suggestions)
+    _label_axes(axs, names, test)
+    return axs
+
+# %% ../nbs/09_results.ipynb #862bd19e
+_text_size = 9 # Points, so that legend and title can be read on a phone
+_above = dict(loc='lower left', bbox_to_anchor=(-0.1,1.08), ncols=4, borderaxespad=0, frameon=False,
+              fontsize=_text_size, handlelength=1.6, handletextpad=0.5, columnspacing=1.2)
+_wide = 'lowest to highest run','with running averages'  # labels that share the last column
+
+def _label_axes(axs, names, test):
+    "Name all axes, and put the legend above the first. If there is no peak, a title says why."
+    for ax,name in zip(axs, names): ax.set_ylabel(name.replace('_', ' '))
+    n_rows = _add_legend(axs)
     if test.peak is None:
-        room_for_legend = 34
-        axs[0].set_title(fill(test.verdict, 88), x=0, ha='left', size='small', pad=room_for_legend)
+        room = 20 + 1.5*_text_size*n_rows
+        axs[0].set_title(fill(test.verdict, 80), x=0, ha='left', size=_text_size, pad=room)
     for ax in axs:
         if not test.linear: _set_log_x(ax, test.df.lr)
         is_lowest = ax is axs[-1] or not ax.get_shared_x_axes().joined(ax, axs[-1])
         if is_lowest: ax.set_xlabel('learning rate')
-    return axs
+
+def _add_legend(axs):
+    "Put one legend for all of `axs` above the first. Return the number of its rows."
+    handles = {}
+    for ax in axs:
+        for handle,label in zip(*ax.get_legend_handles_labels()): handles.setdefault(label, handle)
+    labels = sorted(handles, key=lambda label: label in _wide)
+    if labels: axs[0].legend([handles[o] for o in labels], labels, **_above)
+    return math.ceil(len(labels)/_above['ncols'])
 
 # %% ../nbs/09_results.ipynb #23898e09
 def _check_columns(test):
@@ -446,10 +464,11 @@ def _draw_panel(ax, columns, runs, ending, start, turn):
     "Draw a loss or metric. The last of `columns` is the main line; another one is drawn behind it in grey."
     *behind,main = columns
     for column in behind: _draw_line(ax, runs, column, ending, '0.55', 'with running averages', lw=1)
-    line = _draw_line(ax, runs, main, ending, palette[0], lw=2)
+    label = 'smoothed' if ending else 'not smoothed'
+    line = _draw_line(ax, runs, main, ending, palette[0], label, lw=2, spread='lowest to highest run')
     points = pd.concat([run[main] for run in runs])
     if ending: _draw_points(ax, runs, main, palette[0])
-    if math.isfinite(start): ax.axhline(start, color='0.6', lw=0.8, ls=':', zorder=0)
+    if math.isfinite(start): ax.axhline(start, color='0.6', lw=0.8, ls=':', zorder=0, label='start')
 
     if _is_loss(main):
         _fit_loss(ax, line, points, start)
@@ -457,12 +476,26 @@ def _draw_panel(ax, columns, runs, ending, start, turn):
     else:              _fit_metric(ax, line, points, turn)
     _count_hidden(ax, points)
 
+# %% ../nbs/09_results.ipynb #bab444d7
 def _end_lines(ax):
     "Cut the lines in `ax` where they leave it at the top: the explosion is not drawn."
     highest = ax.get_ylim()[1]
     for line in ax.lines:
         y = np.ma.masked_greater(np.asarray(line.get_ydata(), dtype=float), highest)
         if line.get_marker() == 'None': line.set_ydata(y.filled(math.nan))
+
+# %% ../nbs/09_results.ipynb #28ba5cb5
+def _draw_column(ax, sweep, column, skip_start, skip_end):
+    "Draw `column` of each test in `sweep` that has steps."
+    name = column.removesuffix('_centred')
+    lines,starts = [],[]
+    for i,(settings,test) in enumerate((k,o) for k,o in sweep.runs.items() if len(o.df)):
+        runs = [_trimmed(run, skip_start, skip_end) for run in test.runs]
+        label = ', '.join(f'{setting} {value:g}' for setting,value in zip(sweep.names, settings))
+        lines.append(_draw_line(ax, runs, name, '_centred', palette[i%7], label))
+        starts.append(test.df[name][:10].median())
+    if lines: _fit_loss(ax, pd.concat(lines), pd.concat(lines), np.median(starts))
+    ax.set_ylabel(name.replace('_',' ')+' (smoothed)')
 
 # %% ../nbs/09_results.ipynb #cf0ec494
 def _draw_trials(ax, trials):
@@ -505,13 +538,14 @@ def _values(runs, column):
 
 def _median(runs, column): return _values(runs, column).median(axis=1)
 
-def _draw_line(ax, runs, name, ending, color, label=None, lw=None):
-    "Draw the column `name`+`ending`: of several runs, their median with a band. Return the line."
+def _draw_line(ax, runs, name, ending, color, label, lw=None, spread=None):
+    "Draw the column `name`+`ending`: of several runs, their median and a band. Return the line."
     values = _values(runs, name+ending)
     lr = max(runs, key=len).lr.reset_index(drop=True)[values.index]
     line = values.median(axis=1)
     if len(runs) > 1:
-        ax.fill_between(lr, values.min(axis=1), values.max(axis=1), color=color, alpha=0.2, lw=0)
+        lowest,highest = values.min(axis=1),values.max(axis=1)
+        ax.fill_between(lr, lowest, highest, color=color, alpha=0.2, lw=0, label=spread)
         largest_change = max(run[name].diff().abs().max() for run in runs)  # the median jumps when a run ends
         if ending: line[:] = no_steeper(line, largest_change)
     ax.plot(lr, line, color=color, label=label, lw=lw)
@@ -519,11 +553,13 @@ def _draw_line(ax, runs, name, ending, color, label=None, lw=None):
 
 def _draw_points(ax, runs, column, color):
     "Draw a point for each step of all runs."
-    for run in runs: ax.plot(run.lr, run[column], '.', ms=4, alpha=0.4, color=color)
+    for run in runs: ax.plot(run.lr, run[column], '.', ms=4, alpha=0.4, color=color, label='one step')
 
 # %% ../nbs/09_results.ipynb #bf51d083
+_tick = dict(marker='^', ms=7, color=palette[1], ls='none', clip_on=False, zorder=5)
+
 def _mark_peak(axs, test, suggestions):
-    "Mark the peak in all of `axs`, and the suggestions if they are wanted, with a legend above the first."
+    "Mark the peak in all of `axs`, and the suggestions if they are wanted."
     marks = []
     if test.peak is not None:
         marks.append((test.peak, dict(color='0.2', lw=1.8, label=f'peak {test.peak:.2g}')))
@@ -533,17 +569,11 @@ def _mark_peak(axs, test, suggestions):
 
     for ax in axs:
         for lr,style in marks: ax.axvline(lr, **style)
-        if test.band: ax.axvspan(*test.band, color='0.2', alpha=0.08, lw=0)
+        if test.band: ax.axvspan(*test.band, color='0.2', alpha=0.08, lw=0, label='worth trying')
         if test.usual: ax.plot(test.usual, 0, transform=ax.get_xaxis_transform(), **_tick,
                                label=f'usual {test.usual:g}')
-    handles = {line.get_label():line for ax in axs for line in ax.lines}
-    handles = {label:line for label,line in handles.items() if label and label[0] != '_'}
-    if handles: axs[0].legend(handles=handles.values(), **_above)
 
-_tick = dict(marker='^', ms=7, color=palette[1], ls='none', clip_on=False, zorder=5)
-_above = dict(loc='lower left', bbox_to_anchor=(0,1.08), ncols=4, borderaxespad=0, frameon=False,
-              fontsize='small', handletextpad=0.4, columnspacing=1.2)
-
+# %% ../nbs/09_results.ipynb #30cae3f1
 def _count_hidden(ax, points):
     "Write above `ax` how many `points` are outside the picture."
     low,high = ax.get_ylim()

