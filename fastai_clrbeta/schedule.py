@@ -250,7 +250,7 @@ def check_cycles(n_cycle, cycle_len, lrs=None):
         warn(f"n_cycle={n_cycle} without cycle_len means {n_cycle} cycles of 1 epoch. For one cycle of "
              f"{n_cycle} epochs pass cycle_len={n_cycle}. If you want {n_cycle} cycles, cycle_len=1 turns "
              "this warning off.")
-    if cycle_len is None and n_cycle == 1 and isinstance(lrs, int) and lrs >= 1:
+    if cycle_len is None and n_cycle == 1 and type(lrs) is int and lrs >= 1:
         warn(f"{lrs} is the learning rate here, and one epoch is trained. To train for {lrs} epochs, write "
              f"learn.fit_clr_beta(found, cycle_len={lrs}), where found is the result of a range test or a "
              "learning rate.")

@@ -3,7 +3,7 @@ os.environ.setdefault('MPLBACKEND', 'agg')
 # on tasks so small, threads wait for each other, and for whatever else is running
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-import pytest, re, signal
+import pytest, re, signal, torch
 from pathlib import Path
 
 root = Path(__file__).parent.parent
@@ -23,6 +23,11 @@ def recipe_of_readme(epochs, more=''):
 os.fsync = lambda fd: None
 # a shell that starts the tests in the background has them and their children ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# torch waits that many seconds for a loader worker that does not end by itself
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
+# without a GPU, each seeding would only note the calls that led to it
+if not torch.cuda.is_available(): torch.cuda.manual_seed_all = lambda seed: None
 
 @pytest.fixture(autouse=True)
 def close_figures():

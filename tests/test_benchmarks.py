@@ -1,17 +1,21 @@
 "The benchmark of the peak runs on one small task, and its committed tables follow from its logs"
-import subprocess, sys
+import sys
 import pandas as pd, pytest
 from conftest import root
+from processes import run, run_script
 
 folder = root/'benchmarks'
+
+def smoke_test():
+    sys.path.insert(0, str(folder))
+    run_script(folder/'peak.py', '--smoke-test')
 
 @pytest.mark.slow
 def test_one_small_task(tmp_path):
     "It is measured and judged in a folder of its own, without the other packages"
-    args = [sys.executable, '-W', 'ignore', folder/'peak.py', '--smoke-test']
-    res = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, encoding='utf-8', timeout=600)
-    assert res.returncode == 0, res.stderr[-3000:]
-    assert 'design, 300 steps, 1 tasks' in res.stdout and 'the usual rate' in res.stdout
+    code,output = run(smoke_test, folder=tmp_path)
+    assert code == 0, output[-3000:]
+    assert 'design, 300 steps, 1 tasks' in output and 'the usual rate' in output
 
 @pytest.fixture(scope='module')
 def benchmark():

@@ -243,7 +243,7 @@ def test_digits():
     d = digits_dls(bs=9)
     assert (len(d.train_ds), len(d.valid_ds), list(d.vocab)) == (1437, 360, [str(i) for i in range(10)])
     x,y = d.one_batch()
-    assert (x.shape, x.dtype, y.shape) == ((9,3,32,32), torch.float32, (9,))
+    assert (x.shape, x.dtype, y.shape) == ((9,3,16,16), torch.float32, (9,))
     x = torch.cat([b[0] for b in digits_dls(bs=1437)[0]])
     assert abs(x.mean()) < 1e-3 and abs(x.std()-1) < 1e-3
 

@@ -331,7 +331,7 @@ if (root.scrollWidth > width) bad.push(`page is ${root.scrollWidth} wide`);
 const overflow = o => getComputedStyle(o).overflowX;
 const scrolls = o => o && o.tagName != 'ARTICLE' &&
     (['auto','scroll'].includes(overflow(o)) || scrolls(o.parentElement));
-for (const o of document.querySelectorAll('article *')) {
+for (const o of document.querySelectorAll('article *:not(pre *)')) {
     const box = o.getBoundingClientRect(), hides = ['hidden','clip'].includes(overflow(o));
     const outside = box.width && (box.right > width+1 || box.left < -1);
     if (outside && !scrolls(o)) bad.push(`sticks out: ${html(o)}`);

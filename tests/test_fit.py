@@ -122,10 +122,12 @@ def test_tabular():
                                      y_names='y', y_block=CategoryBlock(), bs=32)
     check(tabular_learner(dls, layers=[10], metrics=accuracy), 0.01)
 
-def test_text():
+def test_text(monkeypatch):
+    monkeypatch.setattr(defaults, 'cpus', 0)  # split the texts into words in this process
     df = pd.DataFrame(dict(text=['a good film it was', 'what a bad bad film']*40, label=[1,0]*40))
     dls = TextDataLoaders.from_df(df, text_col='text', label_col='label', bs=8)
-    check(text_classifier_learner(dls, AWD_LSTM, pretrained=False, metrics=accuracy), 0.01)
+    config = awd_lstm_clas_config | dict(emb_sz=8, n_hid=8)
+    check(text_classifier_learner(dls, AWD_LSTM, config=config, pretrained=False, metrics=accuracy), 0.01)
 
 def test_reset_opt():
     learn = learner()
@@ -195,8 +197,8 @@ bad_options = [
     (dict(on_diverge='no'),              "on_diverge='no'"),
     (dict(on_diverge=True),              'on_diverge=True'),
     (dict(on_diverge='lengthen', lengthen=1.5),     'lengthen=1.5'),
-    (dict(on_diverge='stop', lengthen=(1,3)),       'lengthen=1'),
-    (dict(on_diverge='lengthen', lengthen=(1.5,0)), 'lengthen=0'),
+    (dict(on_diverge='stop', lengthen=(1,3)),       'lengthen[0]=1'),
+    (dict(on_diverge='lengthen', lengthen=(1.5,0)), 'lengthen[1]=0'),
     (dict(on_diverge='lengthen', cycle_len=0),      'cycle_len=0'),
     (dict(on_diverge='lengthen', cycle_len='3'),    "cycle_len='3'"),
     (dict(keep=[1]),                     'keep=')]

@@ -1,13 +1,12 @@
 "`lr_find_val`: what it measures, that it leaves no trace, and rough use of it"
-import gc, os, pickle, random, signal, subprocess, sys, weakref
-from contextlib import suppress
+import gc, pickle, random, signal, sys, weakref
 from copy import deepcopy
 import pytest
 from fastai.text.all import *
 from fastai_clrbeta.all import *
 from fastai_clrbeta.peak import centred, find_peak
 from fastai_clrbeta.results import combine_runs
-from conftest import root
+import processes
 from searches import *
 
 # no trace
@@ -1002,29 +1001,16 @@ def test_bad_sweeps():
     assert learn.lr_find_sweep_result is None
     with pytest.raises(TypeError): learn.lr_find_sweep(wd=[0], num_its=12)
 
-script = '''
-from searches import *
-learn = learner()
-r = learn.lr_find_val(1e-3, 1, 12, n_runs=2, show_plot=False, trials=[0.1])
-sweep(learn, wd=[0,1e-2])
-learn.add_cb(Stop('before_step', KeyboardInterrupt))
-try: learn.lr_find_val(num_it=12)
-except KeyboardInterrupt: print('DONE', len(r.df), len(learn.lr_find_result.df))
-'''
-
-def in_terminal(cmd, **kwargs):
-    "Run `cmd` and return what it writes to its terminal."
-    pty = pytest.importorskip('pty')  # not on Windows
-    master,slave = pty.openpty()
-    process = subprocess.Popen(cmd, stdout=slave, stderr=slave, **kwargs)
-    os.close(slave)
-    out = b''
-    with suppress(OSError):
-        while part := os.read(master, 4096): out += part
-    assert process.wait() == 0, out.decode()
-    return out.decode()
+def show_bars():
+    learn = learner()
+    r = learn.lr_find_val(1e-3, 1, 12, n_runs=2, show_plot=False, trials=[0.1])
+    sweep(learn, wd=[0,1e-2])
+    learn.add_cb(Stop('before_step', KeyboardInterrupt))
+    try: learn.lr_find_val(num_it=12)
+    except KeyboardInterrupt: print('DONE', len(r.df), len(learn.lr_find_result.df))
 
 def test_the_progress_bar_in_a_terminal():
-    cmd = [sys.executable, '-W', 'ignore', '-c', script]
-    out = in_terminal(cmd, cwd=root/'tests', env={**os.environ, 'PYTHONPATH':str(root), 'TERM':'xterm'})
+    pytest.importorskip('pty')  # not on Windows
+    code,out = processes.run(show_bars, terminal=True)
+    assert code == 0, out
     assert 'DONE 24 4' in out and '[24/24' in out and '[124/124' in out and 'at each of 0.1 ' in out
