@@ -4,7 +4,7 @@ import re, shutil, sys, tempfile
 from dataclasses import is_dataclass
 from importlib import import_module
 from inspect import cleandoc, isclass, isfunction, signature, unwrap
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 import nbformat, yaml
 from bs4 import BeautifulSoup
@@ -16,7 +16,7 @@ from nbdev.config import nbpath2html
 from nbdev.doclinks import NbdevLookup
 from nbdev.serve import proc_nbs
 from fastai_clrbeta._modidx import d as syms
-from nbformat.v4 import new_markdown_cell, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from sphinx.cmd.build import build_main
 from sphinx.util.inspect import stringify_signature
 
@@ -42,8 +42,15 @@ spread = r' ± [\d.]+| \([\d.]+ to [\d.]+\)'
 number = rf'[-−+]?[\d.,]+(e[-+]?\d+)?({spread})?[ %×]*|–'
 
 def aligned(html):
-    "Align the numbers of a table to the right."
-    return re.sub(rf'<td[^>]*>(?=({number})</td>)', '<td class="num">', html)
+    "Align the numbers of tables to the right, but not those of a column in which one comes with its range."
+    page = BeautifulSoup(html, 'html.parser')
+    for table in page('table'):
+        rows = [o(['th','td']) for o in table.select('tbody tr')]
+        ranged = {i for row in rows for i,o in enumerate(row) if re.search(r'\d \([-−\d]\S* to ', o.text)}
+        for i,o in chain.from_iterable(map(enumerate, rows)):
+            is_num = o.name == 'td' and i not in ranged and re.fullmatch(number, o.text)
+            if is_num: o['class'] = [*o.get('class', ()), 'num']
+    return str(page)
 
 def process(tmp):
     """Return what `nbdev-docs` hands to quarto, with Sphinx's directives as docs of names. All is in `tmp`,
@@ -162,6 +169,16 @@ def translate(c, opts):
         if 'text/html' in o: o['text/html'] = aligned(o['text/html'])
         if 'text/markdown' in o: o['text/markdown'] = linked(o['text/markdown'], 'html')
 
+def apart(c):
+    "Return a cell with a table or text in HTML and a figure as two, or myst-nb gives the caption to both."
+    texts = [o for o in c.get('outputs', ()) if 'image/png' not in o.get('data', {})]
+    is_html = any('text/html' in o.get('data', {}) for o in texts)
+    if 'mystnb' not in c.metadata or not is_html: return [c]
+    code = new_code_cell(c.source, outputs=texts, metadata=dict(tags=c.metadata.tags))
+    c.outputs = [o for o in c.outputs if o not in texts]
+    c.metadata.tags = ['remove-input']
+    return [code,c]
+
 def sections():
     "Return the pages of each section, in the order of `nbs/sidebar.yml`."
     sidebar = yaml.safe_load((root/'nbs/sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']
@@ -169,7 +186,7 @@ def sections():
 
 def toctree():
     "Return the sidebar: the pages, the changelog, and the addresses that there are."
-    tree = sections() | {'Start':['Overview <self>']}
+    tree = sections() | {'Start':['Home <self>']}
     tree['More'] += ['changelog.md', *(f'{k} <{v}>' for k,v in urls.items())]
     parts = [[f'```{{toctree}}\n:hidden:\n:caption: {k}\n', *pages, '```\n'] for k,pages in tree.items()]
     return '\n'.join(sum(parts, []))
@@ -180,7 +197,8 @@ def write_pages(src, dest):
     for file in src.glob('*.ipynb'):
         nb,page = nbformat.read(file, 4),page_of(file)
         pages[page] = front_matter(nb)
-        nb.cells = [head(page, file.name, *pages[page]), *filter(None, map(shown, nb.cells))]
+        cells = filter(None, map(shown, nb.cells))
+        nb.cells = [head(page, file.name, *pages[page]), *chain.from_iterable(map(apart, cells))]
         language = dict(name='python', pygments_lexer='python')
         nb.metadata = dict(kernelspec=nb.metadata.kernelspec, language_info=language)
         if page == 'index': nb.cells.append(new_markdown_cell(toctree()))
@@ -199,7 +217,8 @@ def twin(html):
     for o in page.select('dt.sig'): o.name,o.string = 'h3',f"`{' '.join(o.get_text().split())}`"
     language = lambda o: re.search('highlight-(python|sh)|$', str(o.parent.parent.get('class')))[1]
     as_is = dict(escape_misc=False, escape_underscores=False, escape_asterisks=False)
-    return markdownify(str(page), heading_style='ATX', code_language_callback=language, **as_is).strip()+'\n'
+    text = str(page).replace('\xa0', ' ')
+    return markdownify(text, heading_style='ATX', code_language_callback=language, **as_is).strip()+'\n'
 
 def write_llms(out, pages):
     "Write the list of the pages for language models, after what `nbs/llms.txt` says of the package."

@@ -10,6 +10,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 project = 'fastai_clrbeta'
 author = copyright = metadata(project)['Author']
 extensions = ['myst_nb', 'sphinx.ext.viewcode', 'sphinx_copybutton']
+nb_code_prompt_show,nb_code_prompt_hide = 'Show the code','Hide the code'
 nb_execution_mode,nb_merge_streams,nb_render_markdown_format = 'off',True,'myst'
 myst_enable_extensions = ['attrs_block', 'attrs_inline', 'colon_fence']
 myst_all_links_external = True # links are checked in the finished pages
@@ -30,7 +31,8 @@ def elsewhere(name):
     return next((o for o in map(NbdevLookup().doc, names) if o and o.startswith('http')), None)
 
 class Links(SphinxPostTransform):
-    "Make a link of each name in prose that is documented, here or elsewhere; fold sections about the inside"
+    """Make a link of each name in prose that is documented, here or elsewhere; fold sections about the
+    inside; keep a number and its % in one line"""
     default_priority = 5
     def run(self):
         ours = {k.split('.', 2)[2]:o for k,o in self.env.domains.python_domain.objects.items()}
@@ -44,6 +46,9 @@ class Links(SphinxPostTransform):
             at = ours.get(f'Learner.{m[2]}' if m[1] else m[2])
             url = self.url_of(at) if at else elsewhere(m[2])
             if url: o.replace_self(nodes.reference('', '', o.deepcopy(), refuri=url, internal=bool(at)))
+        for o in list(self.document.findall(nodes.Text)):
+            is_code = isinstance(o.parent, (nodes.literal,nodes.FixedTextElement))
+            if not is_code: o.parent.replace(o, nodes.Text(re.sub(r'(\d) (?=%)', '\\1\xa0', o)))
         for o in self.document.findall(nodes.section):
             if not o[0].astext().startswith(('Inside', 'Internals')): continue
             summary = '<summary>Show the details</summary>'

@@ -128,12 +128,6 @@ class EpochCSV(FitCallback):
         "Write all rows into the file."
         pd.DataFrame(self.rows).to_csv(self.fname, index=False)
 
-# %% ../nbs/15_cli.ipynb #063b4030
-def _row(names, values):
-    "Return `values` as a line, with each value below its name."
-    texts = [f'{o:.4f}' if isinstance(o, float) else str(o) for o in values]
-    return '  '.join(text.rjust(max(len(name), 6)) for name,text in zip(names, texts))
-
 # %% ../nbs/15_cli.ipynb #61f6e992
 class _RowLogger:
     "Print a row for each epoch and a header above the first, in place of `learn.logger`."
@@ -510,3 +504,9 @@ def _report(learn, options, schedule, peak, history):
     elif not history.rows: hint = ' The same command starts again.'
     tell(_in_words(out, result, options.cycle_len) + hint)
     return result['interrupted']
+
+# %% ../nbs/15_cli.ipynb #063b4030
+def _row(names, values):
+    "Return `values` as a line, with each value below its name."
+    texts = [f'{o:.4f}' if isinstance(o, float) else str(o) for o in values]
+    return '  '.join(text.rjust(max(len(name), 6)) for name,text in zip(names, texts))

@@ -205,6 +205,13 @@ class AxesArray(np.ndarray):
     __str__ = __repr__
     def _ipython_display_(self): pass
 
+class _Panel(plt.Axes):
+    "Axes that give the look of this package also to legends and texts that are added later."
+    def legend(self, *args, **kwargs):
+        with plt.rc_context(look): return super().legend(*args, **kwargs)
+    def text(self, *args, **kwargs):
+        with plt.rc_context(look): return super().text(*args, **kwargs)
+
 # %% ../nbs/00_core.ipynb #9533394e
 def _checked_axes(axs, least):
     "Return `axs` as one row of axes, or raise `ValueError` if they are no axes, or fewer than `least`."
@@ -228,7 +235,8 @@ def panels(
     Raises `ValueError` if `axs` are not axes, or too few."""
     if axs is not None: return _checked_axes(axs, n if least is None else least)
     with plt.rc_context(look):
-        fig,axs = plt.subplots(n, figsize=(6.4, 0.6+height*n), squeeze=False, **kwargs)
+        fig,axs = plt.subplots(n, figsize=(6.4, 0.6+height*n), squeeze=False,
+                               subplot_kw=dict(axes_class=_Panel), **kwargs)
         interactive = plt.isinteractive()
     # Jupyter's backend loads with the first figure and makes matplotlib interactive; `rc_context` undid that
     plt.interactive(interactive)

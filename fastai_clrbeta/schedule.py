@@ -231,7 +231,9 @@ def _draw_cycle(axs, epochs, peaks, fractions, moms):
         axs[0].plot(epochs, [peak*o for o in fractions], label=f'group {k}' if n_groups > 1 else None)
     if n_groups > 1: axs[0].legend()
     if moms: axs[1].plot(epochs, moms, color=palette[1])
-    else: axs[1].text(0.5, 0.5, 'left to the optimiser', ha='center', transform=axs[1].transAxes)
+    else:
+        axs[1].set(xlim=axs[0].get_xlim(), yticks=[])
+        axs[1].text(0.5, 0.5, 'left to the optimiser', ha='center', transform=axs[1].transAxes)
 
 def _title(schedule, wd):
     "Return the settings of `schedule` as text."

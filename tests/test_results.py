@@ -4,6 +4,7 @@ from copy import copy, deepcopy
 import pytest
 from fastai.vision.all import *
 from fastai_clrbeta.all import *
+from fastai_clrbeta.core import look, panels
 from fastai_clrbeta.results import combine_runs
 from searches import Stop, curve, find, learner, nan, table
 
@@ -90,11 +91,11 @@ def test_lines_and_points():
     r = find(learner(), 1e-4, 1e3, 100)
     cut = slice(10,95)
     def is_drawn(ax, i, column):
-        "A line ends where it would leave the panel, so that none jumps up to its edge."
+        "A line ends at its first point above the panel: it reaches the edge, and does not come back."
         y,want = ax.get_lines()[i].get_ydata(),r.df[column][cut].dropna()
-        shown = ~np.isnan(y)
-        np.testing.assert_array_equal(y[shown], want[shown])
-        assert shown.any() and (want[~shown] > ax.get_ylim()[1]).all()
+        n = np.count_nonzero(~np.isnan(y))
+        np.testing.assert_array_equal(y[:n], want[:n])
+        if n < len(y): assert y[n-1] > ax.get_ylim()[1] > y[n-2]
     for smooth,ending in ('centred','_centred'), ('legacy','_smooth'), (None,''):
         ax = r.plot(smooth=smooth)[1]
         is_drawn(ax, 0, 'valid_loss'+ending)        # thin, behind the other
@@ -111,15 +112,45 @@ def test_the_axis_shows_the_turn_and_counts_what_it_hides():
     for ax,name in zip(r.plot(), ['train_loss','valid_loss_batch','accuracy_batch']):
         low,high = ax.get_ylim()
         points = r.df[name][cut]
-        counts = {'↑ {} above':(points>high).sum(), '↓ {} below':(points<low).sum(),
+        counts = {'{} above':(points>high).sum(), '{} below':(points<low).sum(),
                   '{} not a number':points.isna().sum()}
-        assert ax.texts[0].get_text() == ', '.join(text.format(n) for text,n in counts.items() if n)
+        text = ', '.join(text.format(n) for text,n in counts.items() if n)
+        assert ax.texts[0].get_text() == (f'dots outside: {text}' if text else '')
+        assert ax.texts[0].get_size() >= 10
         assert low < r.df[f'{name}_centred'][cut].min() < high
     train = r.plot()[0]
     assert r.df.train_loss.max() > 10 and 'above' in train.texts[0].get_text()
     for ax,name in zip(r.plot(), ['train_loss','valid_loss_batch']):
         start,lowest = r.df[name][:10].median(),r.df[f'{name}_centred'][cut].min()
         assert start < ax.get_ylim()[1] < start + 0.5*(start-lowest)
+
+def test_a_line_and_its_band_do_not_come_back():
+    losses = np.concatenate([np.linspace(2.3,0.3,60), np.geomspace(0.4,1e3,25), np.geomspace(1e3,1,15)])
+    for n in 1,2:
+        ax = combine_runs([table(losses)]*n, ['']*n, (), 100).plot(skip_end=0)[0]
+        y,top = ax.get_lines()[0].get_ydata(),ax.get_ylim()[1]
+        end = np.flatnonzero(y > top)
+        assert len(end) == 1 and np.isnan(y[end[0]+1:]).all() and losses[-1] < top
+        for band in ax.collections:
+            rate = ax.get_lines()[0].get_xdata()[end[0]]
+            assert band.get_paths()[0].vertices[:,0].max() == pytest.approx(rate)
+
+def test_legends_of_panels_have_their_look():
+    for ax,size in (panels()[0],look['font.size']),(plt.subplots()[1],plt.rcParams['font.size']):
+        ax.plot([1], label='line')
+        assert ax.legend().get_texts()[0].get_size() == ax.text(0, 0, 'text').get_size() == size
+    assert plt.rcParams['font.size'] != look['font.size']
+
+def test_the_gap_is_drawn():
+    losses = pd.DataFrame(dict(train_loss=[1.,2.], valid_loss=[1.,2.]))
+    def sizes(ax): return {o.get_size() for o in ax.get_yticklabels()}
+    axs = plot_overfit(losses, [0.1,0.2])
+    axs[0].figure.canvas.draw()
+    assert [o.get_xlabel() for o in axs] == ['','epoch'] and axs[1].get_legend() is None
+    left,_,right,_ = axs[0].figure.axes
+    assert sizes(left) == sizes(right) and not any(o.spines['top'].get_visible() for o in (left,right))
+    own = plt.subplots(1, 2)[1]
+    assert [o.get_xlabel() for o in plot_overfit(losses, axs=own)] == ['epoch','epoch']
 
 def with_trials(train=(0.9,0.4), valid=(1.,0.5)):
     "A result whose trials decided for the lower of two rates"
@@ -209,7 +240,7 @@ def test_one_legend_outside_of_the_curves():
         assert box.y0 >= first.get_window_extent().y1
         assert 0 <= box.x0 and box.x1 <= figure.x1 and box.y1 <= figure.y1
         texts = first.get_legend().get_texts()
-        assert all(o.get_size() >= 9 for o in texts)
+        assert all(o.get_size() == 11 for o in texts)
         words = {o.get_text() for o in texts}
         assert words >= {'smoothed','one step','start','worth trying','usual 0.1',f'peak {r.peak:.2g}'}
         assert ('lowest to highest run' in words) == (len(r.runs) > 1)
