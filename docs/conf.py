@@ -15,6 +15,7 @@ nb_execution_mode,nb_merge_streams,nb_render_markdown_format = 'off',True,'myst'
 myst_enable_extensions = ['attrs_block', 'attrs_inline', 'colon_fence']
 myst_all_links_external = True # links are checked in the finished pages
 python_maximum_signature_line_length = 70
+toc_object_entries_show_parents = 'hide' # names without `Learner.` fit into the column
 html_theme,html_title = 'furo',f'{project} {version}'
 html_static_path,html_css_files,html_favicon = ['static'],['site.css'],'static/favicon.svg'
 html_copy_source = html_show_sourcelink = html_use_index = viewcode_follow_imported_members = False
