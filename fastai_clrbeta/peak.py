@@ -217,7 +217,7 @@ def _problem(lrs, losses):
     if len(losses) and not math.isfinite(losses[0]):
         return (f"the very first training loss is {losses[0]}, before any step was made, so no learning rate "
                 "helps. Look for NaN in the inputs and targets, and check the loss function, the weights and "
-                "half precision.")
+                "half precision. If an earlier fit diverged, make a new Learner.")
     if not (lrs > 0).any(): return "no step was measured."
     if len(losses) > 1 and np.ptp(losses) == 0:
         return (f"the training loss is {losses[0]:.4g} in every step. Check that the parameters are not "
