@@ -32,8 +32,7 @@ def elsewhere(name):
     return next((o for o in map(NbdevLookup().doc, names) if o and o.startswith('http')), None)
 
 class Links(SphinxPostTransform):
-    """Make a link of each name in prose that is documented, here or elsewhere; fold sections about the
-    inside; keep a number and its % in one line"""
+    "Make a link of each name in prose that is documented, here or elsewhere; fold sections about the inside"
     default_priority = 5
     def run(self):
         ours = {k.split('.', 2)[2]:o for k,o in self.env.domains.python_domain.objects.items()}
@@ -47,9 +46,6 @@ class Links(SphinxPostTransform):
             at = ours.get(f'Learner.{m[2]}' if m[1] else m[2])
             url = self.url_of(at) if at else elsewhere(m[2])
             if url: o.replace_self(nodes.reference('', '', o.deepcopy(), refuri=url, internal=bool(at)))
-        for o in list(self.document.findall(nodes.Text)):
-            is_code = isinstance(o.parent, (nodes.literal,nodes.FixedTextElement))
-            if not is_code: o.parent.replace(o, nodes.Text(re.sub(r'(\d) (?=%)', '\\1\xa0', o)))
         for o in self.document.findall(nodes.section):
             if not o[0].astext().startswith(('Inside', 'Internals')): continue
             summary = '<summary>Show the details</summary>'
@@ -58,6 +54,14 @@ class Links(SphinxPostTransform):
     def url_of(self, at):
         page = self.app.builder.get_relative_uri(self.env.docname, at.docname)
         return f'{page}#{at.node_id}'
+
+class KeepPercent(SphinxPostTransform):
+    "Keep a number and its % in one line."
+    default_priority = 5
+    def run(self):
+        for o in list(self.document.findall(nodes.Text)):
+            is_code = isinstance(o.parent, (nodes.literal,nodes.FixedTextElement))
+            if not is_code: o.parent.replace(o, nodes.Text(re.sub(r'(\d) (?=%)', '\\1\xa0', o)))
 
 def raw(html): return nodes.raw('', html, format='html')
 
@@ -87,6 +91,7 @@ def accessible(app, page, template, context, doctree):
 
 def setup(app):
     app.add_post_transform(Links)
+    app.add_post_transform(KeepPercent)
     app.connect('html-page-context', accessible, priority=900)  # after furo's own
     app.connect('missing-reference', missing)
     app.connect('object-description-transform', anchors)

@@ -549,10 +549,10 @@ def _values(runs, column):
 def _median(runs, column): return _values(runs, column).median(axis=1)
 
 def _median_line(runs, name, ending):
-    "Return the median of the column `name`+`ending`."
+    "Return the median of the column `name`+`ending`, without the jumps that it makes when a run ends."
     line = _median(runs, name+ending)
     if len(runs) == 1 or not ending: return line
-    largest_change = max(run[name].diff().abs().max() for run in runs)  # the median jumps when a run ends
+    largest_change = max(run[name].diff().abs().max() for run in runs)
     line[:] = no_steeper(line, largest_change)
     return line
 
