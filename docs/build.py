@@ -38,7 +38,7 @@ def linked(text, ext):
     "Let links to notebooks, by which quarto finds a page, lead to pages."
     return re.sub(r'(\]\()(?:\d\d_)?([a-z]\w*)\.ipynb', rf'\1\2.{ext}', text)
 
-spread = r' ± [\d.]+| \([\d.]+ to [\d.]+\)'
+spread = r' ± [\d.]+| \([-−]?[\d.]+ to [-−]?[\d.]+\)'
 number = rf'[-−+]?[\d.,]+(e[-+]?\d+)?({spread})?[ %×]*|–'
 
 def aligned(html):
@@ -89,8 +89,8 @@ def documented(cls):
 
 def directive(kind, name, sym, members=()):
     "Return the docs of `sym`, with its parameters as a table, and those of its `members`."
-    plain_error = kind == 'exception' and '__init__' not in vars(sym)  # a message is all that it takes
-    dm = {} if kind == 'property' or plain_error else docments(exported(sym), full=True)
+    inherits = isclass(sym) and not vars(sym).keys() & {'__init__','__new__'}  # its parameters are elsewhere
+    dm = {} if kind == 'property' or inherits else docments(exported(sym), full=True)
     head = 'Attribute' if name in results else 'Option and default' if name == 'clrbeta' else 'Parameter'
     doc,fence = prose(cleandoc(sym.__doc__ or '')),':::::' if members else '::::'
     call = sig(sym) if dm and head == 'Parameter' else ''

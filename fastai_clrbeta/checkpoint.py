@@ -419,6 +419,8 @@ class Checkpoint(FitCallback):
         self.tried,self.begin = (content['tried'],content['begin']) if content else ([],begin or {})
         self.changed = dict(content['changed']) if content else {}
 
+    def has_saved(self): return checkpoint_paths(self.file)[0].exists()
+
     def before_fit(self):
         self.now = None         # number of the epoch, None between epochs
         self.epoch_start = {}   # state of the data when the epoch began

@@ -77,9 +77,9 @@ def fit_clr_beta(self:Learner,
         while True:
             guard = _train(self, plan, cycle_len, cbs, guards, cycle_save_name, saver)
             self.diverged = guard and guard.report
-            if guard is None or on_diverge is None: return
-            if on_diverge == 'raise':
-                raise FitDiverged(f"{guard.report}. A lower learning rate may help.", guard.report)
+            if guard is None: return _warn_of_divergence(self)
+            if on_diverge is None: return
+            if on_diverge == 'raise': raise _fit_diverged(guard.report)
             if on_diverge == 'stop': return tell(f"Stopped: {guard.report}")
             cycle_len = longer.start_over(guard, cycle_len)
 
@@ -312,6 +312,9 @@ class _SaveBest(FitCallback):
         warn(f"best_save_name: {self.fname} was not saved: no epoch ended with a finite {what}.{older}")
 
 # %% ../nbs/13_fit.ipynb #9056f7eb
+def _fit_diverged(report, what_was_tried=''):
+    return FitDiverged(f"{report}.{what_was_tried} A lower learning rate may help.", report)
+
 class _LongerCycles:
     "Start a fit over with a longer cycle each time it diverges."
     def __init__(self, learn, callbacks, keep, saver, lengthen):
@@ -331,8 +334,8 @@ class _LongerCycles:
         guard.report = report  # the guard was restored, too
         if len(self.tried) > self.n_times:
             lengths = ', '.join(map(str, self.tried))
-            raise FitDiverged(f"{report}. It diverged with cycle_len={lengths}; the Learner is as it was "
-                              "before the call. A lower learning rate may help.", report)
+            raise _fit_diverged(report, f" It diverged with cycle_len={lengths}; the Learner is as it was "
+                                        "before the call.")
         longer = self.next_len()
         tell(f"Diverged with cycle_len={cycle_len}: {report}. Starting over with cycle_len={longer}")
         return longer
@@ -369,5 +372,16 @@ def _train(learn, plan, cycle_len, cbs, guards, cycle_save_name, saver):
     with silent, valid_or_empty(learn.dls), without_cuda(), autocast_left(), resuming(learn, saver, cbs):
         try: learn.fit(plan.n_cycle*cycle_len, lr=schedule.lrs, wd=plan.wd, cbs=cbs,
                        reset_opt=plan.reset_opt, start_epoch=plan.start_epoch)
+        except KeyboardInterrupt:
+            if saver and saver.has_saved():
+                tell(f"Interrupted. The run can be resumed from {saver.file.name}.ckpt")
+            raise
         finally: remember_fit(learn)
     return first(guard for guard in guards if guard.report)
+
+def _warn_of_divergence(learn):
+    "Warn if the training loss has become NaN or infinite, which no guard has noticed."
+    loss = getattr(learn, 'smooth_loss', None)
+    if loss is None or torch.isfinite(loss).all(): return
+    warn(f"the training loss has become {loss.item():g}: the fit has diverged, and its weights are useless. "
+         "Try a lower learning rate. With on_diverge='stop', a fit ends as soon as its loss explodes.")

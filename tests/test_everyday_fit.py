@@ -66,6 +66,19 @@ def test_peaks_of_several_groups_come_from_the_checkpoint(tmp_path):
     with pytest.raises(KeyboardInterrupt): in_silence(make(tmp_path, CrashAt('after_batch', 9)), lrs, **run)
     assert outcome(in_silence(make(tmp_path), found(0.5), **run)) == outcome(whole)
 
+def test_ctrl_c_says_which_file_has_the_run(tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        in_silence(learner(tmp_path, CrashAt('after_batch', 3)), 0.1, cycle_len=2, checkpoint='run')
+    assert 'resumed from run.ckpt' in capsys.readouterr().out
+    with pytest.raises(KeyboardInterrupt): in_silence(learner(tmp_path, CrashAt('after_batch', 3)), 0.1)
+    assert 'Interrupted' not in capsys.readouterr().out
+
+def test_a_fit_that_ends_with_nan_says_so(tmp_path):
+    with told() as warned: in_silence(learner(tmp_path, Explode(9)), 0.1)
+    assert any('the training loss has become nan' in o for o in warned)
+    with told() as warned: in_silence(learner(tmp_path, Explode(9)), 0.1, on_diverge='stop')
+    assert not warned
+
 @needs_fork
 def test_the_script_of_the_readme_survives_a_kill(tmp_path):
     "Started again with the same seed and with another one, it ends with the weights of the script in peace"

@@ -59,6 +59,7 @@ causes = [
     lambda p: fit(learner(p), use_clr_beta=(10, 0.3)),
     lambda p: fit(learner(p, cbs=ParamScheduler({'lr':SchedNo(0.1, 0.1)}))),
     lambda p: fit(learner(p, cbs=Explode(9)), on_diverge='raise'),
+    lambda p: fit(learner(p, cbs=Explode(9))),
     lambda p: fit(learner(p), [0.01,0.1]),
     lambda p: fit(frozen(learner(p))),
     lambda p: search(learner(p, model=lambda: nn.LazyLinear(3))),
