@@ -36,20 +36,21 @@ def page_of(f): return Path(nbpath2html(Path(f))).stem
 
 def linked(text, ext):
     "Let links to notebooks, by which quarto finds a page, lead to pages."
+    text = text.replace('(../CHANGELOG.md)', f'(changelog.{ext})')
     return re.sub(r'(\]\()(?:\d\d_)?([a-z]\w*)\.ipynb', rf'\1\2.{ext}', text)
 
-spread = r' ± [\d.]+| \([-−]?[\d.]+ to [-−]?[\d.]+\)'
-number = rf'[-−+]?[\d.,]+(e[-+]?\d+)?({spread})?[ %×]*|–'
+number = r'[-−+]?[\d.,]+(e[-+]?\d+)?( ± [\d.]+)?[ %×]*'
+numbers = rf'{number}(, {number})*|–'
 
 def aligned(html):
-    "Align the numbers of tables to the right, but not those of a column in which one comes with its range."
+    "Align the columns of tables that have only numbers to the right."
     page = BeautifulSoup(html, 'html.parser')
     for table in page('table'):
-        rows = [o(['th','td']) for o in table.select('tbody tr')]
-        ranged = {i for row in rows for i,o in enumerate(row) if re.search(r'\d \([-−\d]\S* to ', o.text)}
-        for i,o in chain.from_iterable(map(enumerate, rows)):
-            is_num = o.name == 'td' and i not in ranged and re.fullmatch(number, o.text)
-            if is_num: o['class'] = [*o.get('class', ()), 'num']
+        # from the right, because names at the left may span several rows
+        from_right = [row(['th','td'])[::-1] for row in table.select('tbody tr')]
+        for column in zip(*from_right):
+            if not all(o.name == 'td' and re.fullmatch(numbers, o.text) for o in column): continue
+            for o in column: o['class'] = [*o.get('class', ()), 'num']
     return str(page)
 
 def process(tmp):

@@ -226,7 +226,7 @@ def _problem(lrs, losses):
 # %% ../nbs/08_peak.ipynb #16640409
 def _why(lr, usual, curve):
     "Return a sentence that says how the peak `lr` was found."
-    explosion = f"this loss explodes from {curve.explodes:.2g} on" if curve.explodes else \
+    explosion = f"this loss explodes from {curve.explodes:.3g} on" if curve.explodes else \
                 "this loss does not explode in the range that was tried"
     if usual is None:
         of_what = 'that' if curve.explodes else 'the highest rate in it'

@@ -440,7 +440,7 @@ def test_an_early_end_says_where_and_has_a_peak():
     learn = learner(loss_func=Scripted(twice([2.]*20+[50.]*99)))
     r = find(learn, 1e-5, 1, 60, stop_div=True, bn='running')
     assert f'diverged at step {len(r.df)} of 60' in r.stopped and 'stop_div=False' in r.stopped
-    assert r.peak == pytest.approx(r.df.lr[20]/4) and f'explodes from {r.df.lr[20]:.2g} on' in r.why
+    assert r.peak == pytest.approx(r.df.lr[20]/4) and f'explodes from {r.df.lr[20]:.3g} on' in r.why
     assert 21 < len(r.df) < 30
 
 @pytest.mark.parametrize('bad', [nan, math.inf])

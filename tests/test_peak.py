@@ -103,7 +103,7 @@ def test_the_usual_rate_is_kept_unless_the_loss_explodes(usual):
     assert f'allows up to {limit:.2g}.' in late.why
     explodes = read_curve(axis, loss_at(axis, 0.03), 100).explodes
     assert early.lr == explodes/4
-    assert f'explodes from {explodes:.2g} on' in early.why and f'below the usual {usual:g}' in early.why
+    assert f'explodes from {explodes:.3g} on' in early.why and f'below the usual {usual:g}' in early.why
     for best in never,late,early: assert best.band == pytest.approx((best.lr/10**0.5, best.lr*10**0.5))
 
 def test_without_a_usual_rate_the_test_decides_alone():
