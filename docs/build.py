@@ -40,7 +40,7 @@ def linked(text, ext):
     return re.sub(r'(\]\()(?:\d\d_)?([a-z]\w*)\.ipynb', rf'\1\2.{ext}', text)
 
 number = r'[-−+]?[\d.,]+(e[-+]?\d+)?( ± [\d.]+)?[ %×]*'
-numbers = rf'{number}(, {number})*|–'
+numbers = rf'{number}(, {number})*|–|NaN'
 
 def aligned(html):
     "Align the columns of tables that have only numbers to the right."
@@ -78,8 +78,8 @@ class Renderer(MarkdownRenderer):
         return directive('exception' if issubclass(self.sym, Exception) else 'class', name, self.sym, members)
 
 def exported(sym):
-    "Return the dataclass of the package that was exported from `sym` of a notebook: its file has comments."
-    for module,names in syms['syms'].items() if is_dataclass(sym) else ():
+    "Return the class with fields that was exported from `sym` of a notebook: its file has comments."
+    for module,names in syms['syms'].items() if is_dataclass(sym) or hasattr(sym, '_fields') else ():
         if f'{module}.{sym.__qualname__}' in names: return getattr(import_module(module), sym.__qualname__)
     return sym
 

@@ -72,7 +72,7 @@ def per_group(name, v, n):
 # %% ../nbs/00_core.ipynb #co000011
 @runtime_checkable
 class HasPeak(Protocol):
-    "The result of a range test: an `LRFind`, or any object with these two attributes."
+    "The result of a range test: an `LRFind`, or any object with `peak` and `why`."
     peak:float|None # Peak learning rate. None: the test has found none
     why:str         # How the peak was found, or why there is none
 

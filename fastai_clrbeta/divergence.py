@@ -95,7 +95,7 @@ def _explodes(losses, smooth):
 # %% ../nbs/10_divergence.ipynb #0c0e0003
 class LossLimit:
     """Compute how high a smoothed loss may rise: to `factor` × its best, or, once a loss has been below 0, to
-    `factor`-1 typical losses above its best. There is no limit in the first `warm_up` steps."""
+    `factor-1` typical losses above its best. There is no limit in the first `warm_up` steps."""
     warm_up = 5  # the mean of fewer losses can be far lower than the losses that follow
     def __init__(self,
         factor:float, # Above 1. Infinity: no limit
