@@ -90,8 +90,9 @@ def documented(cls):
 
 def directive(kind, name, sym, members=()):
     "Return the docs of `sym`, with its parameters as a table, and those of its `members`."
-    inherits = isclass(sym) and not vars(sym).keys() & {'__init__','__new__'}  # its parameters are elsewhere
-    dm = {} if kind == 'property' or inherits else docments(exported(sym), full=True)
+    dm = {} if kind == 'property' else docments(exported(sym), full=True)
+    inherits = isclass(sym) and not vars(sym).keys() & {'__init__','__new__'}
+    if inherits and not any(o.docment for o in dm.values()): dm = {}  # fastai's own
     head = 'Attribute' if name in results else 'Option and default' if name == 'clrbeta' else 'Parameter'
     doc,fence = prose(cleandoc(sym.__doc__ or '')),':::::' if members else '::::'
     call = sig(sym) if dm and head == 'Parameter' else ''
