@@ -7,7 +7,7 @@ from inspect import cleandoc, isclass, isfunction, signature, unwrap
 from itertools import chain, groupby
 from pathlib import Path
 import nbformat, yaml
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, SoupStrainer
 from fastai.learner import Learner
 from fastcore.docments import MarkdownRenderer, docments
 from fastcore.xtras import working_directory
@@ -213,7 +213,7 @@ unread = '.headerlink, .viewcode-link, .download, summary, style, script'
 
 def twin(html):
     "Return a page as plain Markdown."
-    page = BeautifulSoup(html, 'html.parser').article
+    page = BeautifulSoup(html, 'html.parser', parse_only=SoupStrainer('article')).article
     for o in page.select(unread): o.decompose()
     for o in page.select('dl, dd'): o.unwrap()
     for o in page.select('dt.sig'): o.name,o.string = 'h3',f"`{' '.join(o.get_text().split())}`"

@@ -4,6 +4,8 @@ import pytest
 import processes
 from conftest import root
 
+pytestmark = pytest.mark.slow  # a notebook, a terminal and a pipe
+
 setup = f'''
 import sys, tempfile, warnings
 from pathlib import Path

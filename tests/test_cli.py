@@ -254,6 +254,7 @@ def wait_for_epochs(is_running, folder, n):
     while n_epochs(folder) < n and is_running() and time.time() < deadline: time.sleep(0.02)
 
 @posix
+@pytest.mark.slow
 def test_one_folder_is_for_one_run_until_it_is_interrupted(script, command, small, tmp_path):
     "The lock keeps others out. Ctrl-C, pressed again and again, loses nothing"
     folder = tmp_path/'a/run'
@@ -333,6 +334,7 @@ def test_two_at_once(small_run, tmp_path):
     assert len(errors) == 1 and re.search('another clrbeta is at work|already holds', errors[0])
     assert names(tmp_path/'run') == files
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_as_if_nothing_had_happened(
         script, command, small, tmp_path, monkeypatch, capsys, record_property):
     "In the middle of an epoch, and once more between two epochs"
@@ -470,6 +472,7 @@ if __name__ == '__main__': sys.exit(clrbeta())
 '''
 
 @posix
+@pytest.mark.slow
 def test_head(small, tmp_path):
     """`clrbeta | head -1` prints one line, and nothing on stderr; the training goes on. The import is
     silent, too, and silences nothing"""

@@ -187,6 +187,7 @@ def compiled_learner(device, tmp_path, backend):
     return learn
 
 @devices
+@pytest.mark.slow
 def test_compiled(device, tmp_path):
     "Compiled once for training, once for validation, and never from step to step; all goes as in a plain run"
     with counting() as (n,backend):
@@ -209,6 +210,7 @@ class Cut(Callback):
         if self.train_iter == 3: raise KeyboardInterrupt
 
 @devices
+@pytest.mark.slow
 def test_a_compiled_and_a_plain_run_resume_each_other(device, tmp_path):
     with counting() as (_,backend):
         make = partial(compiled_learner, device, tmp_path)

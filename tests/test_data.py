@@ -232,6 +232,7 @@ if __name__ == '__main__':
     assert type(there[0]) is type(here[0]) and all(torch.equal(a, b) for a,b in zip(here, there))
 """
 
+@pytest.mark.slow
 def test_workers_may_be_spawned(tmp_path):
     "As on Windows and macOS: a loader goes to its workers by pickle"
     (tmp_path/'script.py').write_text(spawned, encoding='utf-8')

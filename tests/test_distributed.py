@@ -11,6 +11,7 @@ from helpers import save_digits
 from processes import in_two, run, run_script, start
 
 pytest.importorskip('accelerate')
+pytestmark = pytest.mark.slow  # real processes
 
 def rank_script(*args):
     "Run a script, and tell which process it is."

@@ -80,6 +80,7 @@ def test_a_fit_that_ends_with_nan_says_so(tmp_path):
     assert not warned
 
 @needs_fork
+@pytest.mark.slow
 def test_the_script_of_the_readme_survives_a_kill(tmp_path):
     "Started again with the same seed and with another one, it ends with the weights of the script in peace"
     res = fault('readme', tmp_path)

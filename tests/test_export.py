@@ -146,6 +146,7 @@ def network(path):
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 0.01)
     return learn
 
+@pytest.mark.slow
 def test_exports_need_no_package(tmp_path):
     want = {}
     for make in cases:

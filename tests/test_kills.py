@@ -5,6 +5,8 @@ import pytest
 import processes
 from conftest import needs_fork, root
 
+pytestmark = pytest.mark.slow  # real processes
+
 def run_cases(folder, names):
     import kills  # it needs fork
     kills.main(folder, *names)
@@ -129,7 +131,6 @@ def notebook(tmp_path):
     nb.close()
 
 @needs_fork  # as do the loaders of kills.py
-@pytest.mark.slow
 def test_a_kernel_that_is_interrupted_and_killed(notebook):
     "Three interrupts, each followed by the same cell again; and a kill, followed by all cells again"
     nb = notebook

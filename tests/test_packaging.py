@@ -60,6 +60,7 @@ def test_wheel_from_sdist(source, tmp_path):
     (tmp_path/'dist2').mkdir()
     check_wheel(build(next((tmp_path/'x').iterdir()), tmp_path/'dist2', 'wheel'))
 
+@pytest.mark.slow
 def test_one_import_only_adds():
     "The one import brings the public names, and leaves every method that fastai has as it was"
     code = '''

@@ -15,6 +15,7 @@ def assert_killed_and_resumed(runs):
     assert all(o['killed'] and o['resumed'] and o['same'] for o in runs), runs
 
 @needs_fork
+@pytest.mark.slow
 def test_sigkill_at_random_moments(tmp_path, record_property):
     runs = fault('kill', 8, tmp_path)
     assert len(runs) == 8
@@ -23,6 +24,7 @@ def test_sigkill_at_random_moments(tmp_path, record_property):
     record_property('times', len(runs))
 
 @needs_fork
+@pytest.mark.slow
 def test_two_processes_are_killed(tmp_path):
     "Both, and one of them"
     runs = fault('kill', 2, tmp_path, 2)
@@ -36,6 +38,7 @@ def test_two_processes_are_killed(tmp_path):
     assert learn.opt is None
 
 @needs_fork
+@pytest.mark.slow
 def test_two_processes_of_a_lengthened_run_are_killed(tmp_path):
     "The run diverges in one of the processes, twice"
     res = fault('lengthened', tmp_path)
