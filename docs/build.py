@@ -3,9 +3,10 @@ needs no network and no quarto."""
 import re, shutil, sys, tempfile
 from dataclasses import is_dataclass
 from importlib import import_module
-from inspect import cleandoc, isclass, isfunction, signature, unwrap
+from inspect import cleandoc, getsource, isclass, isfunction, signature, unwrap
 from itertools import chain, groupby
 from pathlib import Path
+from types import SimpleNamespace
 import nbformat, yaml
 from bs4 import BeautifulSoup, SoupStrainer
 from fastai.learner import Learner
@@ -78,7 +79,7 @@ class Renderer(MarkdownRenderer):
         return directive('exception' if issubclass(self.sym, Exception) else 'class', name, self.sym, members)
 
 def exported(sym):
-    "Return the class with fields that was exported from `sym` of a notebook: its file has comments."
+    "Return the class that was exported from `sym` of a notebook, if it has fields: its file has comments."
     for module,names in syms['syms'].items() if is_dataclass(sym) or hasattr(sym, '_fields') else ():
         if f'{module}.{sym.__qualname__}' in names: return getattr(import_module(module), sym.__qualname__)
     return sym
@@ -90,14 +91,21 @@ def documented(cls):
 
 def directive(kind, name, sym, members=()):
     "Return the docs of `sym`, with its parameters as a table, and those of its `members`."
-    dm = {} if kind == 'property' else docments(exported(sym), full=True)
+    dm = {} if kind == 'property' else comments_of(exported(sym))
     inherits = isclass(sym) and not vars(sym).keys() & {'__init__','__new__'}
     if inherits and not any(o.docment for o in dm.values()): dm = {}  # fastai's own
-    head = 'Attribute' if name in results else 'Option and default' if name == 'clrbeta' else 'Parameter'
+    is_result = name in results or hasattr(sym, '_fields')
+    head = 'Attribute' if is_result else 'Option and default' if name == 'clrbeta' else 'Parameter'
     doc,fence = prose(cleandoc(sym.__doc__ or '')),':::::' if members else '::::'
     call = sig(sym) if dm and head == 'Parameter' else ''
     head_line = f'{fence}{{py:{kind}}} {name}{call}\n'
     return '\n'.join([head_line, doc, '', *table(name, head, dm), '', *members, fence, ''])
+
+def comments_of(sym):
+    "Return the comments of parameters or fields, as `docments` does, which does not know named tuples."
+    if not hasattr(sym, '_fields'): return docments(sym, full=True)
+    fields = re.findall(r'^    (\w+):[^#\n]+# *(.+)$', getsource(sym), re.M)
+    return {k:SimpleNamespace(docment=v) for k,v in fields}
 
 def table(name, head, dm):
     "Return the lines of the table of the documented parameters."
