@@ -31,7 +31,7 @@ tags = {'echo: false':'remove-input', 'output: false':'remove-output', 'code-fol
 # patched ones, which `show_doc` takes for methods
 properties = ['Learner.lr_find_result', 'Learner.lr_find_sweep_result']
 # classes of which one wants to know what they hold, not how they are made
-results = 'LRFind LRSweep Divergence FitDiverged Sched'.split()
+results = 'LRFind LRSweep FitDiverged Sched'.split()
 
 def page_of(f): return Path(nbpath2html(Path(f))).stem
 
@@ -48,10 +48,10 @@ def aligned(html):
     page = BeautifulSoup(html, 'html.parser')
     for table in page('table'):
         # from the right, because names at the left may span several rows
-        from_right = [row(['th','td'])[::-1] for row in table.select('tbody tr')]
-        for column in zip(*from_right):
+        rows = [row(['th','td'])[::-1] for row in table.select('thead tr:first-child, tbody tr')]
+        for name,*column in zip(*rows):
             if not all(o.name == 'td' and re.fullmatch(numbers, o.text) for o in column): continue
-            for o in column: o['class'] = [*o.get('class', ()), 'num']
+            for o in name,*column: o['class'] = [*o.get('class', ()), 'num']
     return str(page)
 
 def process(tmp):
@@ -78,9 +78,12 @@ class Renderer(MarkdownRenderer):
         members = [directive('method' if isfunction(o) else 'property', k, o) for k,o in documented(self.sym)]
         return directive('exception' if issubclass(self.sym, Exception) else 'class', name, self.sym, members)
 
+def is_named_tuple(sym): return hasattr(sym, '_fields')
+
 def exported(sym):
-    "Return the class that was exported from `sym` of a notebook, if it has fields: its file has comments."
-    for module,names in syms['syms'].items() if is_dataclass(sym) or hasattr(sym, '_fields') else ():
+    """Return the class in the module that was exported from `sym` of a notebook, if it has fields: only a file
+    has their comments."""
+    for module,names in syms['syms'].items() if is_dataclass(sym) or is_named_tuple(sym) else ():
         if f'{module}.{sym.__qualname__}' in names: return getattr(import_module(module), sym.__qualname__)
     return sym
 
@@ -93,8 +96,8 @@ def directive(kind, name, sym, members=()):
     "Return the docs of `sym`, with its parameters as a table, and those of its `members`."
     dm = {} if kind == 'property' else comments_of(exported(sym))
     inherits = isclass(sym) and not vars(sym).keys() & {'__init__','__new__'}
-    if inherits and not any(o.docment for o in dm.values()): dm = {}  # fastai's own
-    is_result = name in results or hasattr(sym, '_fields')
+    if inherits and not any(o.docment for o in dm.values()): dm = {}  # those of fastai
+    is_result = name in results or is_named_tuple(sym)
     head = 'Attribute' if is_result else 'Option and default' if name == 'clrbeta' else 'Parameter'
     doc,fence = prose(cleandoc(sym.__doc__ or '')),':::::' if members else '::::'
     call = sig(sym) if dm and head == 'Parameter' else ''
@@ -102,8 +105,8 @@ def directive(kind, name, sym, members=()):
     return '\n'.join([head_line, doc, '', *table(name, head, dm), '', *members, fence, ''])
 
 def comments_of(sym):
-    "Return the comments of parameters or fields, as `docments` does, which does not know named tuples."
-    if not hasattr(sym, '_fields'): return docments(sym, full=True)
+    "Return the comments on parameters, or on the fields of a named tuple, which `docments` can't read."
+    if not is_named_tuple(sym): return docments(sym, full=True)
     fields = re.findall(r'^    (\w+):[^#\n]+# *(.+)$', getsource(sym), re.M)
     return {k:SimpleNamespace(docment=v) for k,v in fields}
 

@@ -38,6 +38,7 @@ class Links(SphinxPostTransform):
         ours = {k.split('.', 2)[2]:o for k,o in self.env.domains.python_domain.objects.items()}
         ours = {k.removeprefix('Learner.'):o for k,o in ours.items()} | ours
         for o in list(self.document.findall(nodes.literal)):
+            # not `found.valley`, which is no function
             m = re.fullmatch(r'(learn\.)?((?!found\.)[A-Za-z][\w.]+)(\(.*\))?', o.astext())
             entry = o.parent.parent
             # as the name of a parameter in the first column of a table

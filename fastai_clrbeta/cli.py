@@ -25,7 +25,7 @@ from .results import unique_names
 from .trials import trial_steps
 from .lr_find import *
 from .divergence import *
-from .checkpoint import checkpoint_paths, release_lock, take_lock
+from .checkpoint import has_checkpoint, release_lock, take_lock
 from .fit import *
 from .precision import *
 from contextlib import ExitStack, nullcontext, redirect_stdout, suppress
@@ -274,18 +274,16 @@ def _check_same(out, before, options):
                          "resume it with the same options.")
 
 # %% ../nbs/15_cli.ipynb #c1000005
-def _has_checkpoint(out): return any(o.exists() for o in checkpoint_paths(out/'checkpoint')[:2])
-
 def _has_only_begun(out, summary):
     "Return True if the run in the folder ended in its first epoch, so that nothing is lost with it."
-    if not summary or _has_checkpoint(out) or (out/'history.csv').exists(): return False
+    if not summary or has_checkpoint(out/'checkpoint') or (out/'history.csv').exists(): return False
     return not summary['result'] or summary['result']['epochs'] == 0
 
 def _run_to_resume(out, options):
     """Return the summary of the run to resume, or {} if its summary was lost. Return None for a new run.
     Raises `ValueError` if the folder is not free for a new run."""
-    summary,has_checkpoint = _read_summary(out),_has_checkpoint(out)
-    if options.resume and has_checkpoint:
+    summary,is_saved = _read_summary(out),has_checkpoint(out/'checkpoint')
+    if options.resume and is_saved:
         if summary is None: tell(f"{out}/summary.json is damaged. The checkpoint can be used without it.")
         summary = summary or {}
         _check_same(out, summary.get('args', {}), options)
@@ -500,7 +498,7 @@ def _report(learn, options, schedule, peak, history):
     if history.rows: _save_figure(learn.plot_overfit(), out/'losses.png')
     if not (out/'schedule.png').exists(): _save_schedule(learn, schedule, peak)  # if it was lost
     hint = ''
-    if result['interrupted'] and _has_checkpoint(out): hint = ' Continue with --resume.'
+    if result['interrupted'] and has_checkpoint(out/'checkpoint'): hint = ' Continue with --resume.'
     elif not history.rows: hint = ' The same command starts again.'
     tell(_in_words(out, result, options.cycle_len) + hint)
     return result['interrupted']

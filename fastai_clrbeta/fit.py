@@ -42,7 +42,8 @@ def fit_clr_beta(self:Learner,
     every_iter:int|None=None,            # Steps between two saves within an epoch. None: only after epochs
     # True: resume the run in `checkpoint`, or start it if there is none. False: start over
     resume:bool=False,
-    # If the fit diverges: 'raise' an error, 'stop', or 'lengthen' the cycle and start over. None: train on.
+    # If the fit diverges: 'raise' an error, 'stop', or 'lengthen' the cycle and start over. None: train on,
+    # and warn at the end.
     # `learn.diverged` then holds the report of the guard
     on_diverge:str|None=None,
     lengthen:tuple=(1.5,3),              # For 'lengthen': (factor, maximum number of times)
@@ -312,8 +313,8 @@ class _SaveBest(FitCallback):
         warn(f"best_save_name: {self.fname} was not saved: no epoch ended with a finite {what}.{older}")
 
 # %% ../nbs/13_fit.ipynb #9056f7eb
-def _fit_diverged(report, what_was_tried=''):
-    return FitDiverged(f"{report}.{what_was_tried} A lower learning rate may help.", report)
+def _fit_diverged(report, *tried):
+    return FitDiverged(' '.join([f"{report}.", *tried, "A lower learning rate may help."]), report)
 
 class _LongerCycles:
     "Start a fit over with a longer cycle each time it diverges."
@@ -334,7 +335,7 @@ class _LongerCycles:
         guard.report = report  # the guard was restored, too
         if len(self.tried) > self.n_times:
             lengths = ', '.join(map(str, self.tried))
-            raise _fit_diverged(report, f" It diverged with cycle_len={lengths}; the Learner is as it was "
+            raise _fit_diverged(report, f"It diverged with cycle_len={lengths}; the Learner is as it was "
                                         "before the call.")
         longer = self.next_len()
         tell(f"Diverged with cycle_len={cycle_len}: {report}. Starting over with cycle_len={longer}")
@@ -373,15 +374,15 @@ def _train(learn, plan, cycle_len, cbs, guards, cycle_save_name, saver):
         try: learn.fit(plan.n_cycle*cycle_len, lr=schedule.lrs, wd=plan.wd, cbs=cbs,
                        reset_opt=plan.reset_opt, start_epoch=plan.start_epoch)
         except KeyboardInterrupt:
-            if saver and saver.has_saved():
-                tell(f"Interrupted. The run can be resumed from {saver.file.name}.ckpt")
+            if saver and has_checkpoint(saver.file):
+                tell(f"Interrupted. The run is saved in {saver.file}.ckpt, and can be resumed.")
             raise
         finally: remember_fit(learn)
     return first(guard for guard in guards if guard.report)
 
 def _warn_of_divergence(learn):
-    "Warn if the training loss has become NaN or infinite, which no guard has noticed."
+    "Warn if the training loss has become NaN or infinite, and no guard has ended the fit."
     loss = getattr(learn, 'smooth_loss', None)
-    if loss is None or torch.isfinite(loss).all(): return
-    warn(f"the training loss has become {loss.item():g}: the fit has diverged, and its weights are useless. "
-         "Try a lower learning rate. With on_diverge='stop', a fit ends as soon as its loss explodes.")
+    if loss is None or math.isfinite(loss): return
+    warn("the training loss has become NaN or infinite, so the fit has probably diverged. Try a lower "
+         "learning rate.")

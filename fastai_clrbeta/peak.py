@@ -15,7 +15,7 @@ def find_peak(
     lrs,                    # Learning rate of each step
     losses,                 # Training loss of each step, not smoothed
     num_it:int,             # Steps of the whole test
-    usual:float|None=0.1,   # Usual learning rate for the optimiser, such as 0.1 for SGD. None: there is none
+    usual:float|None=0.1,   # Usual learning rate for the optimiser, such as 0.1 for SGD. None: unknown
     diverged:bool=False,    # True: the test ended because the loss exploded, even if only in the last step
 ) -> 'Peak':
     "Return the peak that a training curve suggests. If its `lr` is None, `why` says what to do."
@@ -133,7 +133,7 @@ def no_steeper(line, limit):
 def candidates(
     best:Peak,           # From `find_peak`
     thorough:bool=False, # True: three to five rates, even if the peak is certain
-    usual:float|None=None, # Usual learning rate for the optimiser. None: there is none
+    usual:float|None=None, # Usual learning rate for the optimiser. None: unknown
 ) -> list: # Learning rates to try, the highest first; an empty list if the peak is certain
     "Return the learning rates that trials should compare."
     if best.is_certain and not thorough: return []

@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items):
     items[:] = [o for o in items if o.function.__module__ == o.module.__name__]
     for o in items:
         if shares(o): o.add_marker(pytest.mark.xdist_group(o.module.__name__))
-        if 'build' in o.fixturenames: o.add_marker(pytest.mark.slow)  # the site
+        if 'build' in o.fixturenames: o.add_marker(pytest.mark.slow)  # it needs the site
     items.sort(key=lambda o: (not shares(o), o.get_closest_marker('slow') is None))
 
 def shares(item):

@@ -140,7 +140,7 @@ def kill(times, folder, n=1):
     for i in itertools.count(1):
         if len(results) == times: break
         one = rng.randrange(n) if n > 1 and len(results)%2 else None
-        kill_at = rng.uniform(0, 0.7*seconds)  # later, one process may have ended
+        kill_at = rng.uniform(0, seconds if n == 1 else 0.7*seconds)  # later, one of them may have ended
         result = kill_and_resume(folder/str(i), i, n, one, kill_at, whole)
         if result: results.append(result)
     print(json.dumps(results))

@@ -67,16 +67,21 @@ def test_peaks_of_several_groups_come_from_the_checkpoint(tmp_path):
     assert outcome(in_silence(make(tmp_path), found(0.5), **run)) == outcome(whole)
 
 def test_ctrl_c_says_which_file_has_the_run(tmp_path, capsys):
+    (tmp_path/'models/a').mkdir(parents=True)
     with pytest.raises(KeyboardInterrupt):
-        in_silence(learner(tmp_path, CrashAt('after_batch', 3)), 0.1, cycle_len=2, checkpoint='run')
-    assert 'resumed from run.ckpt' in capsys.readouterr().out
+        in_silence(learner(tmp_path, CrashAt('after_batch', 3)), 0.1, cycle_len=2, checkpoint='a/run')
+    assert 'models/a/run.ckpt, and can be resumed' in capsys.readouterr().out.replace(os.sep, '/')
     with pytest.raises(KeyboardInterrupt): in_silence(learner(tmp_path, CrashAt('after_batch', 3)), 0.1)
     assert 'Interrupted' not in capsys.readouterr().out
 
 def test_a_fit_that_ends_with_nan_says_so(tmp_path):
-    with told() as warned: in_silence(learner(tmp_path, Explode(9)), 0.1)
-    assert any('the training loss has become nan' in o for o in warned)
-    with told() as warned: in_silence(learner(tmp_path, Explode(9)), 0.1, on_diverge='stop')
+    class NaNLoss(Callback):
+        def after_loss(self): self.learn.loss_grad = self.learn.loss = self.loss_grad*math.nan
+    with told() as warned: learn = in_silence(learner(tmp_path, NaNLoss()), 0.1)
+    assert any('NaN or infinite' in o for o in warned) and not params(learn.model)[0].isfinite().all()
+    with told() as warned:
+        in_silence(learner(tmp_path, NaNLoss()), 0.1, on_diverge='stop')
+        in_silence(learner(tmp_path), 0.1)
     assert not warned
 
 @needs_fork
