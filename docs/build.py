@@ -81,8 +81,8 @@ class Renderer(MarkdownRenderer):
 def is_named_tuple(sym): return hasattr(sym, '_fields')
 
 def exported(sym):
-    """Return the class in the module that was exported from `sym` of a notebook, if it has fields: only a file
-    has their comments."""
+    """Return the class in the module that was exported from `sym` of a notebook, if it has fields: only a
+    file has their comments."""
     for module,names in syms['syms'].items() if is_dataclass(sym) or is_named_tuple(sym) else ():
         if f'{module}.{sym.__qualname__}' in names: return getattr(import_module(module), sym.__qualname__)
     return sym

@@ -208,10 +208,13 @@ def _look(ds):
 _n_looks = 4  # Random augmentation hardly ever gives the same item this many times
 
 def contents(ds):
-    "Return a hash of three items of `ds`, or None if they cannot be read or change each time."
+    "Return a hash of three items of `ds`, or of the table that they come from, or None if neither is known."
     with suppress(Exception):
         first_look = _look(ds)
         if all(_look(ds) == first_look for _ in range(_n_looks-1)): return first_look
+    table = getattr(ds, 'items', None)
+    if not isinstance(table, pd.DataFrame): return
+    with suppress(TypeError): return hash_of(pd.util.hash_pandas_object(table).to_numpy().view('int64'))
 
 # %% ../nbs/12_checkpoint.ipynb #4690883b
 def _is_shuffled(dl):
@@ -348,6 +351,8 @@ def _advice(found, there, here, name):
     if 'lrs' in found:
         return (" A resumed run needs the peak that it began with. Pass the whole result of a range test, "
                 "learn.fit_clr_beta(found, …), and the peak is taken from the checkpoint.")
+    if any(k.endswith('contents') for k in found):
+        return " If the split is random, give it a seed, so that each start makes the same one."
     if not {'n_cycle','cycle_len'} & found.keys(): return ''
     length = ', '.join(f"{k}={there['schedule'].get(k)}" for k in ('n_cycle','cycle_len'))
     return (f" The length of a run can't be changed. Resume it with {length} until it is complete. Then "

@@ -57,6 +57,10 @@ def _refuse(name, v, n):
 # %% ../nbs/00_core.ipynb #a8dc38c3
 def per_group(name, v, n):
     "Return `v` as `n` floats, one for each parameter group, or raise `ValueError` if that is impossible."
+    if hasattr(v, '_fields') and len(v) > 1:
+        raise ValueError(f"{name}={truncstr(repr(v), 60)}: these are {len(v)} suggestions, not values for "
+                         "parameter groups. Give the whole result of the range test, or one of them, such as "
+                         f".{v._fields[-1]}.")
     if hasattr(v, 'tolist'): v = v.tolist()  # arrays and tensors, and their scalars
     numbers = _numbers_of(v)
     if not numbers or not all(_is_number(o) and o >= 0 for o in numbers): _refuse(name, v, n)

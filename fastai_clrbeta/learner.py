@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fresh_opt', 'follows_momentum', 'kind_of_optimiser', 'has_batches', 'count_batches', 'has_valid', 'valid_or_empty',
            'FitCallback', 'observes', 'tell', 'can_show_bar', 'on_first', 'without_cuda', 'averaged', 'remember_fit',
-           'fit_rows', 'without_trace', 'check_labels', 'check_batches']
+           'fit_rows', 'without_trace', 'check_labels', 'check_metrics', 'check_batches']
 
 # %% ../nbs/01_learner.ipynb #le000002
 from fastai.basics import *
@@ -290,6 +290,14 @@ def check_labels(yb):
     if len(yb): return
     raise ValueError("the training batches have no labels, so fastai computes no loss: give the data set "
                      "labels, or set dls.n_inp, the number of inputs in a batch.")
+
+def check_metrics(metrics):
+    "Raise `ValueError` if one of `metrics` is neither a function nor a `Metric`."
+    for o in L(metrics):
+        o = getattr(o, 'func', o)  # fastai has wrapped what is no `Metric`
+        if not isinstance(o, Metric) and not callable(o):
+            raise ValueError(f"metrics: {o!r} is no metric. Give functions, such as accuracy, or Metric "
+                             "objects.")
 
 # %% ../nbs/01_learner.ipynb #cf81bb2f
 def _why_no_batches(sizes):

@@ -223,9 +223,7 @@ def _checked_stop_div(stop_div):
 
 def _checked_metrics(metrics, learn):
     "Return `metrics`, or those of the Learner if it is None, and the names of their columns."
-    for o in L(metrics):
-        if not isinstance(o, Metric) and not callable(o):
-            raise ValueError(f"metrics: {o!r} is no metric. Give functions or Metric objects.")
+    check_metrics(learn.metrics if metrics is None else metrics)
     metrics = learn.metrics if metrics is None else L(metrics).map(mk_metric)
     ours = ['lr','run','train_loss','valid_loss']
     endings = [a+b for a in ('','_batch') for b in ('','_smooth','_centred')]

@@ -74,11 +74,45 @@ def test_ctrl_c_says_which_file_has_the_run(tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt): in_silence(learner(tmp_path, CrashAt('after_batch', 3)), 0.1)
     assert 'Interrupted' not in capsys.readouterr().out
 
+def test_a_fit_that_explodes_says_so(tmp_path):
+    with told() as warned: in_silence(learner(tmp_path), 1e6, cycle_len=2)
+    assert any('at the end of the fit' in o for o in warned)
+
+def test_nan_before_the_first_step_has_nothing_to_do_with_the_learning_rate(tmp_path):
+    nan = DataLoader([(row*math.nan, target) for row,target in zip(x, y)], bs=16)
+    for how in 'raise','lengthen':
+        with pytest.raises(FitDiverged, match='No learning rate helps'):
+            in_silence(learner(tmp_path, train=lambda: nan), 0.1, on_diverge=how)
+
+def test_a_metric_is_a_function(tmp_path):
+    learn = learner(tmp_path, metrics='accuracy')
+    assert "'accuracy' is no metric" in untouched(learn, ValueError, 0.1)
+    with pytest.raises(ValueError, match="'accuracy' is no metric"): search(learn)
+
+def test_suggestions_are_not_the_rates_of_groups(tmp_path):
+    found = search(learner(tmp_path), suggest_funcs=(minimum, steep)).suggestions
+    two_groups = learner(tmp_path, splitter=lambda m: [params(m[0]), params(m[1:])])
+    assert len(found) == 2 and 'suggestions, not values' in untouched(two_groups, ValueError, found)
+
+def test_a_table_is_compared_with_that_of_the_checkpoint(tmp_path):
+    from fastai.tabular.all import TabularDataLoaders, tabular_learner
+    df = pd.DataFrame(dict(x=np.linspace(0, 1, 64), y=np.linspace(1, 3, 64)))
+    def make(df, seed, cbs=()):
+        splits = RandomSplitter(seed=seed)(df)
+        dls = TabularDataLoaders.from_df(df, cont_names=['x'], y_names='y', bs=16, splits=splits)
+        return tabular_learner(dls, layers=[4], path=tmp_path, cbs=cbs)
+    run = dict(lrs=0.01, cycle_len=3, checkpoint='run')
+    with pytest.raises(KeyboardInterrupt): in_silence(make(df, 1, CrashAt('after_epoch', 0)), **run)
+    for other in make(df, 2),make(df+1, 1):
+        assert 'training contents differ' in untouched(other, ValueError, **run, resume=True)
+    in_silence(make(df, 1), **run, resume=True)
+
 def test_a_fit_that_ends_with_nan_says_so(tmp_path):
     class NaNLoss(Callback):
         def after_loss(self): self.learn.loss_grad = self.learn.loss = self.loss_grad*math.nan
     with told() as warned: learn = in_silence(learner(tmp_path, NaNLoss()), 0.1)
-    assert any('NaN or infinite' in o for o in warned) and not params(learn.model)[0].isfinite().all()
+    assert any('is nan at the end of the fit' in o for o in warned)
+    assert not params(learn.model)[0].isfinite().all()
     with told() as warned:
         in_silence(learner(tmp_path, NaNLoss()), 0.1, on_diverge='stop')
         in_silence(learner(tmp_path), 0.1)
