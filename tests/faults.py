@@ -182,6 +182,7 @@ def run_readme(folder, seed, kill=False):
     Path(folder).mkdir(exist_ok=True)
     os.chdir(folder)
     if kill: defaults.callbacks.append(KilledInEpoch3)
+    sys.modules['fastai_clrbeta.lr_find'].trial_steps = 12  # short trials
     names = {}
     with open(f'told_{seed}.txt', 'w', encoding='utf-8') as told, redirect_stdout(told):
         exec(script.replace('import *\n', f'import *\nset_seed({seed})\n', 1), names)
