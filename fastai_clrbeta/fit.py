@@ -15,6 +15,7 @@ from .learner import *
 from .precision import *
 from .run import *
 from .schedule import *
+from .peak import nan_advice
 from .divergence import *
 from .checkpoint import *
 
@@ -43,8 +44,7 @@ def fit_clr_beta(self:Learner,
     # True: resume the run in `checkpoint`, or start it if there is none. False: start over
     resume:bool=False,
     # If the fit diverges: 'raise' an error, 'stop', or 'lengthen' the cycle and start over. None: train on,
-    # and warn at the end.
-    # `learn.diverged` then holds the report of the guard
+    # and warn at the end. `learn.diverged` holds the report of the guard, if there is one
     on_diverge:str|None=None,
     lengthen:tuple=(1.5,3),              # For 'lengthen': (factor, maximum number of times)
     best_save_lower:bool|None=None,      # True: low metrics are better. None: see `lower_is_better`
@@ -319,8 +319,9 @@ def _is_hopeless(report):
     return report.step == 0 and not math.isfinite(report.loss)
 
 def _fit_diverged(report, *tried):
-    advice = ("No learning rate helps, because no step had been made. Look for NaN in the inputs and targets."
-              if _is_hopeless(report) else "A lower learning rate may help.")
+    "Return the error for a fit that diverged, with what was tried and what may help."
+    advice = "A lower learning rate may help."
+    if _is_hopeless(report): advice = f"No learning rate helps, because no step had been made. {nan_advice}"
     return FitDiverged(' '.join([f"{report}.", *tried, advice]), report)
 
 class _LongerCycles:
@@ -392,6 +393,6 @@ def _warn_of_divergence(learn):
     losses = getattr(getattr(learn, 'recorder', None), 'losses', None)
     if not losses: return
     last,*first_ones = map(float, (losses[-1], *losses[:10]))
-    if last < 100*max(map(abs, first_ones)): return  # False for NaN
+    if math.isfinite(last) and last <= 100*max(map(abs, first_ones)): return
     warn(f"the training loss is {last:.3g} at the end of the fit, so the fit has probably diverged. Try a "
          "lower learning rate.")

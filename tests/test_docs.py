@@ -272,6 +272,7 @@ short = [o.stem for o in notebooks if o.stem.startswith('tutorial')] + ['trouble
 
 @pytest.mark.parametrize('name', short)
 def test_a_page_has_at_most_1500_words(name):
+    "In its cells of text. What its cells of code print is not counted"
     cells = nbformat.read(root/f'nbs/{name}.ipynb', 4).cells
     assert sum(len(o.source.split()) for o in cells if o.cell_type == 'markdown') <= 1500
 

@@ -78,6 +78,10 @@ def test_a_fit_that_explodes_says_so(tmp_path):
     with told() as warned: in_silence(learner(tmp_path), 1e6, cycle_len=2)
     assert any('at the end of the fit' in o for o in warned)
 
+def test_a_loss_of_zero_is_no_explosion(tmp_path):
+    with told() as warned: in_silence(learner(tmp_path, loss_func=lambda out, target: (out*0).sum()), 0.1)
+    assert not warned
+
 def test_nan_before_the_first_step_has_nothing_to_do_with_the_learning_rate(tmp_path):
     nan = DataLoader([(row*math.nan, target) for row,target in zip(x, y)], bs=16)
     for how in 'raise','lengthen':
