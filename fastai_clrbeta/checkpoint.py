@@ -37,11 +37,12 @@ def write_checkpoint(f, content):
     data = io.BytesIO()
     torch.save(content, data)  # not into the file: torch may go on writing after Ctrl-C, when it is closed
     try:
+        _check_content(content)
         with open(tmp, 'wb') as out:
             out.write(data.getbuffer())
             out.flush()
             os.fsync(out.fileno())
-        read_checkpoint(tmp)
+        if tmp.read_bytes() != data.getbuffer(): raise OSError(f"{tmp.name} does not hold what was written.")
         if path.exists(): os.replace(path, prev)
         os.replace(tmp, path)
         with suppress(OSError): _sync_folder(path.parent)  # not every system can open a folder
@@ -75,15 +76,9 @@ def read_checkpoint(path):
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', message='Validating sparse tensor')
             content = torch.load(path, map_location='cpu', weights_only=True)
-        form = content['format']
-        if form in _older:
-            raise OlderVersion(f"Version {_older[form]} wrote {path}, and only that version can resume it.")
-        if form != _format: raise ValueError(f"its format is {form}")
-        if wrong := [k for k,t in _forms.items() if type(content.get(k)) is not t]:
-            raise ValueError(f"{wrong[0]} cannot be read")
-        if not (0 <= content['epoch'] <= content['n_epoch'] and content['iter'] >= 0):
-            raise ValueError("its epoch or its step is out of range")
-        for rank in range(len(content['others'])+1): _check_state(of_process(rank, content))
+        if version := _older.get(content['format']):
+            raise OlderVersion(f"Version {version} wrote {path}, and only that version can resume it.")
+        _check_content(content)
     except OlderVersion: raise
     except Exception as e:
         why = f"{type(e).__name__}: {truncstr(str(e), 100)}"
@@ -91,6 +86,16 @@ def read_checkpoint(path):
     return content
 
 # %% ../nbs/12_checkpoint.ipynb #711f7aa6
+def _check_content(content):
+    "Raise `ValueError` if `content` is not that of a checkpoint."
+    if content['format'] != _format: raise ValueError(f"its format is {content['format']}")
+    if wrong := [k for k,t in _forms.items() if type(content.get(k)) is not t]:
+        raise ValueError(f"{wrong[0]} cannot be read")
+    if not (0 <= content['epoch'] <= content['n_epoch'] and content['iter'] >= 0):
+        raise ValueError("its epoch or its step is out of range")
+    for k in 'run','tried','changed','keep': check_plain(content[k])
+    for rank in range(len(content['others'])+1): _check_state(of_process(rank, content))
+
 def _check_state(content):
     "Raise `ValueError` if a state in `content` is malformed."
     for k in _of_process:

@@ -8,7 +8,7 @@ __all__ = ['plain_types', 'generator_types', 'world', 'missing', 'is_plain', 'cl
            'Optimisers', 'Stateful', 'Lists', 'Dicts', 'Deques', 'Sets', 'Frozen', 'Arrays', 'memory_of', 'extent',
            'overlaps', 'Tensors', 'Modules', 'Scripts', 'World', 'Generators', 'kind_of', 'Refused', 'NotSaved',
            'Parts', 'Same', 'Table', 'Originals', 'Reading', 'in_words', 'pack', 'unpack', 'frame_code', 'read_frame',
-           'Writing', 'check_nodes']
+           'Writing', 'check_plain', 'check_nodes']
 
 # %% ../nbs/06_values.ipynb #va000003
 from fastai.basics import *
@@ -243,7 +243,9 @@ class Sets(Kind):
 
 class Frozen(Kind):
     "Tuples and frozen sets. If an item is not the same object as before, a new tuple is made."
-    def read(self, o, reader): return [reader(v) for v in o]
+    def read(self, o, reader):
+        numbers = is_plain(o) and reader.packed(o, o)
+        return numbers or [reader(v) for v in o]
     def fill(self, o, data, writer): pass  # each item is filled by its own kind
     def new(self, old, cls, data, writer):
         items = writer.items(data, list(old) if type(old) is cls else [])
@@ -412,7 +414,7 @@ class Generators(Kind):
         if isinstance(o, np.random.RandomState):    return o.get_state(legacy=False)
         return o.get_state()
 
-    def read(self, o, reader): return dict(state=reader(deepcopy(self._state(o))), bits=self._bits(o))
+    def read(self, o, reader): return dict(state=reader(self._state(o)), bits=self._bits(o))
 
     def make(self, cls, data):
         if cls is torch.Generator:
@@ -898,20 +900,25 @@ _tags = dict(ref=Writing._ref, kept=Writing._kept, enum=Writing._member, live=Wr
              number=Writing._number, frame=Writing._frame) | {'class':Writing._class}
 
 # %% ../nbs/06_values.ipynb #va000052
-def check_nodes(nodes):
-    "Raise `ValueError` if `nodes` is not what a `Reading` makes for a file."
-    tags = {*_tags, *_texts, 'packed'} - {'ref'}
+_plain_tags = {*_tags, *_texts, 'packed'} - {'ref'}
+
+def check_plain(o, nodes=()):
+    "Raise `ValueError` if `o` is not plain data of a checkpoint, which may refer to `nodes`."
     def check(o):
         if type(o) in plain_types or isinstance(o, Tensor): return
         if type(o) is dict and all(type(k) is str for k in o): [check(v) for v in o.values()]
         elif type(o) is list: [check(v) for v in o]
         elif type(o) is tuple and len(o) == 2 and o[0] == 'ref':
             if type(o[1]) is not int or not 0 <= o[1] < len(nodes): _bad(o)
-        elif type(o) is tuple and o and o[0] in tags: [check(v) for v in o[1:]]
+        elif type(o) is tuple and o and o[0] in _plain_tags: [check(v) for v in o[1:]]
         else: _bad(o)
+    check(o)
+
+def check_nodes(nodes):
+    "Raise `ValueError` if `nodes` is not what a `Reading` makes for a file."
     if type(nodes) is not list: _bad(nodes)
     for node in nodes:
         if not (type(node) is list and len(node) == 3 and type(node[0]) is type(node[1]) is str): _bad(node)
-        check(node[2])
+        check_plain(node[2], nodes)
 
 def _bad(o): raise ValueError(f"{truncstr(repr(o), 60)} is not part of a checkpoint.")

@@ -26,8 +26,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # torch waits that many seconds for a loader worker that does not end by itself
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
-# without a GPU, each seeding would only note the calls that led to it
-if not torch.cuda.is_available(): torch.cuda.manual_seed_all = lambda seed: None
+if not torch.cuda.is_available():
+    torch.cuda.manual_seed_all = lambda seed: None  # it would only note the calls that led to it
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''  # or torch looks for a driver whenever random numbers are saved
 
 @pytest.fixture(autouse=True)
 def close_figures():
