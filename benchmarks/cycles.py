@@ -153,8 +153,8 @@ def answers_of(task, seed):
             note(rule, None, 100)
     return pd.DataFrame(rows, columns='task seed rule lr low high steps'.split()), pd.concat(trials)
 
-def answers(names):
-    for task,seed in itertools.product(names, range(3)):
+def answers(names, seeds=range(3)):
+    for task,seed in itertools.product(names, seeds):
         done = pd.read_csv(answers_file) if answers_file.exists() else pd.DataFrame(columns=['task','seed'])
         if ((done.task == task) & (done.seed == seed)).any(): continue
         for table,file in zip(answers_of(task, seed), (answers_file,trials_file)):

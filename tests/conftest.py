@@ -3,32 +3,38 @@ os.environ.setdefault('MPLBACKEND', 'agg')
 # on tasks so small, threads wait for each other, and for whatever else is running
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-import pytest, re, signal, torch
+import pytest, re, signal
 from pathlib import Path
 
 root = Path(__file__).parent.parent
 needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs os.fork, which Windows does not have')
 
 def recipe_of_readme(epochs, more=''):
-    """Return the first script of README with digits of 8×8 pixels in place of 16×16, and with so many epochs.
-    The notebook of the index runs it as it is."""
+    "Return the first script of README with smaller digits, a shorter range test and so many epochs."
     text = (root/'README.md').read_text(encoding='utf-8')
     script = re.search('```python\n(from fastai_clrbeta.*?)```', text, re.S)[1]
-    changes = {'digits_dls(bs=128,':'digits_dls(bs=32, size=8,', 'cycle_len=15':f'cycle_len={epochs}{more}'}
+    changes = {'digits_dls(bs=128,':'digits_dls(bs=32, size=8,', 'lr_find_val()':'lr_find_val(num_it=40)',
+               'cycle_len=15':f'cycle_len={epochs}{more}'}
     for old,new in changes.items():
         assert script.count(old) == 1, f'{old} in\n{script}'
         script = script.replace(old, new)
     return script
+
 # what a killed process has written is there without it, too: only a power cut, which no test has, needs it
 os.fsync = lambda fd: None
 # a shell that starts the tests in the background has them and their children ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# torch waits that many seconds for a loader worker that does not end by itself
-torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
-if not torch.cuda.is_available():
+def pytest_sessionstart(session):
+    "Prepare torch, in the processes that run tests and not in the one that starts them."
+    config = session.config
+    if getattr(config.option, 'dist', 'no') != 'no' and not hasattr(config, 'workerinput'): return
+    import torch
+    # the seconds that torch waits for a loader worker that does not end by itself
+    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
+    if torch.cuda.is_available(): return
     torch.cuda.manual_seed_all = lambda seed: None  # it would only note the calls that led to it
-    os.environ['CUDA_VISIBLE_DEVICES'] = ''  # or torch looks for a driver whenever random numbers are saved
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''  # or torch looks for a driver when random numbers are saved
 
 @pytest.fixture(autouse=True)
 def close_figures():

@@ -177,7 +177,7 @@ class KilledInEpoch3(FitCallback):
 
 def run_readme(folder, seed, kill=False):
     "Run the script of README.md in `folder`, with a seed and a checkpoint. Keep what it prints"
-    script = recipe_of_readme(5, ", checkpoint='run', resume=True")
+    script = recipe_of_readme(4, ", checkpoint='run', resume=True")
     assert 'fit_clr_beta(found, ' in script
     Path(folder).mkdir(exist_ok=True)
     os.chdir(folder)

@@ -92,31 +92,29 @@ INTERRUPTED = 130
 # event, how often it has to happen, and the rank of the process if only one is killed
 five = [('after_batch',3,None), ('before_validate',1,0), ('after_loss',1,None), ('after_backward',3,1),
         ('after_train',1,0)]
-three = five[::2]
+three,two = five[::2],[five[0],five[4]]
 each_step = 11*[('after_batch',2,None)]
 
-def case(make, strikes=three, how=sigkill, n=1, lrs=0.1, **kwargs):
+def case(make, strikes=two, how=sigkill, n=1, lrs=0.1, **kwargs):
     return SimpleNamespace(make=make, strikes=strikes, how=how, n=n, lrs=lrs, kwargs=kwargs)
 
 cases = {
-    'fastai, no worker':      case(noisy_images),
+    'fastai, no worker':      case(noisy_images, three),
     'fastai, two workers':    case(partial(noisy_images, workers=2)),
     'torch, no worker':       case(partial(noisy_images, cls=TorchDataLoader)),
-    'torch, two workers':     case(partial(noisy_images, cls=TorchDataLoader, workers=2)),
+    'torch, two workers':     case(partial(noisy_images, cls=TorchDataLoader, workers=2), three),
     'at each step':           case(noisy_images, each_step),
     'tabular':                case(tabular),
     'collab':                 case(collab, lrs=0.05),
     'language model':         case(language_model, lrs=0.02),
     'U-Net':                  case(unet),
-    'to_fp16':                case(partial(half, change=['to_fp16'])),
     'bf16':                   case(partial(half, change=['to_precision','bf16'])),
     'three groups':           case(three_groups, lrs=[1e-3,1e-2,3e-2]),
     'gradient scaler':        case(lambda folder, cbs: noisy_images(folder, [Scale(), *cbs])),
     'two processes':          case(noisy_images, five, n=2),
-    'two processes, workers': case(partial(noisy_images, cls=TorchDataLoader, workers=2), three[:2], n=2),
+    'two processes, workers': case(partial(noisy_images, cls=TorchDataLoader, workers=2), three[:1], n=2),
     'Ctrl-C':                 case(noisy_images, how=ctrl_c),
     'Ctrl-C, two workers':    case(partial(noisy_images, cls=TorchDataLoader, workers=2), how=ctrl_c),
-    'Ctrl-C, language model': case(language_model, how=ctrl_c, lrs=0.02),
     'Ctrl-C, two processes':  case(noisy_images, how=ctrl_c, n=2)}
 
 def crash(c, event, left, one):

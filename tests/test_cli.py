@@ -137,6 +137,7 @@ def test_same_seed_same_result_and_no_overwriting(small_run, command, small, tmp
 def test_find(small_run, small, command, tmp_path, monkeypatch):
     "The range test says how long it will take, and changes nothing in the run after it; auto takes its peak"
     monkeypatch.setattr(cli, '_n_test_steps', 39)
+    monkeypatch.setattr('fastai_clrbeta.lr_find.trial_steps', 12)
     small_run(cycle_len=1, out=tmp_path/'plain')
     small_run(cycle_len=1, out=tmp_path/'find', find=True)
     status,out,err = command(*small, '--cycle-len', 1, '--lr', 'auto', '--out', 'auto')
@@ -311,6 +312,7 @@ def test_an_interrupt_in_the_first_epoch_does_not_block_the_folder(
 
 def test_an_interrupt_after_the_range_test_does_not_block_the_folder(small_run, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, '_n_test_steps', 39)
+    monkeypatch.setattr('fastai_clrbeta.lr_find.trial_steps', 12)
     run = partial(small_run, cycle_len=1, out=tmp_path/'out', find=True)
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
         m.setattr(EpochCSV, '__init__', lambda *args: signal.raise_signal(signal.SIGINT))
@@ -338,16 +340,16 @@ def test_two_at_once(small_run, tmp_path):
 def test_killed_and_resumed_is_as_if_nothing_had_happened(
         script, command, small, tmp_path, monkeypatch, capsys, record_property):
     "In the middle of an epoch, and once more between two epochs"
-    args = [*small, '--cycle-len', 8, '--checkpoint']
+    args = [*small, '--cycle-len', 6, '--checkpoint']
     cut,whole = tmp_path/'cut',tmp_path/'whole'
     p = start(run_script, (script, *args, '--out', 'cut'), tmp_path, tmp_path/'output')
     wait_for_epochs(p.is_alive, cut, 2)
     p.kill()
     p.join()
     first_kill = n_epochs(cut)
-    with killed_in_epoch(monkeypatch, 7): command(*args, '--resume', '--out', 'cut')
+    with killed_in_epoch(monkeypatch, 5): command(*args, '--resume', '--out', 'cut')
     capsys.readouterr()
-    assert 0 < first_kill < 7 == n_epochs(cut) and result(cut) is None
+    assert 0 < first_kill < 5 == n_epochs(cut) and result(cut) is None
     status,out,err = command(*args, '--out', 'cut', '--resume')
     assert status == 0, err
     assert 'Resuming from epoch' in out and out.count('train_loss') == 1

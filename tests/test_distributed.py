@@ -36,7 +36,7 @@ def test_the_command_is_started_anew(tmp_path):
     "One process of two is killed, torchrun starts both again, and all is as if nothing had happened"
     (tmp_path/'clrbeta.py').write_text('from fastai_clrbeta.cli import clrbeta; clrbeta()', encoding='utf-8')
     save_digits(tmp_path/'digits')
-    options = '--data digits/ --depth 8 --cycle-len 12 --lr 0.1 --bs 50 --checkpoint --resume --out'.split()
+    options = '--data digits/ --depth 8 --cycle-len 8 --lr 0.1 --bs 50 --checkpoint --resume --out'.split()
     p = start(torchrun, ('clrbeta.py', *options, 'killed'), tmp_path, tmp_path/'told')
     wait_for(tmp_path/'killed/history.csv')
     os.kill(int((tmp_path/'rank1').read_text(encoding='utf-8')), signal.SIGKILL)
@@ -51,7 +51,7 @@ def test_the_command_is_started_anew(tmp_path):
     a,b = (pd.read_csv(tmp_path/o/'history.csv').drop(columns='seconds') for o in ('killed','whole'))
     pd.testing.assert_frame_equal(a, b, check_exact=True)
     files = [{o.name for o in (tmp_path/name).iterdir()} for name in ('killed','whole')]
-    assert len(a) == 12 and files[0] == files[1]
+    assert len(a) == 8 and files[0] == files[1]
 
 @needs_fork
 def test_two_processes(tmp_path):

@@ -194,7 +194,7 @@ def plain():
 
 def both(make, tmp_path, stop_div=False, **kw):
     "Stock `lr_find` and ours, on two Learners alike"
-    kw = dict(start_lr=1e-6, end_lr=10, num_it=100) | kw
+    kw = dict(start_lr=1e-6, end_lr=10, num_it=50) | kw
     stock,ours = make(),make()
     stock.path = tmp_path
     set_seed(0)
@@ -217,13 +217,13 @@ def test_rules_up_to_a_nan(tmp_path):
     class Poison(Callback):
         order = -20
         def after_pred(self):
-            if self.training and self.train_iter == 60: self.learn.pred = self.pred*nan
+            if self.training and self.train_iter == 30: self.learn.pred = self.pred*nan
     def poisoned():
         learn = vision()
         learn.add_cb(Poison())
         return learn
     _,asked,found = both(poisoned, tmp_path)
-    assert len(found.df) == 61
+    assert len(found.df) == 31
     for name in [o.__name__ for o in rules]:
         assert getattr(found, name) == pytest.approx(getattr(asked, name), rel=1e-6)
 

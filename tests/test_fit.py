@@ -585,6 +585,12 @@ class Scripted(Callback):
     def after_loss(self):
         if self.training: self.learn.loss = self.learn.loss*0 + self.f(self.train_iter)
 
+def scripted(f):
+    "A Learner whose losses follow the script `f`, with 8 batches in an epoch"
+    batch = torch.ones(2,3),tensor([0,1])
+    dls = DataLoaders([batch]*8, [batch]*2)
+    return Learner(dls, nn.Linear(3,2), CrossEntropyLossFlat(), sgd, cbs=Scripted(f))
+
 @pytest.mark.parametrize('f,step', [
     (lambda i: 2-i/20,                              None),  # crosses 0, and goes on
     (lambda i: 0.02+0.1*math.sin(i),                None),  # about 0
@@ -597,7 +603,7 @@ class Scripted(Callback):
     (lambda i: -5 if i < 40 else 1e30,              50),
     (lambda i: 1 if i < 40 else 1.3**(i-40),        65)])
 def test_losses_below_zero(f, step):
-    learn = learner(metrics=[], cbs=Scripted(f))
+    learn = scripted(f)
     guard = DivergenceGuard()
     quiet(learn, 0., 1, cycle_len=10, cbs=guard)
     assert guard.report is None if step is None else 40 < guard.report.step < step, guard.report
@@ -642,7 +648,7 @@ def test_losses_that_explode_at_once(first, step):
     "Such losses are not the best, so 50 is too much after them"
     guard = DivergenceGuard()
     losses = dict(enumerate(first))
-    quiet(learner(metrics=[], cbs=Scripted(lambda i: losses.get(i, 50))), 0., cycle_len=8, cbs=guard)
+    quiet(scripted(lambda i: losses.get(i, 50)), 0., cycle_len=8, cbs=guard)
     if step is None: assert guard.report is None
     else: assert guard.report.step+1 == step and guard.report.best == pytest.approx(2.3)
 

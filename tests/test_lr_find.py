@@ -46,7 +46,7 @@ def test_what_follows_is_the_same(setup):
         train(learn)
         if n_searches > 1:
             find(learn)
-            find(learn, num_it=40, stop_div=True, end_lr=100.)
+            find(learn, num_it=20, stop_div=True, end_lr=100.)
         train(learn)
         states.append(state(learn))
     for k in 'weights buffers hidden calls loss opt hypers rng recorder smooth counters'.split():
@@ -310,7 +310,7 @@ changes = dict(
 @pytest.mark.filterwarnings('ignore:.*CUDA is not available:UserWarning')
 def test_training_losses_are_those_of_stock_lr_find(change, tmp_path):
     "Bit for bit, with dropout, BatchNorm, shuffling, several epochs, and callbacks that change training"
-    for kw in dict(start_lr=1e-3, end_lr=1, num_it=12), dict(start_lr=1e-5, end_lr=10, num_it=60):
+    for kw in dict(start_lr=1e-3, end_lr=1, num_it=12), dict(start_lr=1e-5, end_lr=10, num_it=24):
         stock,ours = learner(path=tmp_path),learner()
         for o in stock,ours: change(o)
         before = state(ours)
@@ -455,8 +455,8 @@ def test_metrics_with_the_same_name():
     assert r.names == ['train_loss','valid_loss','f1_score','f1_score_2','accuracy']
     np.testing.assert_allclose(r.df.f1_score_2, r.df.accuracy, rtol=1e-5)  # micro F1 is accuracy
 
-names_of_metrics = [['lr'], ['run'], ['train_loss'], ['valid_loss'], ['dice_smooth'], ['dice','dice_smooth'],
-                    ['dice_smooth','dice'], ['a','a','a_2'], ['a','a_batch'], ['a_batch'], ['a_centred','a']]
+names_of_metrics = [['lr','run'], ['train_loss','valid_loss'], ['dice','dice_smooth'], ['dice_smooth','dice'],
+                    ['a','a','a_2'], ['a','a_batch'], ['a_batch'], ['a_centred','a']]
 
 @pytest.mark.parametrize('names', names_of_metrics)
 def test_metrics_of_any_name(names):
@@ -505,7 +505,7 @@ def test_divergence_stops_it():
     is_above = (smooth > 4*smooth.cummin()) & (loss > 4*smooth.cummin())
     assert is_above[-5:].all() and not is_above[-6:-5].any()
 
-@pytest.mark.parametrize('shift', [-3, -2.3, -1])
+@pytest.mark.parametrize('shift', [-3, -1])
 def test_negative_losses(shift):
     learn = learner(loss_func=lambda p,y: F.cross_entropy(p, y)+shift)
     assert find(learn, 1e-4, 1e-1, 30, stop_div=True).stopped == 'finished: 30 steps'
@@ -631,30 +631,33 @@ def test_both_kinds_of_statistics(norm):
     model(torch.randn(2,3,8,8))
     models.clear()
     before = [o.clone() for o in model.state_dict().values()]
-    kinds = ('both', 'running', 'batch')
-    both,running,batch = [find(learn, 1e-3, 1, bn=o, valid_order='loader') for o in kinds]
+    df = find(learn, 1e-3, 1, bn='both', valid_order='loader').df
     assert all(torch.equal(a, b) for a,b in zip(before, model.state_dict().values()))
-    check_by_hand(models[-12:], itertools.cycle(list(learn.dls.valid)), running.df, batch.df)
-    assert not np.allclose(running.df.valid_loss, batch.df.valid_loss)
-    # the same columns, with the same values, whatever else is measured
+    check_by_hand(models, itertools.cycle(list(learn.dls.valid)), df)
+    assert not np.allclose(df.valid_loss, df.valid_loss_batch)
+
+def test_each_kind_is_measured_as_if_there_were_no_other():
+    learn = learner(torch_loaders)
+    kinds = 'both','running','batch'
+    both,running,batch = [find(learn, 1e-3, 1, bn=o, valid_order='loader') for o in kinds]
     assert list(batch.df.columns) == list(running.df.columns)
     for k in running.df: assert both.df[k].equals(running.df[k]), k
     for k in 'valid_loss','accuracy':
         for o in '','_smooth','_centred': assert both.df[f'{k}_batch{o}'].equals(batch.df[f'{k}{o}'])
     assert (both.bn, len(both.plot())) == ('both', 3)
 
-def check_by_hand(models, valid, running, batch):
+def check_by_hand(models, valid, df):
     "Compare what was measured with what the `models` give."
     for i,model in enumerate(models):
         x,y = next(valid)
         model.eval()
         with torch.no_grad(): loss = F.cross_entropy(model(x), y)
-        assert running.valid_loss[i] == pytest.approx(loss.item(), rel=1e-5)
+        assert df.valid_loss[i] == pytest.approx(loss.item(), rel=1e-5)
         for o in model.modules():
             if isinstance(o, nn.modules.batchnorm._NormBase): o.train()
         pred = model(x)
-        assert batch.valid_loss[i] == pytest.approx(F.cross_entropy(pred, y).item(), rel=1e-4)
-        assert batch.accuracy[i] == pytest.approx((pred.argmax(1)==y).float().mean().item())
+        assert df.valid_loss_batch[i] == pytest.approx(F.cross_entropy(pred, y).item(), rel=1e-4)
+        assert df.accuracy_batch[i] == pytest.approx((pred.argmax(1)==y).float().mean().item())
 
 def test_without_batchnorm_both_are_the_same():
     learn = learner()
@@ -982,8 +985,11 @@ def test_a_sweep_interrupted_before_its_first_step():
 @pytest.mark.parametrize('values', [
     np.array([0,0.5]), torch.tensor([0,0.5]), pd.Series([0,0.5]), [tensor(0.),np.float32(0.5)], (0,0.5)])
 def test_a_sweep_takes_arrays(values):
-    learn = learner()
-    assert sweep(learn, wd=values).table.wd.tolist() == sweep(learn, mom=values).table.mom.tolist() == [0,0.5]
+    assert sweep(learner(), wd=values).table.wd.tolist() == [0,0.5]
+
+def test_a_sweep_of_momenta_and_one_of_batch_sizes():
+    learn,values = learner(),np.array([0,0.5])
+    assert sweep(learn, mom=values).table.mom.tolist() == [0,0.5]
     assert sweep(learn, bs=np.array([16,32])).table.bs.tolist() == [16,32]
 
 def test_bad_sweeps():

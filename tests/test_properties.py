@@ -19,8 +19,8 @@ from test_parity import reference
 
 # In CI always the same examples, so that a failure is the fault of the change at hand and can be repeated.
 # Elsewhere new ones, to find more.
-quick = settings(deadline=None, max_examples=100, derandomize='CI' in os.environ, database=None)
-runs  = settings(quick, max_examples=12)
+quick = settings(deadline=None, max_examples=60, derandomize='CI' in os.environ, database=None)
+runs  = settings(quick, max_examples=8)
 
 class Case(namedtuple('Case', 'nb div pct mom_max mom_min')):
     "The arguments of one cycle"

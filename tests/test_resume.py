@@ -11,31 +11,14 @@ from processes import fault
 from matplotlib import pyplot as plt
 
 
-def assert_killed_and_resumed(runs):
-    assert all(o['killed'] and o['resumed'] and o['same'] for o in runs), runs
-
 @needs_fork
 @pytest.mark.slow
 def test_sigkill_at_random_moments(tmp_path, record_property):
-    runs = fault('kill', 8, tmp_path)
-    assert len(runs) == 8
-    assert_killed_and_resumed(runs)
-    assert sum('run.ckpt' in o['left'] for o in runs) >= 3, runs
+    runs = fault('kill', 6, tmp_path)
+    assert len(runs) == 6
+    assert all(o['killed'] and o['resumed'] and o['same'] for o in runs), runs
+    assert sum('run.ckpt' in o['left'] for o in runs) >= 2, runs
     record_property('times', len(runs))
-
-@needs_fork
-@pytest.mark.slow
-def test_two_processes_are_killed(tmp_path):
-    "Both, and one of them"
-    runs = fault('kill', 2, tmp_path, 2)
-    assert len(runs) == 2
-    assert_killed_and_resumed(runs)
-    assert sorted(o['codes'].count(-signal.SIGKILL) for o in runs) == [1,2]
-    folder = next(tmp_path.glob('[0-9]*/models/run.ckpt')).parent.parent
-    learn = new_learner(folder)
-    with pytest.raises(ValueError, match='is of a run in 2 processes, and this one has 1'):
-        train(learn, resume=True)
-    assert learn.opt is None
 
 @needs_fork
 @pytest.mark.slow
