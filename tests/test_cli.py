@@ -260,23 +260,21 @@ def test_one_folder_is_for_one_run_until_it_is_interrupted(script, command, smal
     "The lock keeps others out. Ctrl-C, pressed again and again, loses nothing"
     folder = tmp_path/'a/run'
     args = [*small, '--out', 'a/run']
-    cmd = [sys.executable, '-W', 'ignore', script, *map(str, args), '--cycle-len', '600']
-    with subprocess.Popen(cmd, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
-        is_running = lambda: p.poll() is None
-        try:
-            wait_for_epochs(is_running, folder, 1)
-            for more in '--force','--resume':
-                status,_,err = command(*args, more)
-                assert status == 1 and 'another clrbeta is at work in a/run' in err
-                assert len(err.splitlines()) == 1
+    p = start(run_script, (script, *args, '--cycle-len', 600), tmp_path, tmp_path/'output')
+    try:
+        wait_for_epochs(p.is_alive, folder, 1)
+        for more in '--force','--resume':
+            status,_,err = command(*args, more)
+            assert status == 1 and 'another clrbeta is at work in a/run' in err
+            assert len(err.splitlines()) == 1
 
-            deadline = time.time()+60
-            while is_running() and time.time() < deadline:
-                p.send_signal(signal.SIGINT)
-                time.sleep(0.03)
-            out,err = p.communicate(timeout=60)
-        finally: p.kill()
-    assert p.returncode == 130 and err == ''
+        deadline = time.time()+60
+        while p.is_alive() and time.time() < deadline:
+            os.kill(p.pid, signal.SIGINT)
+            time.sleep(0.03)
+    finally: p.kill()
+    out = (tmp_path/'output').read_text(encoding='utf-8')
+    assert p.exitcode == 130 and 'Traceback' not in out
     assert 'interrupted' in out.splitlines()[-1]
     assert names(folder) == files
     assert result(folder)['interrupted'] and 0 < result(folder)['epochs'] == len(history(folder)) < 600
