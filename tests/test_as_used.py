@@ -93,22 +93,27 @@ pd.testing.assert_frame_equal(a, b, check_exact=True)
 clrbeta(out=path/'cut', checkpoint=True, resume=True, **run)
 ''')
 
-run_steps = f'''
+run_steps = '''
 import json, traceback
-steps,errors = {steps!r},{{}}
+errors = {}
 for name,code in steps.items():
     try: exec(code, dict(globals()))  # a step does not see the names of another
     except BaseException: errors[name] = traceback.format_exc()
 Path('errors.json').write_text(json.dumps(errors), encoding='utf-8')
 '''
 
-def run_script(): exec(setup + run_steps, {})
+def script_of(place):
+    "All steps; but the command in a terminal alone, since test_cli.py has it in a pipe"
+    here = {k:o for k,o in steps.items() if k != 'command' or place == 'terminal'}
+    return f'{setup}\nsteps = {here}\n{run_steps}'
 
-def in_a_pipe(folder): return processes.run(run_script, folder=folder)[1]
+def run_script(place): exec(script_of(place), {})
+
+def in_a_pipe(folder): return processes.run(run_script, 'pipe', folder=folder)[1]
 
 def in_a_terminal(folder):
     pytest.importorskip('pty')
-    return processes.run(run_script, folder=folder, terminal=True)[1]
+    return processes.run(run_script, 'terminal', folder=folder, terminal=True)[1]
 
 plot = """
 import os
@@ -121,7 +126,7 @@ def in_a_notebook(folder):
     "Also see that each figure is shown: the first one loads the backend of Jupyter"
     nbformat,nbclient = pytest.importorskip('nbformat'),pytest.importorskip('nbclient')
     pytest.importorskip('ipykernel')
-    code = plot, 'plot_clr_beta(0.2);', 'plt.plot([1,2]);', setup + run_steps
+    code = plot, 'plot_clr_beta(0.2);', 'plt.plot([1,2]);', script_of('notebook')
     nb = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, code)])
     resources = {'metadata':{'path':str(folder)}}
     nbclient.NotebookClient(nb, timeout=400, kernel_name='python3', resources=resources).execute()
@@ -131,20 +136,11 @@ def in_a_notebook(folder):
 
 places = dict(pipe=in_a_pipe, terminal=in_a_terminal, notebook=in_a_notebook)
 
-@pytest.fixture(scope='module', params=places)
-def used(request, tmp_path_factory):
-    "What went wrong in a place, by step, and what was seen there: one process runs all steps"
-    folder = tmp_path_factory.mktemp(request.param)
-    seen = places[request.param](folder)
-    assert (folder/'errors.json').exists(), seen[-3000:]
-    return request.param,json.loads((folder/'errors.json').read_text(encoding='utf-8')),seen
-
-@pytest.mark.parametrize('step', steps)
-def test_as_used(used, step):
-    place,errors,_ = used
-    assert step not in errors, f'in a {place}:\n{errors[step]}'
-
-def test_a_bar_was_to_be_seen(used):
-    "Or all of this would say nothing"
-    place,_,seen = used
-    assert ('<progress' if place=='notebook' else '%') in seen
+@pytest.mark.parametrize('place', places)
+def test_as_used(place, tmp_path):
+    "One process runs all steps. A bar was to be seen, or all of this would say nothing"
+    seen = places[place](tmp_path)
+    assert (tmp_path/'errors.json').exists(), seen[-3000:]
+    errors = json.loads((tmp_path/'errors.json').read_text(encoding='utf-8'))
+    assert not errors, '\n'.join(f'{step} in a {place}:\n{error}' for step,error in errors.items())
+    assert ('<progress' if place == 'notebook' else '%') in seen

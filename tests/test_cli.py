@@ -84,6 +84,12 @@ defaults_of_options = dict(
     clr_beta='10,13.68,0.95,0.8', bs=128, augment=False, seed=42, out='clrbeta_run', force=False,
     checkpoint=False, resume=False, precision='fp32', compile=False)
 
+@pytest.fixture(autouse=True)
+def empty_figures(request, monkeypatch):
+    "Save figures as empty files: to draw them takes longer than a small run. The main jobs draw them."
+    if 'main_job' in request.function.__name__: return
+    monkeypatch.setattr('matplotlib.figure.Figure.savefig', lambda self, file, **kwargs: Path(file).touch())
+
 def check_main_job(folder, out, **options):
     "What README says of the command, and what a log of it looks like"
     options = defaults_of_options | options

@@ -35,6 +35,7 @@ small = {
         'summed.lr_find_val()': 'summed.lr_find_val(num_it=50)',
         'cycle_len=4': 'cycle_len=1',
         "bn='batch', suggest_funcs": "num_it=20, bn='batch', suggest_funcs"},
+    '14_legacy': {'size=16': 'size=8'},
     'tutorial_from_fastai_07': {'bs=128, size=16': 'bs=128, size=8'},
     'tutorial_recipes': {
         'lr_find_val(show': 'lr_find_val(num_it=40, show',
@@ -57,6 +58,7 @@ small = {
         'items[:200], items[200:]': 'items[:96], items[96:]',
         'dice > 0.7': 'dice > 0.4',
         '(small)[-1]) > 0.9': '(small)[-1]) > 0.5'},
+    'tutorial_what_is_1cycle': {'learn.lr_find_val()': 'learn.lr_find_val(num_it=40)'},
     'tutorial_runs_that_survive': {
         'bs=128, size=16': 'bs=128, size=8',
         'cycle_len=8': 'cycle_len=4',
