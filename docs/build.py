@@ -1,6 +1,6 @@
 """Build the site: `python docs/build.py [outdir]`. Every notebook is a page, and the index the front. This
 needs no network and no quarto."""
-import re, shutil, sys, tempfile
+import gc, re, shutil, sys, tempfile
 from dataclasses import is_dataclass
 from importlib import import_module
 from inspect import cleandoc, getsource, isclass, isfunction, signature, unwrap
@@ -263,4 +263,7 @@ def main(out='_docs'):
     write_twins(out, pages)
     write_llms(out, pages)
 
-if __name__ == '__main__': sys.exit(main(*sys.argv[1:]))
+if __name__ == '__main__':
+    code = main(*sys.argv[1:])
+    gc.freeze()  # or at exit each of nbdev's shells looks for garbage
+    sys.exit(code)

@@ -3,7 +3,7 @@ os.environ.setdefault('MPLBACKEND', 'agg')
 # on tasks so small, threads wait for each other, and for whatever else is running
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-import pytest, re, signal
+import gc, pytest, re, signal
 from pathlib import Path
 
 root = Path(__file__).parent.parent
@@ -35,6 +35,9 @@ def pytest_sessionstart(session):
     if torch.cuda.is_available(): return
     torch.cuda.manual_seed_all = lambda seed: None  # it would only note the calls that led to it
     os.environ['CUDA_VISIBLE_DEVICES'] = ''  # or torch looks for a driver when random numbers are saved
+
+def pytest_sessionfinish(session):
+    gc.freeze()  # pytest looks for garbage five times now, which takes seconds
 
 @pytest.fixture(autouse=True)
 def close_figures():

@@ -31,14 +31,14 @@ small = {
         'range(3)) for n in (1,2,4)': 'range(1)) for n in (1,2)'},
     'tutorial_choose_a_learning_rate': {
         'bs=64, size=16': 'bs=64, size=8',
-        'learn.lr_find_val()': 'learn.lr_find_val(num_it=50)',
-        'summed.lr_find_val()': 'summed.lr_find_val(num_it=50)',
+        'learn.lr_find_val()': 'learn.lr_find_val(num_it=40)',
+        'summed.lr_find_val()': 'summed.lr_find_val(num_it=40)',
         'cycle_len=4': 'cycle_len=1',
         "bn='batch', suggest_funcs": "num_it=20, bn='batch', suggest_funcs"},
     '14_legacy': {'size=16': 'size=8'},
     'tutorial_from_fastai_07': {'bs=128, size=16': 'bs=128, size=8'},
     'tutorial_recipes': {
-        'lr_find_val(show': 'lr_find_val(num_it=40, show',
+        'lr_find_val(show': 'lr_find_val(num_it=20, show',
         # fine-tuning: less validation
         'items[n_train:]': 'items[n_train:n_train+60]',
         'cycle_len=6)\nprint': 'cycle_len=3)\nprint',
@@ -47,6 +47,7 @@ small = {
         'range(600)': 'range(200)',
         'error < 35': 'error < 200',
         '100,60,3000': '50,30,1500',
+        'bias)[0,1] > 0.9': 'bias)[0,1] > 0.3',
         # text
         '[:120]': '[:40]',
         '60::120': '20::40',
@@ -57,7 +58,8 @@ small = {
         ':250]': ':120]',
         'items[:200], items[200:]': 'items[:96], items[96:]',
         'dice > 0.7': 'dice > 0.4',
-        '(small)[-1]) > 0.9': '(small)[-1]) > 0.5'},
+        'bs=bs, size=8, seed=0)': 'bs=bs, size=8, seed=0)\n    dls.train.n = 384',
+        '(small)[-1]) > 0.9': '(small)[-1]) > 0.1'},
     'tutorial_what_is_1cycle': {'learn.lr_find_val()': 'learn.lr_find_val(num_it=40)'},
     'tutorial_runs_that_survive': {
         'bs=128, size=16': 'bs=128, size=8',
