@@ -38,7 +38,7 @@ small = {
     '14_legacy': {'size=16': 'size=8'},
     'tutorial_from_fastai_07': {'bs=128, size=16': 'bs=128, size=8'},
     'tutorial_recipes': {
-        'lr_find_val(show': 'lr_find_val(num_it=20, show',
+        'lr_find_val(show': 'lr_find_val(num_it=30, show',
         # fine-tuning: less validation
         'items[n_train:]': 'items[n_train:n_train+60]',
         'cycle_len=6)\nprint': 'cycle_len=3)\nprint',
@@ -47,7 +47,6 @@ small = {
         'range(600)': 'range(200)',
         'error < 35': 'error < 200',
         '100,60,3000': '50,30,1500',
-        'bias)[0,1] > 0.9': 'bias)[0,1] > 0.3',
         # text
         '[:120]': '[:40]',
         '60::120': '20::40',
