@@ -34,15 +34,16 @@ def has_checkpoint(f):
 def write_checkpoint(f, content):
     "Write `content` as the newest checkpoint `f`. The old one stays until the new one has been read back."
     path,prev,tmp = checkpoint_paths(f)
-    data = io.BytesIO()
-    torch.save(content, data)  # not into the file: torch may go on writing after Ctrl-C, when it is closed
+    buffer = io.BytesIO()
+    torch.save(content, buffer)  # not into the file: torch may go on writing after Ctrl-C, when it is closed
+    data = buffer.getvalue()
     try:
         _check_content(content)
         with open(tmp, 'wb') as out:
-            out.write(data.getbuffer())
+            out.write(data)
             out.flush()
             os.fsync(out.fileno())
-        if tmp.read_bytes() != data.getbuffer(): raise OSError(f"{tmp.name} does not hold what was written.")
+        if tmp.read_bytes() != data: raise OSError(f"{tmp.name} does not hold what was written.")
         if path.exists(): os.replace(path, prev)
         os.replace(tmp, path)
         with suppress(OSError): _sync_folder(path.parent)  # not every system can open a folder
