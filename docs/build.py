@@ -265,5 +265,5 @@ def main(out='_docs'):
 
 if __name__ == '__main__':
     code = main(*sys.argv[1:])
-    gc.freeze()  # or at exit each of nbdev's shells looks for garbage
+    gc.freeze()  # without this, each shell of nbdev searches for garbage at exit
     sys.exit(code)

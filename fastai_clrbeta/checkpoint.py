@@ -43,11 +43,12 @@ def write_checkpoint(f, content):
             out.write(data)
             out.flush()
             os.fsync(out.fileno())
-        if tmp.read_bytes() != data: raise OSError(f"{tmp.name} does not hold what was written.")
+        if not path.exists(): read_checkpoint(tmp)  # the first of a run: can it be loaded here?
+        elif tmp.read_bytes() != data: raise OSError(f"{tmp.name} does not hold what was written.")
         if path.exists(): os.replace(path, prev)
         os.replace(tmp, path)
         with suppress(OSError): _sync_folder(path.parent)  # not every system can open a folder
-    except (OSError, RuntimeError, ValueError) as e:
+    except Exception as e:  # training goes on
         where = f"epoch {content['epoch']}, step {content['iter']}"
         warn(f"No checkpoint was written at {where}. The last one is kept: {e}")
     finally:
@@ -88,7 +89,7 @@ def read_checkpoint(path):
 
 # %% ../nbs/12_checkpoint.ipynb #711f7aa6
 def _check_content(content):
-    "Raise `ValueError` if `content` is not that of a checkpoint."
+    "Raise an error if `content` cannot be the content of a checkpoint."
     if content['format'] != _format: raise ValueError(f"its format is {content['format']}")
     if wrong := [k for k,t in _forms.items() if type(content.get(k)) is not t]:
         raise ValueError(f"{wrong[0]} cannot be read")

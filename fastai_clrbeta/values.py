@@ -244,7 +244,7 @@ class Sets(Kind):
 class Frozen(Kind):
     "Tuples and frozen sets. If an item is not the same object as before, a new tuple is made."
     def read(self, o, reader):
-        numbers = is_plain(o) and reader.packed(o, o)
+        numbers = is_plain(o) and reader.packed(o, o)  # such as the state of Python's generator
         return numbers or [reader(v) for v in o]
     def fill(self, o, data, writer): pass  # each item is filled by its own kind
     def new(self, old, cls, data, writer):
@@ -683,7 +683,9 @@ def numbers(self:Reading, t):
     t = t.detach()
     is_part = self.file and t.layout == torch.strided and t.untyped_storage().nbytes() > t.nbytes
     if self.copy or is_part or overlaps(t): t = t.clone()
-    return t if type(t) is Tensor else t.as_subclass(Tensor)
+    if type(t) is not Tensor: t = t.as_subclass(Tensor)
+    t.__dict__.clear()  # fastai's `as_subclass` copies the attributes, which are saved beside the numbers
+    return t
 
 # %% ../nbs/06_values.ipynb #va000043
 def _as_tensor(items):
@@ -700,11 +702,11 @@ def _as_tensor(items):
 
 # %% ../nbs/06_values.ipynb #7237097f
 def pack(
-    items:list, # Numbers
-    old=(),     # The same list at an earlier call
+    items:list|tuple, # Numbers
+    old=(),     # The same numbers, or the first of them, at an earlier call
     res=None,   # What `pack` returned for `old`
 ) -> tuple|None: # 'packed', [type, count] of each stretch, the tensor, its device. None: not packed
-    "Return a list of numbers as one tensor, and convert only the numbers that are not in `old`."
+    "Return numbers as one tensor, and convert only the numbers that are not in `old`."
     if not (len(old) <= len(items) and all(map(operator.is_, old, items))): old,res = (),None
     new = items[len(old):]
     if not new: return res
@@ -731,7 +733,7 @@ def unpack(tag, types, t, device_type, device=None):
 # %% ../nbs/06_values.ipynb #2f30f30f
 @patch
 def packed(self:Reading, o, items):
-    "Return a long list as `pack` does, or in memory a list of plain values as it is, or else None."
+    "Return a long list or tuple as `pack` does, or in memory a list of plain values as it is, or else None."
     if len(items) < 16: return None
     if not self.file: return items if plain_types.issuperset(map(type, items)) else None
     grows = id(o) in self.append_only or not isinstance(items[0], Tensor)  # other tensors may have changed
@@ -901,11 +903,13 @@ _tags = dict(ref=Writing._ref, kept=Writing._kept, enum=Writing._member, live=Wr
 
 # %% ../nbs/06_values.ipynb #va000052
 _plain_tags = {*_tags, *_texts, 'packed'} - {'ref'}
+_longest = 2039  # Bits of an int. `torch.load` cannot read more
 
 def check_plain(o, nodes=()):
     "Raise `ValueError` if `o` is not plain data of a checkpoint, which may refer to `nodes`."
     def check(o):
-        if type(o) in plain_types or isinstance(o, Tensor): return
+        if type(o) is int and o.bit_length() > _longest: _bad(o)
+        if type(o) in plain_types or type(o) is Tensor and not o.__dict__: return
         if type(o) is dict and all(type(k) is str for k in o): [check(v) for v in o.values()]
         elif type(o) is list: [check(v) for v in o]
         elif type(o) is tuple and len(o) == 2 and o[0] == 'ref':

@@ -29,15 +29,11 @@ def pytest_sessionstart(session):
     "Prepare torch, in the processes that run tests and not in the one that starts them."
     config = session.config
     if getattr(config.option, 'dist', 'no') != 'no' and not hasattr(config, 'workerinput'): return
-    import torch
-    # the seconds that torch waits for a loader worker that does not end by itself
-    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
-    if torch.cuda.is_available(): return
-    torch.cuda.manual_seed_all = lambda seed: None  # it would only note the calls that led to it
-    os.environ['CUDA_VISIBLE_DEVICES'] = ''  # or torch looks for a driver when random numbers are saved
+    from processes import prepare_torch
+    prepare_torch()
 
 def pytest_sessionfinish(session):
-    gc.freeze()  # pytest looks for garbage five times now, which takes seconds
+    gc.freeze()  # pytest searches for garbage five times at the end, which takes seconds. It finds none now.
 
 @pytest.fixture(autouse=True)
 def close_figures():

@@ -18,10 +18,7 @@ def noisy_images(folder, cbs=(), cls=DataLoader, workers=0):
     def dls(): return DataLoaders(cls(OwnNoise(), shuffle=True, **kw), cls(OwnNoise(), **kw))
     return learner(folder, cbs, dls)
 
-def half(folder, cbs, change):
-    learn = noisy_images(folder, cbs)
-    getattr(learn, change[0])(*change[1:])
-    return learn
+def bf16(folder, cbs): return noisy_images(folder, cbs).to_precision('bf16')
 
 def three_groups(folder, cbs):
     "The first of the groups is frozen"
@@ -108,11 +105,11 @@ cases = {
     'collab':                 case(collab, lrs=0.05),
     'language model':         case(language_model, lrs=0.02),
     'U-Net':                  case(unet),
-    'bf16':                   case(partial(half, change=['to_precision','bf16'])),
+    'bf16':                   case(bf16),
     'three groups':           case(three_groups, lrs=[1e-3,1e-2,3e-2]),
     'gradient scaler':        case(lambda folder, cbs: noisy_images(folder, [Scale(), *cbs])),
     'two processes':          case(noisy_images, five, n=2),
-    'two processes, workers': case(partial(noisy_images, cls=TorchDataLoader, workers=2), three[:1], n=2),
+    'two processes, workers': case(partial(noisy_images, cls=TorchDataLoader, workers=2), five[:1], n=2),
     'Ctrl-C':                 case(noisy_images, how=ctrl_c),
     'Ctrl-C, two workers':    case(partial(noisy_images, cls=TorchDataLoader, workers=2), how=ctrl_c),
     'Ctrl-C, two processes':  case(noisy_images, how=ctrl_c, n=2)}

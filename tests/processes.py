@@ -9,6 +9,15 @@ context = multiprocessing.get_context('forkserver' if forks else 'spawn')
 imported = 'fastai.vision.all', 'fastai.tabular.all', 'fastai.text.all', 'fastai_clrbeta.all', 'nbdev.test'
 if forks: context.set_forkserver_preload([*imported])
 
+def prepare_torch():
+    "Let torch lose no time"
+    import torch
+    # the seconds that it waits for a loader worker that does not end by itself
+    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
+    if torch.cuda.is_available(): return
+    torch.cuda.manual_seed_all = lambda seed: None  # it would only note the calls that led to it
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''  # or torch looks for a driver when random numbers are saved
+
 def call(f, args, folder, output, start_method):
     "Call `f(*args)` in this new process, in `folder`, and write what it prints to `output`"
     fd = output.fileno() if hasattr(output, 'fileno') else os.open(output, os.O_WRONLY|os.O_CREAT)
@@ -17,6 +26,7 @@ def call(f, args, folder, output, start_method):
     if folder: os.chdir(folder)
     multiprocessing.set_start_method(start_method, force=True)  # that of loader workers
     os.fsync = lambda fd: None  # as in conftest.py
+    prepare_torch()
     warnings.simplefilter('ignore')
     f(*args)
 

@@ -103,7 +103,7 @@ Path('errors.json').write_text(json.dumps(errors), encoding='utf-8')
 '''
 
 def script_of(place):
-    "All steps; but the command in a terminal alone, since test_cli.py has it in a pipe"
+    "Return the script of all steps. The command runs only in the terminal: test_cli.py runs it in a pipe"
     here = {k:o for k,o in steps.items() if k != 'command' or place == 'terminal'}
     return f'{setup}\nsteps = {here}\n{run_steps}'
 
@@ -138,7 +138,7 @@ places = dict(pipe=in_a_pipe, terminal=in_a_terminal, notebook=in_a_notebook)
 
 @pytest.mark.parametrize('place', places)
 def test_as_used(place, tmp_path):
-    "One process runs all steps. A bar was to be seen, or all of this would say nothing"
+    "One process runs all steps. Without a progress bar, this would prove nothing."
     seen = places[place](tmp_path)
     assert (tmp_path/'errors.json').exists(), seen[-3000:]
     errors = json.loads((tmp_path/'errors.json').read_text(encoding='utf-8'))

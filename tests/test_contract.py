@@ -52,6 +52,12 @@ def linear():
     for p in m.parameters(): nn.init.ones_(p)
     return m
 
+def image():
+    "An image of fastai that says where it comes from"
+    res = TensorImage(torch.ones(2))
+    res.source = Path('a')
+    return res
+
 def optimiser(): return torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1, momentum=0.9)
 def optimise(opt, i):
     for p in opt.param_groups[0]['params']: p.grad = p*i
@@ -91,6 +97,7 @@ values = dict(
     enum          = Value(lambda: Color.red, lambda v,i: Color.blue if i == 9 else v),
     kind          = Value(lambda: Stats, lambda v,i: Fixed if i == 9 else v, named=True),
     tuple         = Value(lambda: (0, [1]), lambda v,i: (*v, i)),
+    long_tuple    = Value(lambda: tuple(range(20)), lambda v,i: (*v, i)),
     namedtuple    = Value(lambda: Best(0, 1.), lambda v,i: v._replace(epoch=v.epoch+i)),
     list          = inplace(lambda: [0], lambda v,i: v.append(i)),
     list_subclass = inplace(lambda: Ring([0.]), turn),
@@ -121,6 +128,7 @@ values = dict(
     torch_rng     = inplace(lambda: torch.Generator().manual_seed(1), lambda v,i: torch.rand(1, generator=v)),
     python_rng    = inplace(lambda: random.Random(1), lambda v,i: v.random()),
     tensor        = inplace(lambda: torch.ones(2), lambda v,i: v.add_(i)),
+    image         = inplace(image, lambda v,i: v.add_(i)),
     tensor_shape  = Value(lambda: torch.ones(2), lambda v,i: torch.cat([v, v[:1]+i])),
     expanded      = Value(lambda: torch.ones(1).expand(4), lambda v,i: (v[:1]+i).expand(4)),
     sparse        = Value(sparse, lambda v,i: v+v),
@@ -553,7 +561,7 @@ def test_killed_and_searched_runs_are_the_same(make, tmp_path):
         assert outcome(resumed(make(tmp_path), cycle_len=2, every_iter=3)) == whole
     assert not texts
     searched = make(tmp_path)
-    search(searched)
+    search(searched, trials=[0.1])
     with searched.no_trace():
         searched.add_cb(CrashAt('after_batch', 3))
         with pytest.raises(KeyboardInterrupt): fit(searched, cycle_len=1)

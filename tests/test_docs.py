@@ -370,8 +370,8 @@ axe.run(whole ? document : 'article', {resultTypes: ['violations'], runOnly: tag
 })'''
 
 def unfit(browser, whole=True):
-    """Return what makes the page hard for people with disabilities, by axe-core: in the article or, if
-    `whole`, everywhere and also by its colours. This changes the page."""
+    """Return what makes the page hard for people with disabilities, as axe-core finds it in the article. If
+    `whole`, it checks the whole page, and also its colours. This changes the page."""
     package = Path(find_spec('axe_playwright_python').origin).parent
     browser.execute_script((package/'axe.min.js').read_text(encoding='utf-8'))
     return browser.execute_async_script(axe, whole)

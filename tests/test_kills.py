@@ -50,7 +50,7 @@ def test_learners_of_every_kind(tmp_path, record_property):
 
 @needs_fork
 def test_two_processes(tmp_path, record_property):
-    "Both or one of them, five times in a row, and with loader workers. One process cannot go on with it"
+    "Both or one of them, five times in a row, and with loader workers. One process cannot resume their run"
     record_property('times', check(tmp_path, 'two processes', 'two processes, workers'))
     learn = learner(tmp_path/'two processes/struck')
     with pytest.raises(ValueError, match='is of a run in 2 processes, and this one has 1'):
@@ -75,7 +75,7 @@ class Tell(Callback):
     def after_batch(self):
         if self.training:
             print('step', self.train_iter)
-            time.sleep(0.03)
+            time.sleep(0.05)
 def make(): return noisy_images('.', [Tell()], TorchDataLoader, workers=2)
 def fit(learn, **kwargs):
     learn.fit_clr_beta(0.1, cycle_len=3, use_clr_beta=(10,13.68,0.95,0.8), **kwargs)

@@ -648,6 +648,7 @@ def test_each_kind_is_measured_as_if_there_were_no_other():
 
 def check_by_hand(models, valid, df):
     "Compare what was measured with what the `models` give."
+    assert len(models) == len(df)
     for i,model in enumerate(models):
         x,y = next(valid)
         model.eval()

@@ -1,7 +1,6 @@
-"Every notebook runs, those that train long with smaller data and shorter cycles, and README is the index"
-import sys
+"Every notebook runs. Those that train long have smaller data and shorter cycles. README is the index."
+import importlib, sys
 from functools import partial
-import nbdev.process, nbdev.test
 import pytest
 from fastcore.nbio import read_nb
 import processes
@@ -11,13 +10,8 @@ notebooks = sorted((root/'nbs').glob('*.ipynb'))
 assert notebooks
 long = {o.stem for o in notebooks if not o.stem[0].isdigit()} | {'11_lr_find','13_fit'}
 
-# what a test runs in place of what is on the page, by notebook
+# What a test runs in place of what is on the page, by notebook. The index, which is README, runs as it is
 small = {
-    'index': {
-        'bs=128, seed=42': 'bs=128, size=8, seed=42',
-        'lr_find_val() ': 'lr_find_val(num_it=40) ',
-        'cycle_len=15': 'cycle_len=5',
-        'acc > 0.95': 'acc > 0.8'},
     '10_divergence': {
         'bs=64, size=16, seed=42': 'bs=64, size=8, seed=42',
         'learn.fit(12, 0.4': 'learn.fit(3, 0.4'},
@@ -45,7 +39,7 @@ small = {
         # tables
         '(0),3000': '(0),1200',
         'range(600)': 'range(200)',
-        'error < 35': 'error < 200',
+        'error < 35': 'error < 100',
         '100,60,3000': '50,30,1500',
         # text
         '[:120]': '[:40]',
@@ -58,11 +52,11 @@ small = {
         'items[:200], items[200:]': 'items[:96], items[96:]',
         'dice > 0.7': 'dice > 0.4',
         'bs=bs, size=8, seed=0)': 'bs=bs, size=8, seed=0)\n    dls.train.n = 384',
-        '(small)[-1]) > 0.9': '(small)[-1]) > 0.1'},
+        '(small)[-1]) > 0.9': '(small)[-1]) > 0.3'},
     'tutorial_what_is_1cycle': {'learn.lr_find_val()': 'learn.lr_find_val(num_it=40)'},
     'tutorial_runs_that_survive': {
         'bs=128, size=16': 'bs=128, size=8',
-        'cycle_len=8': 'cycle_len=4',
+        'cycle_len=8': 'cycle_len=6',
         # not in a third new process, which would import everything again
         "start('whole').communicate()": "(whole := Path(folder.name, 'whole')).mkdir()\n"
                                         "with working_directory(whole): exec(script, {})"}}
@@ -78,7 +72,8 @@ def read_small(nb):
 
 def run_notebook(nb):
     "Exit with an error if a cell of the notebook `nb` raises one. Figures have half of nbdev's resolution."
-    sys.modules['fastai_clrbeta.lr_find'].trial_steps = 12  # in place of 100
+    import nbdev.process, nbdev.test
+    if nb.stem != 'index': importlib.import_module('fastai_clrbeta.lr_find').trial_steps = 12
     nbdev.process.read_nb = read_small
     nbdev.test.CaptureShell = partial(nbdev.test.CaptureShell, mpl_format='png')
     ok,_ = nbdev.test.test_nb(nb, skip_flags=['notest','slow'], basepath=root)

@@ -90,10 +90,29 @@ def test_sigint_while_writing(where, n, tmp_path, whole, monkeypatch):
     assert {o.name for o in (tmp_path/'models').iterdir()} <= {'run.ckpt','run.prev.ckpt'}
     assert_same_run(train(new_learner(tmp_path), resume=True), whole)
 
+@pytest.mark.skipif(not hasattr(os, 'ftruncate'), reason='needs os.ftruncate')
+def test_a_file_that_is_damaged_while_it_is_written(tmp_path, whole, monkeypatch):
+    "It does not replace the checkpoint before it"
+    damage = nth(1, lambda: os.ftruncate(files[0], 1000))
+    files = []
+    def damaged(f):
+        files.append(f)
+        damage()
+    learn = crashing(tmp_path, 'after_batch', 9)
+    class Damage(Callback):
+        def before_train(self):
+            if self.epoch == 1: monkeypatch.setattr(os, 'fsync', damaged)
+    learn.add_cb(Damage())
+    text = 'No checkpoint was written at epoch 1, step 2. .* run.tmp.ckpt does not hold what was written'
+    with pytest.warns(UserWarning, match=text): cut(learn)
+    monkeypatch.undo()
+    assert_same_run(train(new_learner(tmp_path), resume=True), whole)
+
 @needs_fork
 def test_sigint_in_each_function_that_writes(tmp_path):
     "There is always a whole checkpoint. Python survives: torch aborts it if a file is closed too early"
     res = fault('interrupted_writing', tmp_path)
+    # at least those of `torch.save`
     assert res['times'] > 50 and not res['bad'], res
 
 def test_the_interrupted_learner_resumes_itself(tmp_path, whole):
