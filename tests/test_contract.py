@@ -250,6 +250,7 @@ def after_kills(path, names):
         killed(holding(path, names, [CrashAt('after_batch', 10)]))
         killed(holding(path, names, [CrashAt('after_batch', 15)]), resume=True)
         learn = resumed(holding(path, names))
+    assert not [o for o in texts if 'No checkpoint' in o]
     expected = {at:shown(o) for at,o in held(whole, names).items()}
     res = wrong(expected, learn, names, texts)
     if outcome(learn) != outcome(whole): res = dict.fromkeys(everything, 'other weights')
