@@ -694,7 +694,7 @@ def _as_tensor(items):
     try:
         if types == {int}:   return torch.tensor(items, dtype=torch.int64)
         if types == {float}: return torch.tensor(items, dtype=torch.float64)
-    except (RuntimeError, OverflowError): return None  # a number is longer than 64 bits
+    except (RuntimeError, OverflowError, ValueError): return None  # a number is longer than 64 bits
     if not all(issubclass(o, Tensor) and not issubclass(o, nn.Parameter) for o in types): return None
     like = items[0].dtype,items[0].device
     if any(o.ndim or o.requires_grad or o.__dict__ or (o.dtype,o.device) != like for o in items): return None
