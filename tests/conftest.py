@@ -13,7 +13,7 @@ def recipe_of_readme(epochs, more=''):
     "Return the first script of README with smaller digits, a shorter range test and so many epochs."
     text = (root/'README.md').read_text(encoding='utf-8')
     script = re.search('```python\n(from fastai_clrbeta.*?)```', text, re.S)[1]
-    changes = {'digits_dls(bs=128,':'digits_dls(bs=64, size=8,', 'lr_find_val()':'lr_find_val(num_it=40)',
+    changes = {'digits_dls(bs=128,':'digits_dls(bs=64, size=8,', 'lr_find_val()':'lr_find_val(num_it=25)',
                'cycle_len=15':f'cycle_len={epochs}{more}'}
     for old,new in changes.items():
         assert script.count(old) == 1, f'{old} in\n{script}'

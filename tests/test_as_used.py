@@ -1,10 +1,11 @@
-"As it is used: with fastai's progress bars and its default callbacks, in a terminal, a notebook and a pipe"
+"""As it is used: with fastai's progress bars and its default callbacks, in a terminal and in a notebook.
+test_kills.py does so in a pipe."""
 import json
 import pytest
 import processes
 from conftest import root
 
-pytestmark = pytest.mark.slow  # a notebook, a terminal and a pipe
+pytestmark = pytest.mark.slow  # a notebook and a terminal
 
 setup = f'''
 import sys, tempfile, warnings
@@ -103,13 +104,11 @@ Path('errors.json').write_text(json.dumps(errors), encoding='utf-8')
 '''
 
 def script_of(place):
-    "Return the script of all steps. The command runs only in the terminal: test_cli.py runs it in a pipe"
+    "Return the script of all steps. The command runs only in the terminal."
     here = {k:o for k,o in steps.items() if k != 'command' or place == 'terminal'}
     return f'{setup}\nsteps = {here}\n{run_steps}'
 
 def run_script(place): exec(script_of(place), {})
-
-def in_a_pipe(folder): return processes.run(run_script, 'pipe', folder=folder)[1]
 
 def in_a_terminal(folder):
     pytest.importorskip('pty')
@@ -134,7 +133,7 @@ def in_a_notebook(folder):
     assert shown == [1,1,1], f'{shown} figures are shown in three cells with one each'
     return json.dumps(nb.cells[-1].outputs)
 
-places = dict(pipe=in_a_pipe, terminal=in_a_terminal, notebook=in_a_notebook)
+places = dict(terminal=in_a_terminal, notebook=in_a_notebook)
 
 @pytest.mark.parametrize('place', places)
 def test_as_used(place, tmp_path):

@@ -61,7 +61,7 @@ print(*[o.name for o in reqs if o.marker is None])"""
 
 def test_recipe(installed, venv, tmp_path):
     """README's first script, from the installed package. Nothing is imported that `fastai.vision.all` has not
-    imported already: that keeps the import fast, see benchmarks/import_time.py"""
+    imported already: that keeps the import fast, see benchmarks/import_time.py. The command is there, too"""
     code = """
 import sys, fastai.vision.all
 theirs = set(sys.modules)
@@ -70,13 +70,14 @@ sys.modules['fastai_clrbeta.lr_find'].trial_steps = 12  # in place of 100
 brought = {o for o in set(sys.modules)-theirs if o.split('.')[0] != 'fastai_clrbeta'}
 """ + recipe_of_readme(epochs=3) + """
 losses = [o[0] for o in learn.recorder.values]
+from importlib.metadata import entry_points
+command, = entry_points(group='console_scripts', name='clrbeta')
+assert command.load() is sys.modules['fastai_clrbeta.cli'].clrbeta
 print(brought or 'nothing', fastai_clrbeta.__file__, learn.recorder.metric_names[3], *losses)"""
     res = run(venv/'bin/python', '-W', 'ignore', '-c', code, cwd=tmp_path)
     brought,file,name,*losses = res.splitlines()[-1].split()
     assert brought == 'nothing', res
+    assert (venv/'bin/clrbeta').exists()
     assert Path(file).is_relative_to(venv) and name == 'accuracy'
     assert len(losses) == 3 and float(losses[-1]) < float(losses[0])  # the training losses
 
-def test_command(installed, venv, tmp_path):
-    out = run(venv/'bin/clrbeta', '--help', cwd=tmp_path)
-    assert '--cycle-len' in out and 'use_clr_beta' in out and not list(tmp_path.iterdir())

@@ -10,8 +10,13 @@ notebooks = sorted((root/'nbs').glob('*.ipynb'))
 assert notebooks
 long = {o.stem for o in notebooks if not o.stem[0].isdigit()} | {'11_lr_find','13_fit'}
 
-# What a test runs in place of what is on the page, by notebook. The index, which is README, runs as it is
+# What a test runs in place of what is on the page, by notebook
 small = {
+    'index': {
+        'bs=128, seed=42': 'bs=128, size=8, seed=42',
+        'lr_find_val() ': 'lr_find_val(num_it=40) ',
+        'cycle_len=15': 'cycle_len=5',
+        'acc > 0.95': 'acc > 0.8'},
     '10_divergence': {
         'bs=64, size=16, seed=42': 'bs=64, size=8, seed=42',
         'learn.fit(12, 0.4': 'learn.fit(3, 0.4'},
@@ -73,7 +78,7 @@ def read_small(nb):
 def run_notebook(nb):
     "Exit with an error if a cell of the notebook `nb` raises one. Figures have half of nbdev's resolution."
     import nbdev.process, nbdev.test
-    if nb.stem != 'index': importlib.import_module('fastai_clrbeta.lr_find').trial_steps = 12
+    importlib.import_module('fastai_clrbeta.lr_find').trial_steps = 12  # in place of 100
     nbdev.process.read_nb = read_small
     nbdev.test.CaptureShell = partial(nbdev.test.CaptureShell, mpl_format='png')
     ok,_ = nbdev.test.test_nb(nb, skip_flags=['notest','slow'], basepath=root)

@@ -166,7 +166,7 @@ def test_trials_leave_no_trace(name, short, tmp_path):
     assert r.trials.valid_loss.isna().all() == (make is without_valid)
 
 @pytest.mark.parametrize('setup', [dict(), dict(opt_func=Adam)], ids=['sgd','adam'])
-def test_what_follows_is_the_same(setup):
+def test_what_follows_is_the_same(setup, short):
     states = []
     for trials in None,[0.1]:
         learn = learner(**setup)
