@@ -124,6 +124,10 @@ def test_short_main_job(command, tmp_path, monkeypatch):
     assert status == 0, err
     check_main_job(tmp_path/'clrbeta_run', out, depth=8, cycle_len=1)
 
+def test_help(command, tmp_path):
+    status,out,_ = command('--help')
+    assert status == 0 and '--cycle-len' in out and 'use_clr_beta' in out and not list(tmp_path.iterdir())
+
 def test_same_seed_same_result_and_no_overwriting(small_run, command, small, tmp_path):
     "On a folder of images"
     a,b = tmp_path/'a',tmp_path/'b'
