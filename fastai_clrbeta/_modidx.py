@@ -1020,6 +1020,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fastai_clrbeta.values._bad': ('values.html#_bad', 'fastai_clrbeta/values.py'),
                                        'fastai_clrbeta.values._fill_attrs': ('values.html#_fill_attrs', 'fastai_clrbeta/values.py'),
                                        'fastai_clrbeta.values._form': ('values.html#_form', 'fastai_clrbeta/values.py'),
+                                       'fastai_clrbeta.values._is_leaf': ('values.html#_is_leaf', 'fastai_clrbeta/values.py'),
                                        'fastai_clrbeta.values._is_method': ('values.html#_is_method', 'fastai_clrbeta/values.py'),
                                        'fastai_clrbeta.values._shift': ('values.html#_shift', 'fastai_clrbeta/values.py'),
                                        'fastai_clrbeta.values.attributes': ('values.html#attributes', 'fastai_clrbeta/values.py'),

@@ -43,9 +43,9 @@ def write_checkpoint(f, content):
             out.write(data)
             out.flush()
             os.fsync(out.fileno())
-        if not path.exists(): read_checkpoint(tmp)  # the first of a run: can it be loaded here?
-        elif tmp.read_bytes() != data: raise OSError(f"{tmp.name} does not hold what was written.")
+        if tmp.read_bytes() != data: raise OSError(f"{tmp.name} does not hold what was written.")
         if path.exists(): os.replace(path, prev)
+        else: read_checkpoint(tmp)  # the first of a run: can it be loaded here?
         os.replace(tmp, path)
         with suppress(OSError): _sync_folder(path.parent)  # not every system can open a folder
     except Exception as e:  # training goes on

@@ -906,17 +906,19 @@ _plain_tags = {*_tags, *_texts, 'packed'} - {'ref'}
 _longest = 2039  # Bits of an int. `torch.load` cannot read more
 
 def check_plain(o, nodes=()):
-    "Raise `ValueError` if `o` is not plain data of a checkpoint, which may refer to `nodes`."
-    def check(o):
-        if type(o) is int and o.bit_length() > _longest: _bad(o)
-        if type(o) in plain_types or type(o) is Tensor and not o.__dict__: return
-        if type(o) is dict and all(type(k) is str for k in o): [check(v) for v in o.values()]
-        elif type(o) is list: [check(v) for v in o]
-        elif type(o) is tuple and len(o) == 2 and o[0] == 'ref':
-            if type(o[1]) is not int or not 0 <= o[1] < len(nodes): _bad(o)
-        elif type(o) is tuple and o and o[0] in _plain_tags: [check(v) for v in o[1:]]
-        else: _bad(o)
-    check(o)
+    "Raise `ValueError` if a checkpoint cannot hold `o`, which may refer to `nodes`."
+    if _is_leaf(o, nodes): return
+    if type(o) is dict and all(type(k) is str for k in o): parts = o.values()
+    elif type(o) is list: parts = o
+    elif type(o) is tuple and o and o[0] in _plain_tags: parts = o[1:]
+    else: _bad(o)
+    for part in parts: check_plain(part, nodes)
+
+def _is_leaf(o, nodes):
+    "Return True if `o` has no parts: it is plain, a tensor, or a reference to one of the `nodes`."
+    if type(o) is int: return o.bit_length() <= _longest
+    if type(o) is tuple and len(o) == 2 and o[0] == 'ref': return type(o[1]) is int and 0 <= o[1] < len(nodes)
+    return type(o) in plain_types or type(o) is Tensor and not o.__dict__
 
 def check_nodes(nodes):
     "Raise `ValueError` if `nodes` is not what a `Reading` makes for a file."

@@ -42,6 +42,11 @@ def close_figures():
     from matplotlib import pyplot as plt
     plt.close('all')
 
+@pytest.fixture
+def short(monkeypatch):
+    "Trials of 12 steps in place of 100"
+    monkeypatch.setattr('fastai_clrbeta.lr_find.trial_steps', 12)
+
 def pytest_configure(config): config.option.loadscopereorder = False  # xdist takes the tests in our order
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups

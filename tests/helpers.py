@@ -88,7 +88,7 @@ def fit(learn, lrs=0.1, **kwargs):
     with learn.no_bar(), learn.no_logging(): learn.fit_clr_beta(lrs, **dict(cycle_len=3) | kwargs)
     return learn
 
-with_checkpoint = dict(checkpoint='run', every_iter=3)  # to write one takes as long as some steps
+with_checkpoint = dict(checkpoint='run', every_iter=3)  # to write one takes longer than a step
 
 def killed(learn, **kwargs):
     "Train until the `CrashAt` of `learn` strikes"

@@ -77,8 +77,7 @@ def trains(learn, fit, highest):
 makers = vision,frozen,unfrozen,tabular,collab,text
 
 @pytest.mark.parametrize('make', makers, ids=lambda o: o.__name__)
-def test_all_fits_take_the_peak(make, tmp_path, monkeypatch):
-    monkeypatch.setattr('fastai_clrbeta.lr_find.trial_steps', 12)
+def test_all_fits_take_the_peak(make, tmp_path, short):
     set_seed(0)
     learn = make(tmp_path)
     before,is_frozen = weights(learn),[not p.requires_grad for p in learn.model.parameters()]

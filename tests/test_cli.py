@@ -144,10 +144,9 @@ def test_same_seed_same_result_and_no_overwriting(small_run, command, small, tmp
     small_run(cycle_len=1, out=a, force=True)
     assert names(a) == files and len(history(a)) == 1
 
-def test_find(small_run, small, command, tmp_path, monkeypatch):
+def test_find(small_run, small, command, tmp_path, monkeypatch, short):
     "The range test says how long it will take, and changes nothing in the run after it; auto takes its peak"
     monkeypatch.setattr(cli, '_n_test_steps', 39)
-    monkeypatch.setattr('fastai_clrbeta.lr_find.trial_steps', 12)
     small_run(cycle_len=1, out=tmp_path/'plain')
     small_run(cycle_len=1, out=tmp_path/'find', find=True)
     status,out,err = command(*small, '--cycle-len', 1, '--lr', 'auto', '--out', 'auto')
@@ -320,9 +319,8 @@ def test_an_interrupt_in_the_first_epoch_does_not_block_the_folder(
     assert result(tmp_path/'out')['epochs'] == 1 and not result(tmp_path/'out')['interrupted']
     assert '1 of 1 epoch,' in capsys.readouterr().out
 
-def test_an_interrupt_after_the_range_test_does_not_block_the_folder(small_run, tmp_path, monkeypatch):
+def test_an_interrupt_after_the_range_test_does_not_block_the_folder(small_run, tmp_path, monkeypatch, short):
     monkeypatch.setattr(cli, '_n_test_steps', 39)
-    monkeypatch.setattr('fastai_clrbeta.lr_find.trial_steps', 12)
     run = partial(small_run, cycle_len=1, out=tmp_path/'out', find=True)
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
         m.setattr(EpochCSV, '__init__', lambda *args: signal.raise_signal(signal.SIGINT))

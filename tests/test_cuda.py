@@ -47,8 +47,7 @@ def test_schedule(device):
 
 @devices
 @pytest.mark.parametrize('precision', ['fp32','bf16'])
-def test_search_leaves_no_trace(device, precision, monkeypatch):
-    monkeypatch.setattr('fastai_clrbeta.lr_find.trial_steps', 12)
+def test_search_leaves_no_trace(device, precision, short):
     learn = train(learner(device, cbs=ChannelsLast()).to_precision(precision), cycle_len=1)
     before,outside,rng = weights(learn),autocast_state(),torch.get_rng_state()
     gpu_rng = torch.cuda.get_rng_state_all()

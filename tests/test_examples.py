@@ -16,8 +16,7 @@ def example(monkeypatch, tmp_path):
 def test_every_example_is_tested():
     assert {file.stem for file in folder.glob('*.py')} == {'cifar10','custom_schedule','several_processes'}
 
-def test_cifar10(example, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr('fastai_clrbeta.lr_find.trial_steps', 12)
+def test_cifar10(example, tmp_path, capsys, short):
     example('cifar10').main(data='digits', depth=8, epochs=1)
     out = capsys.readouterr().out
     assert 'a short cycle there ends' in out and 'accuracy: ' in out and (tmp_path/'cifar10.pkl').exists()

@@ -60,8 +60,9 @@ print(*[o.name for o in reqs if o.marker is None])"""
     for o in names: assert f'Requirement already satisfied: {o}' in installed
 
 def test_recipe(installed, venv, tmp_path):
-    """README's first script, from the installed package. Nothing is imported that `fastai.vision.all` has not
-    imported already: that keeps the import fast, see benchmarks/import_time.py. The command is there, too"""
+    """README's first script runs from the installed package, and the command is there. The package imports
+    nothing that `fastai.vision.all` has not imported. That keeps the import fast, see
+    benchmarks/import_time.py."""
     code = """
 import sys, fastai.vision.all
 theirs = set(sys.modules)
@@ -80,4 +81,3 @@ print(brought or 'nothing', fastai_clrbeta.__file__, learn.recorder.metric_names
     assert (venv/'bin/clrbeta').exists()
     assert Path(file).is_relative_to(venv) and name == 'accuracy'
     assert len(losses) == 3 and float(losses[-1]) < float(losses[0])  # the training losses
-

@@ -7,11 +7,6 @@ from fastai_clrbeta.lr_search import Steps
 from fastai_clrbeta.trials import cycle_of
 from searches import *
 
-@pytest.fixture
-def short(monkeypatch):
-    "Trials of 12 steps, which show as well that they leave no trace"
-    monkeypatch.setattr('fastai_clrbeta.lr_find.trial_steps', 12)
-
 # what a trial trains
 
 seen = []  # not an attribute, which would be restored
